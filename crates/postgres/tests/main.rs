@@ -1,0 +1,3 @@
+//! The crate against a real PostgreSQL; one binary, a module for each subject.
+
+mod private_cluster;
