@@ -1,0 +1,148 @@
+//! What a client may ask, in any dialect.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::event::Payload;
+use crate::position::{Position, PositionError};
+use crate::topic::Topic;
+
+/// One request of a client.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Begin to receive a topic's events.
+    Subscribe(Subscription),
+    /// Stop receiving a topic's events.
+    Unsubscribe {
+        /// Which topic.
+        topic: Topic,
+        /// The client's id for this request.
+        reference: Option<Reference>,
+    },
+    /// Say something on a topic.
+    Publish(Publication),
+    /// Be seen on a topic.
+    Track {
+        /// Which topic; the client must be subscribed to it.
+        topic: Topic,
+        /// What the application calls the member; the subject of the token when absent.
+        key: Option<Arc<str>>,
+        /// JSON text to attach.
+        meta: Arc<str>,
+        /// The client's id for this request.
+        reference: Option<Reference>,
+    },
+    /// No longer be seen on a topic.
+    Untrack {
+        /// Which topic.
+        topic: Topic,
+        /// The client's id for this request.
+        reference: Option<Reference>,
+    },
+    /// Show a token, the first or a newer one.
+    Authenticate {
+        /// The token.
+        token: Token,
+        /// The client's id for this request.
+        reference: Option<Reference>,
+    },
+    /// Ask for a sign of life.
+    Ping {
+        /// The client's id for this request.
+        reference: Option<Reference>,
+    },
+}
+
+/// A wish to receive a topic's events.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Which topic.
+    pub topic: Topic,
+    /// From where.
+    pub since: Since,
+    /// Whether to be told who is there, now and as it changes.
+    pub presence: bool,
+    /// What the dialect wants back with every event of this subscription.
+    pub tag: Option<Tag>,
+    /// The client's id for this request.
+    pub reference: Option<Reference>,
+}
+
+impl Subscription {
+    /// Events from now on, without presence.
+    pub fn to(topic: Topic) -> Self {
+        Self { topic, since: Since::Now, presence: false, tag: None, reference: None }
+    }
+}
+
+/// From where events are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Only what comes.
+    Now,
+    /// Everything the history still has, then what comes.
+    Earliest,
+    /// Everything after this place, then what comes.
+    Position(Position),
+}
+
+/// The word `earliest` or a printed position, as in a request's or query's `since`.
+impl FromStr for Since {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        if text == "earliest" { Ok(Self::Earliest) } else { text.parse().map(Self::Position) }
+    }
+}
+
+/// Something a client says.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// On which topic.
+    pub topic: Topic,
+    /// The client's own name for this sort of event.
+    pub name: Option<Arc<str>>,
+    /// What is said.
+    pub payload: Payload,
+    /// Whether the client wants to receive it too if it listens to the topic.
+    pub echo: bool,
+    /// Repeats with the same key are said once.
+    pub idempotency_key: Option<Arc<str>>,
+    /// Whether the client wants to be told that it was said.
+    pub confirm: bool,
+    /// The client's id for this request.
+    pub reference: Option<Reference>,
+}
+
+/// A client's id for a request, kept as the JSON text it was written in and sent back the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference(pub Arc<str>);
+
+/// What a dialect must remember for a subscription; only the dialect reads it.
+///
+/// Subscriptions with equal tags share encoded frames.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub Arc<str>);
+
+/// A client's token; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// Wraps the text so that it cannot be printed by accident.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whoever checks it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(hidden)")
+    }
+}

@@ -1,0 +1,71 @@
+//! A wire language: frames to commands, answers and events to frames.
+//!
+//! `subscribe`, `ack` and `error` mean different things in different languages, so a connection's
+//! dialect is fixed at the handshake and never guessed from its first frame.
+
+mod alle;
+mod native;
+
+use std::sync::Arc;
+
+pub use alle::{Alle, AlleEvents};
+pub use native::{Native, PROTOCOL};
+
+use crate::answer::{Answer, Refusal};
+use crate::close::Close;
+use crate::command::{Command, Tag};
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::wire::Wire;
+
+/// A wire language. Stateless: the same input always gives the same output.
+///
+/// What must be remembered for a subscription is a [`Tag`] that the session stores and hands back.
+pub trait Dialect: Send + Sync {
+    /// The name in logs and metrics; two dialects never share one.
+    fn name(&self) -> &'static str;
+
+    /// What the client asks with this frame; usually one command.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for anything that is not a request of this language; never a panic. It
+    /// carries the client's id for the request where one could be read.
+    fn decode(&self, frame: &Frame) -> Result<Vec<Command>, Refusal>;
+
+    /// The frame for an answer; `None` when the language does not have such a thing.
+    fn answer(&self, answer: &Answer) -> Option<Frame>;
+
+    /// The frame for an event, called once for all sessions that share the tag; `None` when the
+    /// language does not have such a thing.
+    fn event(&self, event: &Event, tag: Option<&Tag>) -> Option<Frame>;
+
+    /// The last frame before a connection ends; `None` when the language has none.
+    fn close(&self, close: Close) -> Option<Frame>;
+}
+
+/// What sessions must share to share encoded frames.
+#[derive(Clone)]
+pub struct Shape {
+    /// The language.
+    pub dialect: Arc<dyn Dialect>,
+    /// The transport.
+    pub wire: Wire,
+    /// What the dialect remembers for the subscription.
+    pub tag: Option<Tag>,
+}
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        self.wire == other.wire
+            && self.dialect.name() == other.dialect.name()
+            && self.tag == other.tag
+    }
+}
+
+impl Eq for Shape {}
+
+impl std::fmt::Debug for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shape({} {:?} {:?})", self.dialect.name(), self.wire, self.tag)
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests of the native dialect as commands.
+
+use std::sync::Arc;
+
+use super::request::{Field, Kind, Request, Text};
+use crate::answer::{Code, Refusal};
+use crate::command::{Command, Publication, Reference, Since, Subscription, Token};
+use crate::event::Payload;
+use crate::json;
+use crate::topic::{Topic, TopicKind};
+
+/// The command in a frame's text.
+pub(super) fn command(text: &str) -> Result<Command, Refusal> {
+    let request = Request::read(text)?;
+    let reference = request.reference()?;
+    meaning(&request, reference.clone()).map_err(|refusal| refusal.to(reference))
+}
+
+fn meaning(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
+    match request.kind()? {
+        Kind::Subscribe => subscribe(request, reference),
+        Kind::Unsubscribe => Ok(Command::Unsubscribe { topic: topic(request)?, reference }),
+        Kind::Publish => publish(request, reference),
+        Kind::Track => track(request, reference),
+        Kind::Untrack => Ok(Command::Untrack { topic: topic(request)?, reference }),
+        Kind::Authenticate => {
+            let token = text(request, Field::Token)?.ok_or_else(|| missing("token is missing"))?;
+            Ok(Command::Authenticate { token: Token::new(&*token), reference })
+        }
+        Kind::Ping => Ok(Command::Ping { reference }),
+    }
+}
+
+fn subscribe(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
+    let topic = topic(request)?;
+    let about = |refusal: Refusal| refusal.about(&topic);
+    let since = since(request).map_err(about)?;
+    let presence = flag(request, Field::Presence, false).map_err(about)?;
+    if presence && topic.kind() == TopicKind::Table {
+        let message = "presence goes with topic or notify; nobody is on a table";
+        return Err(about(Refusal::new(Code::BadField, message)));
+    }
+    Ok(Command::Subscribe(Subscription { topic, since, presence, tag: None, reference }))
+}
+
+fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
+    let topic = topic(request)?;
+    let about = |refusal: Refusal| refusal.about(&topic);
+    let publication = Publication {
+        name: text(request, Field::Event).map_err(about)?,
+        payload: payload(request, topic.kind()).map_err(about)?,
+        echo: flag(request, Field::Echo, true).map_err(about)?,
+        idempotency_key: text(request, Field::Key).map_err(about)?,
+        // Without an id an answer could not be matched to its request.
+        confirm: reference.is_some(),
+        topic: topic.clone(),
+        reference,
+    };
+    Ok(Command::Publish(publication))
+}
+
+fn track(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
+    let topic = topic(request)?;
+    let about = |refusal: Refusal| refusal.about(&topic);
+    let key = text(request, Field::Key).map_err(about)?;
+    let meta = meta(request).map_err(about)?;
+    Ok(Command::Track { key, meta, reference, topic: topic.clone() })
+}
+
+/// The topic that the request names by exactly one field.
+fn topic(request: &Request<'_>) -> Result<Topic, Refusal> {
+    let mut names = [Field::Topic, Field::Table, Field::Notify]
+        .into_iter()
+        .filter(|field| request.get(*field).is_some());
+    let (Some(field), None) = (names.next(), names.next()) else {
+        return Err(match request.get(Field::Topic).or(request.get(Field::Table)) {
+            Some(_) => bad("name exactly one of topic, table and notify"),
+            None => missing("name exactly one of topic, table and notify"),
+        });
+    };
+    let private = flag(request, Field::Private, false)?;
+    let kind = match (field, private) {
+        (Field::Topic, false) => TopicKind::Application,
+        (Field::Topic, true) => TopicKind::Private,
+        (_, true) => return Err(bad("private goes with topic only")),
+        (Field::Table, false) => TopicKind::Table,
+        _ => TopicKind::Notify,
+    };
+    let name = text(request, field)?.expect("the field was found above");
+    Topic::new(kind, &name).map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))
+}
+
+fn since(request: &Request<'_>) -> Result<Since, Refusal> {
+    let Some(place) = text(request, Field::Since)? else { return Ok(Since::Now) };
+    place.parse().map_err(|error| Refusal::new(Code::BadPosition, format!("since is {error}")))
+}
+
+fn payload(request: &Request<'_>, kind: TopicKind) -> Result<Payload, Refusal> {
+    let data = request.get_or_null(Field::Data).ok_or_else(|| missing("data is missing"))?;
+    let payload = match kind {
+        TopicKind::Notify => Payload::notify(data),
+        _ => Payload::json(data),
+    };
+    payload.map_err(|error| bad(format!("data cannot be passed on: {error}")))
+}
+
+fn meta(request: &Request<'_>) -> Result<Arc<str>, Refusal> {
+    let Some(meta) = request.get(Field::Meta) else { return Ok("{}".into()) };
+    if !meta.starts_with('{') {
+        return Err(bad("meta must be an object"));
+    }
+    json::check(meta).map_err(|error| bad(format!("meta cannot be passed on: {error}")))?;
+    Ok(meta.into())
+}
+
+fn text(request: &Request<'_>, field: Field) -> Result<Option<Arc<str>>, Refusal> {
+    let Some(json) = request.get(field) else { return Ok(None) };
+    match serde_json::from_str(json) {
+        Ok(Text(text)) => Ok(Some(text.into())),
+        Err(_) => Err(bad(format!("{} must be a string", field.name()))),
+    }
+}
+
+fn flag(request: &Request<'_>, field: Field, default: bool) -> Result<bool, Refusal> {
+    match request.get(field) {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(bad(format!("{} must be true or false", field.name()))),
+    }
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(Code::BadField, message)
+}
+
+fn missing(message: &str) -> Refusal {
+    Refusal::new(Code::MissingField, message)
+}
