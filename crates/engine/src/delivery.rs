@@ -1,0 +1,134 @@
+//! A run of events on one topic, encoded once per shape.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tidewire_protocol::{Audience, Event, Position, SessionId, Shape, Wire};
+
+use crate::mailbox::{Offer, Outgoing};
+
+/// Bytes of one batch at most: a client whose socket takes it in one write should not hold the
+/// topic's lock for long, and a mailbox must have room for several.
+pub(crate) const BATCH_BYTES: usize = 128 << 10;
+
+/// Events that follow each other without a hole, to be handed over in one go.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    events: Vec<Arc<Event>>,
+    /// Whether some session may not have one of the events.
+    selective: bool,
+}
+
+impl Batch {
+    /// A batch of at least one event.
+    pub(crate) fn new(events: Vec<Arc<Event>>) -> Self {
+        assert!(!events.is_empty(), "a batch has at least one event");
+        let selective = events.iter().any(|event| event.audience != Audience::Everyone);
+        Self { events, selective }
+    }
+
+    pub(crate) fn events(&self) -> &[Arc<Event>] {
+        &self.events
+    }
+
+    pub(crate) fn first(&self) -> Position {
+        self.events[0].position
+    }
+
+    pub(crate) fn last(&self) -> Position {
+        self.events[self.events.len() - 1].position
+    }
+
+    /// Whether the session may have every event of the batch.
+    pub(crate) fn is_for(&self, session: SessionId) -> bool {
+        !self.selective || self.events.iter().all(|event| event.audience.admits(session))
+    }
+}
+
+/// How a subscription wants its events: what decides whether two can share bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) shape: Shape,
+    /// One event at a time, each with its mark; see [`Opening::marked`](crate::Opening).
+    pub(crate) marked: bool,
+    /// Event streams without `id:` lines, because the transport writes its own.
+    pub(crate) composite: bool,
+}
+
+impl Form {
+    /// The bytes for all events, joined, or one by one where marks are wanted.
+    pub(crate) fn encode<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) -> Encoded {
+        if self.marked {
+            return Encoded::Each(events.filter_map(|event| self.encode_marked(event)).collect());
+        }
+        let mut joined = BytesMut::new();
+        for event in events {
+            self.encode_into(&mut joined, event);
+        }
+        Encoded::Joined(joined.freeze())
+    }
+
+    fn encode_marked(&self, event: &Arc<Event>) -> Option<Outgoing> {
+        let mut bytes = BytesMut::new();
+        self.encode_into(&mut bytes, event);
+        let mark = Some(Box::new((event.topic.clone(), event.position)));
+        (!bytes.is_empty()).then(|| Outgoing { bytes: bytes.freeze(), mark })
+    }
+
+    fn encode_into(&self, out: &mut BytesMut, event: &Event) {
+        if let Some(frame) = self.shape.dialect.event(event, self.shape.tag.as_ref()) {
+            self.shape.wire.seal_into(out, &frame, self.id(event));
+        }
+    }
+
+    /// What a client of an event stream resumes from; presence is told anew instead.
+    fn id(&self, event: &Event) -> Option<Position> {
+        let resumable = event.topic.kind() != tidewire_protocol::TopicKind::Presence;
+        (self.shape.wire == Wire::EventStream && resumable && !self.composite)
+            .then_some(event.position)
+    }
+}
+
+/// Encoded events.
+#[derive(Clone, Debug)]
+pub(crate) enum Encoded {
+    /// All in one.
+    Joined(Bytes),
+    /// One by one.
+    Each(Vec<Outgoing>),
+}
+
+impl Encoded {
+    /// Hands the bytes over in order until one is turned down.
+    ///
+    /// # Errors
+    /// When one was turned down: the position of the last event taken, if any was.
+    pub(crate) fn offer_to(
+        &self,
+        mut offer: impl FnMut(Outgoing) -> Offer,
+    ) -> Result<(), Option<Position>> {
+        match self {
+            // A dialect that has no such event has nothing to say.
+            Self::Joined(bytes) if bytes.is_empty() => Ok(()),
+            Self::Joined(bytes) => match offer(Outgoing { bytes: bytes.clone(), mark: None }) {
+                Offer::Taken => Ok(()),
+                Offer::Full => Err(None),
+            },
+            Self::Each(list) => offer_each(list, offer),
+        }
+    }
+}
+
+fn offer_each(
+    list: &[Outgoing],
+    mut offer: impl FnMut(Outgoing) -> Offer,
+) -> Result<(), Option<Position>> {
+    let mut taken = None;
+    for outgoing in list {
+        if offer(outgoing.clone()) == Offer::Full {
+            return Err(taken);
+        }
+        taken = outgoing.mark.as_ref().map(|mark| mark.1);
+    }
+    Ok(())
+}

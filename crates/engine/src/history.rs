@@ -1,0 +1,88 @@
+//! The ordered memory of topics.
+
+mod memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use memory::{MemoryHistory, MemorySettings};
+use tidewire_protocol::{Draft, Event, GapReason, Position, Topic};
+
+use crate::error::Error;
+
+/// How much of one topic is kept; whichever limit is reached first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Events; 1,000 by default, 0 keeps none.
+    pub events: usize,
+    /// Bytes of content and bookkeeping; 1 MiB by default.
+    pub bytes: usize,
+    /// Age; an hour by default.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { events: 1_000, bytes: 1 << 20, age: Duration::from_secs(3_600) }
+    }
+}
+
+/// Part of a topic's history.
+#[derive(Clone, Debug)]
+pub enum Page {
+    /// The events that follow the position asked for, oldest first, without a hole; empty when
+    /// there are none yet.
+    Events(Vec<Arc<Event>>),
+    /// The events right after the position cannot be had.
+    Lost {
+        /// Where the topic is now.
+        head: Position,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// The ordered memory of topics.
+///
+/// Implementers promise, and the conformance suite checks: positions of one topic and epoch have
+/// no holes; an event is readable before `append` returns; a read never skips; a position of
+/// another epoch is [`Page::Lost`]; `head` never goes back within an epoch; a topic that is read
+/// at least once in ten minutes keeps its epoch and its head while the process lives.
+#[async_trait]
+pub trait History: Send + Sync + 'static {
+    /// Gives each draft its position, in order; one result for each draft.
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>>;
+
+    /// At most `limit` events after `after`, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; not when the events are gone, see [`Page::Lost`].
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error>;
+
+    /// At most `limit` events before `before` (the newest when absent), newest first.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    async fn read_back(
+        &self,
+        topic: &Topic,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, Error>;
+
+    /// The place after the newest event.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    async fn head(&self, topic: &Topic) -> Result<Position, Error>;
+
+    /// The place before the oldest event still kept; equal to the head when none is.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    async fn earliest(&self, topic: &Topic) -> Result<Position, Error>;
+
+    /// Called about once a second, for stores that let go of old events themselves.
+    fn tick(&self) {}
+}

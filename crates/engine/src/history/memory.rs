@@ -1,0 +1,362 @@
+//! A ring of events per topic, in this process's memory.
+//!
+//! All topics share one epoch, drawn when the process starts. A topic that was idle for long is
+//! dropped; so that its numbers never begin again, dropped topics leave behind one number, the
+//! *floor*, and every new topic begins there. A client that comes back to a dropped topic is
+//! therefore told *gap* at worst, never *resumed* wrongly.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
+use tidewire_protocol::{Body, Draft, Epoch, Event, GapReason, Position, Topic};
+use tokio::time::Instant;
+
+use super::{History, HistoryLimits, Page};
+use crate::error::Error;
+use crate::metrics::Metrics;
+use crate::namespace::Namespaces;
+
+/// Bytes an event costs beside its content: the event itself, its place in the ring, and the
+/// allocator's own.
+const EVENT_OVERHEAD: usize = 200;
+
+/// Locks over the map of topics: enough that two cores or sixty-four rarely meet.
+const SHARDS: usize = 64;
+
+/// How much memory all topics together may use, and when an idle topic is forgotten.
+#[derive(Clone, Copy, Debug)]
+pub struct MemorySettings {
+    /// Bytes over all topics; 256 MiB by default.
+    pub total_bytes: usize,
+    /// A topic that was neither written nor read for so long is dropped; an hour by default, at
+    /// least ten minutes.
+    pub idle: Duration,
+}
+
+impl Default for MemorySettings {
+    fn default() -> Self {
+        Self { total_bytes: 256 << 20, idle: Duration::from_secs(3_600) }
+    }
+}
+
+/// Keeps the newest events of each topic in memory; lost when the process ends.
+pub struct MemoryHistory {
+    epoch: Epoch,
+    settings: MemorySettings,
+    limits: Arc<RwLock<Arc<Namespaces>>>,
+    shards: Vec<RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>>,
+    hasher: RandomState,
+    /// Highest number of any dropped topic.
+    floor: AtomicU64,
+    bytes: AtomicUsize,
+    metrics: Metrics,
+}
+
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    head: u64,
+    bytes: usize,
+    limits: HistoryLimits,
+    used: Instant,
+}
+
+impl MemoryHistory {
+    /// An empty history with limits per topic from `namespaces`.
+    pub fn new(settings: MemorySettings, namespaces: Arc<RwLock<Arc<Namespaces>>>) -> Self {
+        Self {
+            epoch: Epoch(getrandom::u64().expect("the system has randomness")),
+            settings,
+            limits: namespaces,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            floor: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The same, with its sizes in `metrics`.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Metrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Bytes in use over all topics.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Topics in memory.
+    pub fn topics(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Lets go of events that are too old and of topics that were idle for too long, and of the
+    /// oldest events everywhere while the total is above nine tenths of its limit.
+    ///
+    /// Called about once a second by the node.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        let wall = now_ms();
+        for shard in &self.shards {
+            self.sweep_shard(shard, now, wall);
+        }
+        let target = self.settings.total_bytes / 10 * 9;
+        if self.bytes() > target {
+            self.shrink_all(target);
+        }
+    }
+
+    fn sweep_shard(
+        &self,
+        shard: &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>,
+        now: Instant,
+        wall: u64,
+    ) {
+        let idle = self.settings.idle.max(Duration::from_secs(600));
+        let mut dead = Vec::new();
+        for (topic, ring) in shard.read().iter() {
+            let mut ring = ring.lock();
+            let freed = ring.expire(wall);
+            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            if ring.events.is_empty() && now.duration_since(ring.used) > idle {
+                dead.push(topic.clone());
+            }
+        }
+        for topic in dead {
+            self.forget(shard, &topic, now, idle);
+        }
+    }
+
+    fn forget(
+        &self,
+        shard: &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>,
+        topic: &Topic,
+        now: Instant,
+        idle: Duration,
+    ) {
+        let mut topics = shard.write();
+        let Some(ring) = topics.get(topic) else { return };
+        // Whoever holds the ring outside the map's lock may be about to append to it.
+        if Arc::strong_count(ring) > 1 {
+            return;
+        }
+        let head = {
+            let ring = ring.lock();
+            let still_idle = ring.events.is_empty() && now.duration_since(ring.used) > idle;
+            if !still_idle {
+                return;
+            }
+            ring.head
+        };
+        self.floor.fetch_max(head, Ordering::AcqRel);
+        topics.remove(topic);
+    }
+
+    /// Halves every topic, largest share first come, until the total is under `target`.
+    fn shrink_all(&self, target: usize) {
+        for shard in &self.shards {
+            for ring in shard.read().values() {
+                if self.bytes() <= target {
+                    return;
+                }
+                let mut ring = ring.lock();
+                let keep = ring.events.len() / 2;
+                let freed = ring.shrink_to(keep);
+                self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn shard(&self, topic: &Topic) -> &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>> {
+        &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
+    }
+
+    fn ring(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
+        let shard = self.shard(topic);
+        if let Some(ring) = shard.read().get(topic) {
+            return Arc::clone(ring);
+        }
+        let limits = self.limits.read().history(topic);
+        let mut topics = shard.write();
+        let ring = topics.entry(topic.clone()).or_insert_with(|| {
+            let head = self.floor.load(Ordering::Acquire);
+            Arc::new(Mutex::new(Ring::new(head, limits)))
+        });
+        Arc::clone(ring)
+    }
+
+    fn append_one(&self, draft: Draft, at: u64) -> Arc<Event> {
+        let ring = self.ring(&draft.topic);
+        let mut ring = ring.lock();
+        ring.used = Instant::now();
+        let position = Position { epoch: self.epoch, seq: ring.head + 1 };
+        let event = Arc::new(Event::new(draft, position, at));
+        ring.head = position.seq;
+        let grown = cost(&event);
+        ring.push(Arc::clone(&event));
+        let freed = ring.trim(at);
+        let total = self.bytes.fetch_add(grown, Ordering::Relaxed) + grown;
+        let total = total - freed;
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        if total > self.settings.total_bytes {
+            let freed = ring.free(total - self.settings.total_bytes);
+            self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+        event
+    }
+
+    fn at(&self, seq: u64) -> Position {
+        Position { epoch: self.epoch, seq }
+    }
+}
+
+impl Ring {
+    fn new(head: u64, limits: HistoryLimits) -> Self {
+        Self { events: VecDeque::new(), head, bytes: 0, limits, used: Instant::now() }
+    }
+
+    fn push(&mut self, event: Arc<Event>) {
+        self.bytes += cost(&event);
+        self.events.push_back(event);
+    }
+
+    /// Lets go of the oldest event; returns the bytes freed.
+    fn pop(&mut self) -> usize {
+        let Some(event) = self.events.pop_front() else { return 0 };
+        let freed = cost(&event);
+        self.bytes -= freed;
+        freed
+    }
+
+    fn trim(&mut self, wall: u64) -> usize {
+        let mut freed = self.expire(wall);
+        while self.events.len() > self.limits.events || self.bytes > self.limits.bytes {
+            freed += self.pop();
+        }
+        freed
+    }
+
+    fn expire(&mut self, wall: u64) -> usize {
+        let oldest = wall.saturating_sub(self.limits.age.as_millis() as u64);
+        let mut freed = 0;
+        while self.events.front().is_some_and(|event| event.at < oldest) {
+            freed += self.pop();
+        }
+        freed
+    }
+
+    fn free(&mut self, bytes: usize) -> usize {
+        let mut freed = 0;
+        while freed < bytes && !self.events.is_empty() {
+            freed += self.pop();
+        }
+        freed
+    }
+
+    fn shrink_to(&mut self, keep: usize) -> usize {
+        let mut freed = 0;
+        while self.events.len() > keep {
+            freed += self.pop();
+        }
+        freed
+    }
+
+    /// The number before the oldest event kept.
+    fn base(&self) -> u64 {
+        self.head - self.events.len() as u64
+    }
+
+    /// Why events right after `seq` cannot be had, if so.
+    fn lost(&self, seq: u64) -> Option<GapReason> {
+        if seq > self.head {
+            return Some(GapReason::PositionUnknown);
+        }
+        (seq < self.base()).then_some(GapReason::HistoryTrimmed)
+    }
+}
+
+fn cost(event: &Event) -> usize {
+    // A presence diff is shared with the roster's flush, but counted whole: better too much.
+    let content = match &event.body {
+        Body::Gap(_) => 0,
+        Body::Message(_) | Body::Presence(_) => event.content_bytes(),
+    };
+    content + event.topic.name().len() + EVENT_OVERHEAD
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[async_trait]
+impl History for MemoryHistory {
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
+        let at = now_ms();
+        drafts.into_iter().map(|draft| Ok(self.append_one(draft, at))).collect()
+    }
+
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
+        let ring = self.ring(topic);
+        let mut ring = ring.lock();
+        ring.used = Instant::now();
+        let head = self.at(ring.head);
+        if after.epoch != self.epoch {
+            return Ok(Page::Lost { head, reason: GapReason::EpochChanged });
+        }
+        if let Some(reason) = ring.lost(after.seq) {
+            return Ok(Page::Lost { head, reason });
+        }
+        let from = (after.seq - ring.base()) as usize;
+        Ok(Page::Events(ring.events.iter().skip(from).take(limit).cloned().collect()))
+    }
+
+    async fn read_back(
+        &self,
+        topic: &Topic,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        let ring = self.ring(topic);
+        let mut ring = ring.lock();
+        ring.used = Instant::now();
+        let head = self.at(ring.head);
+        let before = before.unwrap_or(head.next());
+        if before.epoch != self.epoch {
+            return Ok(Page::Lost { head, reason: GapReason::EpochChanged });
+        }
+        if before.seq > ring.head + 1 {
+            return Ok(Page::Lost { head, reason: GapReason::PositionUnknown });
+        }
+        let end = before.seq.saturating_sub(1).saturating_sub(ring.base()) as usize;
+        let newest_first = ring.events.iter().take(end).rev().take(limit).cloned();
+        Ok(Page::Events(newest_first.collect()))
+    }
+
+    async fn head(&self, topic: &Topic) -> Result<Position, Error> {
+        let ring = self.ring(topic);
+        let mut ring = ring.lock();
+        ring.used = Instant::now();
+        Ok(self.at(ring.head))
+    }
+
+    fn tick(&self) {
+        self.sweep();
+        self.metrics.history_bytes.set(self.bytes() as i64);
+        self.metrics.history_topics.set(self.topics() as i64);
+    }
+
+    async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
+        let ring = self.ring(topic);
+        let mut ring = ring.lock();
+        ring.used = Instant::now();
+        Ok(self.at(ring.base()))
+    }
+}

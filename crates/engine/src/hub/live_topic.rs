@@ -1,0 +1,240 @@
+//! One topic on this node: where it is, and who receives what comes.
+//!
+//! Pure and synchronous, behind one lock. A member receives by push exactly the events after the
+//! position it went live at; whoever cannot take an event is taken off and told where it was, and
+//! goes on from history. So every live member has everything up to the topic's own position.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tidewire_protocol::{Event, Position, SessionId};
+
+use crate::delivery::{Batch, Encoded, Form};
+use crate::mailbox::{Mailbox, SubscriptionKey};
+
+/// One subscription that receives by push.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) session: SessionId,
+    pub(crate) key: SubscriptionKey,
+    pub(crate) mailbox: Arc<Mailbox>,
+}
+
+impl Member {
+    fn id(&self) -> MemberId {
+        (self.session, self.key)
+    }
+}
+
+type MemberId = (SessionId, SubscriptionKey);
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// Events handed over, each member counted.
+    pub(crate) events: u64,
+    /// Members taken off because they had no room.
+    pub(crate) fallen: u64,
+}
+
+/// One topic on this node.
+#[derive(Default)]
+pub(crate) struct LiveTopic {
+    at: Option<Position>,
+    groups: Vec<Group>,
+    places: HashMap<MemberId, Place>,
+    /// Members that read ahead of the topic from history, and up to where.
+    ahead: Vec<(Member, Form, Position)>,
+}
+
+/// Members that share encoded bytes.
+struct Group {
+    form: Form,
+    members: Vec<Member>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    group: usize,
+    index: usize,
+}
+
+impl LiveTopic {
+    /// Everything up to here was handed over; `None` until the topic is placed.
+    pub(crate) fn at(&self) -> Option<Position> {
+        self.at
+    }
+
+    /// Places the topic before anything was handed over.
+    pub(crate) fn place(&mut self, at: Position) {
+        self.at = Some(at);
+    }
+
+    /// From now on the member receives by push what comes after `position`.
+    ///
+    /// `false` when the topic is past that position already: read on from history, then try again.
+    pub(crate) fn go_live(&mut self, member: Member, form: &Form, position: Position) -> bool {
+        let Some(at) = self.at else { return false };
+        if at.epoch != position.epoch || at.seq > position.seq {
+            return false;
+        }
+        if at == position {
+            self.insert(member, form);
+        } else {
+            self.ahead.push((member, form.clone(), position));
+        }
+        true
+    }
+
+    /// From now on the member receives what comes; `say` is told the position first, so that what
+    /// it queues comes before any event. `None` when the topic is not placed yet.
+    pub(crate) fn go_live_now(
+        &mut self,
+        member: Member,
+        form: &Form,
+        say: impl FnOnce(Position),
+    ) -> Option<Position> {
+        let at = self.at?;
+        say(at);
+        self.insert(member, form);
+        Some(at)
+    }
+
+    /// The member receives nothing any more.
+    pub(crate) fn leave(&mut self, session: SessionId, key: SubscriptionKey) {
+        if let Some(place) = self.places.remove(&(session, key)) {
+            self.take_off(place);
+        }
+        self.ahead.retain(|(member, ..)| member.id() != (session, key));
+    }
+
+    /// Hands events over; the batch must follow [`LiveTopic::at`].
+    pub(crate) fn deliver(&mut self, batch: &Batch, limit: usize) -> Delivered {
+        debug_assert_eq!(self.at.map(Position::next), Some(batch.first()), "a hole in a topic");
+        self.hand_over(batch, limit)
+    }
+
+    /// Hands over the news that events are missing, and goes on from the gap's position.
+    pub(crate) fn tell_gap(&mut self, gap: Event, limit: usize) -> Delivered {
+        // Whoever read ahead knows better than to be told; it is behind the topic now.
+        for (member, _, position) in std::mem::take(&mut self.ahead) {
+            member.mailbox.fell_behind(member.key, position);
+        }
+        self.hand_over(&Batch::new(vec![Arc::new(gap)]), limit)
+    }
+
+    fn hand_over(&mut self, batch: &Batch, limit: usize) -> Delivered {
+        let mut delivered = Delivered::default();
+        let before = self.at.unwrap_or(batch.first().before());
+        for group in 0..self.groups.len() {
+            self.hand_to_group(group, batch, before, limit, &mut delivered);
+        }
+        self.at = Some(batch.last());
+        self.hand_to_ahead(batch, limit, &mut delivered);
+        delivered
+    }
+
+    fn hand_to_group(
+        &mut self,
+        group: usize,
+        batch: &Batch,
+        before: Position,
+        limit: usize,
+        delivered: &mut Delivered,
+    ) {
+        if self.groups[group].members.is_empty() {
+            return;
+        }
+        let encoded = self.groups[group].form.encode(batch.events().iter());
+        let mut index = 0;
+        while let Some(member) = self.groups[group].members.get(index) {
+            let offered = if batch.is_for(member.session) {
+                offer(member, &encoded, limit)
+            } else {
+                offer(member, &selected(&self.groups[group].form, batch, member.session), limit)
+            };
+            match offered {
+                Ok(()) => {
+                    delivered.events += batch.events().len() as u64;
+                    index += 1;
+                }
+                Err(taken) => {
+                    delivered.fallen += 1;
+                    member.mailbox.fell_behind(member.key, taken.unwrap_or(before));
+                    let id = member.id();
+                    self.places.remove(&id);
+                    self.take_off(Place { group, index });
+                }
+            }
+        }
+    }
+
+    /// Members that read ahead get what they have not read, and join their group when the topic
+    /// has come to where they are.
+    fn hand_to_ahead(&mut self, batch: &Batch, limit: usize, delivered: &mut Delivered) {
+        let at = batch.last();
+        for (member, form, position) in std::mem::take(&mut self.ahead) {
+            if position.seq > at.seq {
+                self.ahead.push((member, form, position));
+                continue;
+            }
+            let unread = batch.events().iter().filter(|event| {
+                event.position.seq > position.seq && event.audience.admits(member.session)
+            });
+            match offer(&member, &form.encode(unread), limit) {
+                Ok(()) => {
+                    delivered.events += at.seq - position.seq;
+                    self.insert(member, &form);
+                }
+                Err(taken) => {
+                    delivered.fallen += 1;
+                    member.mailbox.fell_behind(member.key, taken.unwrap_or(position));
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, member: Member, form: &Form) {
+        let group = self.group(form);
+        let members = &mut self.groups[group].members;
+        self.places.insert(member.id(), Place { group, index: members.len() });
+        members.push(member);
+    }
+
+    fn group(&mut self, form: &Form) -> usize {
+        let known = self.groups.iter().position(|group| group.form == *form);
+        known.unwrap_or_else(|| self.new_group(form))
+    }
+
+    /// Tags make forms come and go, so an empty group's place is used again.
+    fn new_group(&mut self, form: &Form) -> usize {
+        let group = Group { form: form.clone(), members: Vec::new() };
+        let free = self.groups.iter().position(|group| group.members.is_empty());
+        if let Some(index) = free {
+            self.groups[index] = group;
+            return index;
+        }
+        self.groups.push(group);
+        self.groups.len() - 1
+    }
+
+    fn take_off(&mut self, place: Place) {
+        let members = &mut self.groups[place.group].members;
+        members.swap_remove(place.index);
+        if let Some(moved) = members.get(place.index) {
+            let id = moved.id();
+            self.places.insert(id, place);
+        }
+    }
+}
+
+fn selected(form: &Form, batch: &Batch, session: SessionId) -> Encoded {
+    form.encode(batch.events().iter().filter(|event| event.audience.admits(session)))
+}
+
+fn offer(member: &Member, encoded: &Encoded, limit: usize) -> Result<(), Option<Position>> {
+    encoded.offer_to(|outgoing| member.mailbox.offer(outgoing, limit))
+}
+
+#[cfg(test)]
+mod tests;

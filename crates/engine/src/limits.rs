@@ -1,0 +1,123 @@
+//! How much of everything one client, one topic and one node may use.
+//!
+//! Nothing grows without bound: every number here has a default that suits a server for the open
+//! internet.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Limits of a node; may be changed while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Open sessions; 100,000.
+    pub connections: usize,
+    /// Subscriptions of one session; 1,000.
+    pub subscriptions: usize,
+    /// Bytes of one message from a client; 64 KiB.
+    pub message_bytes: usize,
+    /// Bytes of one payload, from wherever it is published; 64 KiB.
+    pub payload_bytes: usize,
+    /// Requests of one session in a second, over time; 100.
+    pub messages_per_second: u32,
+    /// Requests of one session at once, before the rate counts; 200.
+    pub burst: u32,
+    /// Bytes waiting for one client before it is sent from history instead; 1 MiB.
+    pub mailbox_bytes: usize,
+    /// Members of one topic's presence; 1,000.
+    pub members: usize,
+    /// Publications in one HTTP request; 1,000.
+    pub batch: usize,
+    /// Bytes of one HTTP request's body; 8 MiB.
+    pub body_bytes: usize,
+    /// Time for TLS and the first request's headers; 10 s.
+    pub handshake_timeout: Duration,
+    /// A session that was silent this long is sent a ping, or a keep-alive comment; 25 s.
+    ///
+    /// Under the 30 s after which common proxies drop a silent connection.
+    pub ping_interval: Duration,
+    /// A WebSocket from which nothing came for this long ends; 60 s.
+    pub idle_timeout: Duration,
+    /// A client that takes no byte for this long, though some wait for it, ends; 30 s.
+    pub write_timeout: Duration,
+    /// Longest wait of one long-poll; 60 s.
+    pub poll_timeout: Duration,
+    /// How long a topic without listeners is still followed; 5 s.
+    pub linger: Duration,
+    /// Time to show a token where one is needed; 10 s.
+    pub authentication_timeout: Duration,
+    /// How long an idempotency key is remembered; 5 min.
+    pub idempotency_ttl: Duration,
+    /// Idempotency keys remembered; 100,000.
+    pub idempotency_keys: usize,
+    /// Comings and goings on one topic within this time are told together; 50 ms.
+    pub presence_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 100_000,
+            subscriptions: 1_000,
+            message_bytes: 64 << 10,
+            payload_bytes: 64 << 10,
+            messages_per_second: 100,
+            burst: 200,
+            mailbox_bytes: 1 << 20,
+            members: 1_000,
+            batch: 1_000,
+            body_bytes: 8 << 20,
+            handshake_timeout: Duration::from_secs(10),
+            ping_interval: Duration::from_secs(25),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            poll_timeout: Duration::from_secs(60),
+            linger: Duration::from_secs(5),
+            authentication_timeout: Duration::from_secs(10),
+            idempotency_ttl: Duration::from_secs(300),
+            idempotency_keys: 100_000,
+            presence_interval: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A token bucket: a steady rate with room for a burst.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    tokens: f32,
+    at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn full(burst: u32, now: Instant) -> Self {
+        Self { tokens: burst as f32, at: now }
+    }
+
+    /// Takes one token if there is one.
+    pub(crate) fn take(&mut self, rate: u32, burst: u32, now: Instant) -> bool {
+        let refill = now.duration_since(self.at).as_secs_f32() * rate as f32;
+        self.tokens = (self.tokens + refill).min(burst as f32);
+        self.at = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_allows_a_burst_and_then_the_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(3, start);
+        let taken = (0..10).filter(|_| bucket.take(2, 3, start)).count();
+        assert_eq!(taken, 3);
+        let later = start + Duration::from_secs(1);
+        let taken = (0..10).filter(|_| bucket.take(2, 3, later)).count();
+        assert_eq!(taken, 2);
+    }
+}

@@ -1,0 +1,459 @@
+//! What waits for one client.
+//!
+//! While nothing waits and the transport has an [`Outlet`], bytes go straight into the socket.
+//! What the socket does not take is queued, up to a limit in bytes; an offer beyond it is turned
+//! down and the subscription goes on from history instead. Offering never waits.
+//!
+//! The mailbox is also where a session is told to end, and where the ticker finds it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use parking_lot::Mutex;
+use tidewire_protocol::wire::WEBSOCKET_PING;
+use tidewire_protocol::{Close, Position, Topic, Wire};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+
+/// Buffers handed to one vectored write; more than a burst usually has, far under the kernel's
+/// limit of 1,024.
+const WRITE_BUFFERS: usize = 64;
+
+/// A socket that takes bytes at once or not at all.
+pub trait Outlet: Send + Sync + 'static {
+    /// Writes as much as the socket takes now; 0 when it takes nothing. Never blocks.
+    ///
+    /// # Errors
+    /// When the socket is broken; `WouldBlock` is not an error but 0.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// The same for several buffers in one system call.
+    ///
+    /// # Errors
+    /// As [`Outlet::try_write`].
+    fn try_write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// Finished bytes for a client.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The bytes, frame headers included.
+    pub bytes: Bytes,
+    /// What they tell about, for sessions that need it to make a cursor; see
+    /// [`Opening`](crate::Opening).
+    pub mark: Option<Box<(Topic, Position)>>,
+}
+
+/// Which of a session's subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SubscriptionKey(pub(crate) u32);
+
+/// Whether an offer was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Taken,
+    Full,
+}
+
+/// What waits for one client.
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    wake: Notify,
+    wire: Wire,
+    /// Seconds of [`clock`] at the last sign of life.
+    heard: AtomicU32,
+    /// Seconds of [`clock`] when something was last sent for its own sake.
+    pinged: AtomicU32,
+    /// Seconds since 1970 when the token runs out; `u64::MAX` for never.
+    expires: AtomicU64,
+    /// Seconds of [`clock`] by when a token must be shown; `u32::MAX` when none is needed.
+    deadline: AtomicU32,
+}
+
+struct State {
+    queue: VecDeque<Outgoing>,
+    bytes: usize,
+    outlet: Option<Box<dyn Outlet>>,
+    /// The outlet took nothing at the last try; its transport waits for writability.
+    blocked: bool,
+    /// Since when bytes wait without any being taken.
+    stalled: Option<Instant>,
+    fallen: Vec<(SubscriptionKey, Position)>,
+    closing: Option<Close>,
+}
+
+impl Mailbox {
+    pub(crate) fn new(wire: Wire, outlet: Option<Box<dyn Outlet>>, now: u32) -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            bytes: 0,
+            outlet,
+            blocked: false,
+            stalled: None,
+            fallen: Vec::new(),
+            closing: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            wire,
+            heard: AtomicU32::new(now),
+            pinged: AtomicU32::new(now),
+            expires: AtomicU64::new(u64::MAX),
+            deadline: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// Takes the bytes unless `limit` bytes wait already.
+    pub(crate) fn offer(&self, outgoing: Outgoing, limit: usize) -> Offer {
+        let mut state = self.state.lock();
+        if state.closing.is_some() {
+            return Offer::Taken;
+        }
+        if state.queue.is_empty() {
+            let wake = state.write_or_queue(outgoing);
+            drop(state);
+            if wake {
+                self.wake.notify_one();
+            }
+            return Offer::Taken;
+        }
+        if state.bytes + outgoing.bytes.len() > limit {
+            return Offer::Full;
+        }
+        state.push(outgoing);
+        Offer::Taken
+    }
+
+    /// Queues bytes without trying the socket, whatever waits; for answers, of which a session
+    /// makes no more than its client asks for.
+    pub(crate) fn queue(&self, bytes: Bytes, limit: usize) {
+        let mut state = self.state.lock();
+        if state.closing.is_some() {
+            return;
+        }
+        state.push(Outgoing { bytes, mark: None });
+        if state.bytes > 2 * limit {
+            state.closing = Some(Close::SlowConsumer);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Queues the very last bytes, after the session was told to end.
+    pub(crate) fn queue_last(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        state.push(Outgoing { bytes, mark: None });
+        state.blocked = false;
+    }
+
+    /// Tells the session that a subscription was taken off the live topic after `position`.
+    pub(crate) fn fell_behind(&self, key: SubscriptionKey, position: Position) {
+        self.state.lock().fallen.push((key, position));
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn take_fallen(&self) -> Vec<(SubscriptionKey, Position)> {
+        std::mem::take(&mut self.state.lock().fallen)
+    }
+
+    /// Tells the session to end; the first reason stays.
+    pub(crate) fn close(&self, why: Close) {
+        self.state.lock().closing.get_or_insert(why);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn closing(&self) -> Option<Close> {
+        self.state.lock().closing
+    }
+
+    /// Whether the transport should come and write.
+    pub(crate) fn has_output(&self) -> bool {
+        let state = self.state.lock();
+        !state.queue.is_empty() && !state.blocked
+    }
+
+    /// Whether a page from history fits without soon being too much.
+    pub(crate) fn has_room(&self, limit: usize) -> bool {
+        self.state.lock().bytes <= limit / 2
+    }
+
+    /// Waits for anything above to change. Cancel safe.
+    pub(crate) async fn changed(&self) {
+        self.wake.notified().await;
+    }
+
+    /// All that waits, in order.
+    pub(crate) fn take(&self) -> Vec<Outgoing> {
+        let mut state = self.state.lock();
+        let was_full = state.bytes > 0;
+        state.bytes = 0;
+        state.stalled = None;
+        let taken = std::mem::take(&mut state.queue).into();
+        drop(state);
+        if was_full {
+            // There is room again for whoever catches up.
+            self.wake.notify_one();
+        }
+        taken
+    }
+
+    /// Writes what waits; `true` when nothing is left.
+    pub(crate) fn flush(&self) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        state.blocked = false;
+        while !state.queue.is_empty() {
+            let written = state.write_queue()?;
+            if written == 0 {
+                state.blocked = true;
+                return Ok(false);
+            }
+            state.advance(written);
+        }
+        state.stalled = None;
+        if state.queue.capacity() > 4 {
+            state.queue = VecDeque::new();
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    /// Notes a sign of life.
+    pub(crate) fn heard(&self, now: u32) {
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    /// When the present token runs out, in seconds since 1970.
+    pub(crate) fn expire_at(&self, at: Option<u64>) {
+        self.expires.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// By when, in seconds of [`clock`], a token must be shown; `None` when none is needed.
+    pub(crate) fn authenticate_by(&self, deadline: Option<u32>) {
+        self.deadline.store(deadline.unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// Ends or pings the session if it is time; called about once a second.
+    pub(crate) fn tick(&self, limits: &Limits, now: u32, wall: u64) {
+        if let Some(why) = self.overdue(limits, now, wall) {
+            self.close(why);
+        } else if self.ping_is_due(limits, now) {
+            self.pinged.store(now, Ordering::Relaxed);
+            self.ping(limits);
+        }
+    }
+
+    fn overdue(&self, limits: &Limits, now: u32, wall: u64) -> Option<Close> {
+        if wall >= self.expires.load(Ordering::Relaxed) {
+            return Some(Close::TokenExpired);
+        }
+        if now >= self.deadline.load(Ordering::Relaxed) {
+            return Some(Close::Unauthorized);
+        }
+        if self.silence(now) >= limits.idle_timeout && self.wire == Wire::WebSocket {
+            return Some(Close::Idle);
+        }
+        let stalled = self.state.lock().stalled;
+        stalled.is_some_and(|since| since.elapsed() >= limits.write_timeout)
+            .then_some(Close::SlowConsumer)
+    }
+
+    fn silence(&self, now: u32) -> Duration {
+        let heard = self.heard.load(Ordering::Relaxed);
+        Duration::from_secs(u64::from(now.saturating_sub(heard)))
+    }
+
+    fn ping_is_due(&self, limits: &Limits, now: u32) -> bool {
+        let since = now.saturating_sub(self.pinged.load(Ordering::Relaxed));
+        let pinged = Duration::from_secs(u64::from(since));
+        pinged >= limits.ping_interval
+            && (self.wire != Wire::WebSocket || self.silence(now) >= limits.ping_interval)
+    }
+
+    fn ping(&self, limits: &Limits) {
+        let bytes = match self.wire {
+            Wire::WebSocket => WEBSOCKET_PING,
+            Wire::EventStream => Bytes::from_static(b": keep-alive\n\n"),
+            // A long-poll ends by itself.
+            Wire::Lines => return,
+        };
+        // A client for which bytes wait already needs no more of them.
+        let _ = self.offer(Outgoing { bytes, mark: None }, limits.mailbox_bytes);
+    }
+}
+
+impl State {
+    /// Writes directly or queues what is left; `true` when the session's task must be woken.
+    fn write_or_queue(&mut self, mut outgoing: Outgoing) -> bool {
+        if let Some(outlet) = &self.outlet {
+            match outlet.try_write(&outgoing.bytes) {
+                Ok(written) if written == outgoing.bytes.len() => return false,
+                Ok(written) => outgoing.bytes.advance(written),
+                Err(_) => {
+                    self.closing = Some(Close::Normal);
+                    return true;
+                }
+            }
+        }
+        self.push(outgoing);
+        true
+    }
+
+    fn push(&mut self, outgoing: Outgoing) {
+        if self.queue.is_empty() {
+            self.stalled = Some(Instant::now());
+        }
+        self.bytes += outgoing.bytes.len();
+        self.queue.push_back(outgoing);
+    }
+
+    fn write_queue(&self) -> io::Result<usize> {
+        let Some(outlet) = &self.outlet else { return Ok(0) };
+        if let [only] = self.queue.as_slices().0
+            && self.queue.len() == 1
+        {
+            return outlet.try_write(&only.bytes);
+        }
+        let mut buffers = [IoSlice::new(&[]); WRITE_BUFFERS];
+        let mut count = 0;
+        for (buffer, outgoing) in buffers.iter_mut().zip(&self.queue) {
+            *buffer = IoSlice::new(&outgoing.bytes);
+            count += 1;
+        }
+        outlet.try_write_vectored(&buffers[..count])
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        self.stalled = Some(Instant::now());
+        while let Some(first) = self.queue.front_mut() {
+            if first.bytes.len() > written {
+                first.bytes.advance(written);
+                return;
+            }
+            written -= first.bytes.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A socket that takes at most so many bytes at a time until it is told to take more.
+    #[derive(Clone, Default)]
+    struct Pipe(Arc<(AtomicUsize, Mutex<Vec<u8>>)>);
+
+    impl Pipe {
+        fn allow(&self, bytes: usize) {
+            self.0.0.fetch_add(bytes, Ordering::Relaxed);
+        }
+
+        fn written(&self) -> Vec<u8> {
+            self.0.1.lock().clone()
+        }
+    }
+
+    impl Outlet for Pipe {
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self.0.0.load(Ordering::Relaxed).min(bytes.len());
+            self.0.0.fetch_sub(room, Ordering::Relaxed);
+            self.0.1.lock().extend_from_slice(&bytes[..room]);
+            Ok(room)
+        }
+
+        fn try_write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+            let joined: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.to_vec()).collect();
+            self.try_write(&joined)
+        }
+    }
+
+    fn message(byte: u8, length: usize) -> Outgoing {
+        Outgoing { bytes: vec![byte; length].into(), mark: None }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_written_once_and_in_order(
+            actions in prop::collection::vec((0u8..3, 1usize..40), 1..200),
+        ) {
+            let pipe = Pipe::default();
+            let mailbox = Mailbox::new(Wire::WebSocket, Some(Box::new(pipe.clone())), 0);
+            let mut expected = Vec::new();
+            for (index, (action, size)) in actions.into_iter().enumerate() {
+                match action {
+                    0 => {
+                        let taken = mailbox.offer(message(index as u8, size), 100);
+                        if taken == Offer::Taken {
+                            expected.extend(vec![index as u8; size]);
+                        }
+                    }
+                    1 => pipe.allow(size),
+                    _ => { mailbox.flush().unwrap(); }
+                }
+            }
+            pipe.allow(1 << 20);
+            prop_assert!(mailbox.flush().unwrap());
+            prop_assert_eq!(pipe.written(), expected);
+        }
+    }
+
+    #[test]
+    fn an_offer_beyond_the_limit_is_turned_down() {
+        let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
+        assert_eq!(mailbox.offer(message(1, 60), 100), Offer::Taken);
+        assert_eq!(mailbox.offer(message(2, 60), 100), Offer::Full);
+        assert_eq!(mailbox.take().len(), 1);
+        assert_eq!(mailbox.offer(message(3, 60), 100), Offer::Taken);
+    }
+
+    #[test]
+    fn a_single_message_larger_than_the_limit_still_passes() {
+        let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
+        assert_eq!(mailbox.offer(message(1, 500), 100), Offer::Taken);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_slow_after_the_write_timeout() {
+        let limits = Limits::default();
+        let mailbox = Mailbox::new(Wire::WebSocket, Some(Box::new(Pipe::default())), 0);
+        let _ = mailbox.offer(message(1, 10), 100);
+        mailbox.tick(&limits, 0, 0);
+        assert_eq!(mailbox.closing(), None);
+        tokio::time::advance(limits.write_timeout).await;
+        mailbox.tick(&limits, 0, 0);
+        assert_eq!(mailbox.closing(), Some(Close::SlowConsumer));
+    }
+
+    #[test]
+    fn a_silent_websocket_is_pinged_and_then_ended() {
+        let limits = Limits::default();
+        let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
+        mailbox.tick(&limits, 25, 0);
+        assert_eq!(mailbox.take()[0].bytes, WEBSOCKET_PING);
+        mailbox.tick(&limits, 60, 0);
+        assert_eq!(mailbox.closing(), Some(Close::Idle));
+    }
+
+    #[test]
+    fn a_token_that_runs_out_ends_the_session() {
+        let mailbox = Mailbox::new(Wire::EventStream, None, 0);
+        mailbox.expire_at(Some(100));
+        mailbox.tick(&Limits::default(), 1, 99);
+        assert_eq!(mailbox.closing(), None);
+        mailbox.tick(&Limits::default(), 1, 100);
+        assert_eq!(mailbox.closing(), Some(Close::TokenExpired));
+    }
+}

@@ -1,0 +1,202 @@
+//! The one door in: everything that is said on any topic passes here.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use tidewire_protocol::{
+    Audience, Body, Code, Draft, Event, GapReason, Payload, Position, Publication, Refusal,
+    SessionId, Topic, TopicKind,
+};
+
+use crate::auth::Identity;
+use crate::broker::Broker;
+use crate::error::{Error, Kind};
+use crate::history::History;
+use crate::idempotency::{Idempotency, Said};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::upstream::Upstream;
+
+/// Longest idempotency key in bytes: a UUID, a ULID, or a path of some.
+const KEY_BYTES: usize = 255;
+
+/// The one door in; cheap to clone.
+#[derive(Clone)]
+pub struct Publisher(Arc<Inner>);
+
+struct Inner {
+    history: Arc<dyn History>,
+    broker: Arc<dyn Broker>,
+    /// Set when the node starts; upstreams are made with a publisher, so they come later.
+    upstreams: OnceLock<HashMap<TopicKind, Arc<dyn Upstream>>>,
+    limits: Arc<arc_swap::ArcSwap<Limits>>,
+    idempotency: Idempotency,
+    metrics: Metrics,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        history: Arc<dyn History>,
+        broker: Arc<dyn Broker>,
+        limits: Arc<arc_swap::ArcSwap<Limits>>,
+        metrics: Metrics,
+    ) -> Self {
+        let (upstreams, idempotency) = (OnceLock::new(), Idempotency::default());
+        Self(Arc::new(Inner { history, broker, upstreams, limits, idempotency, metrics }))
+    }
+
+    pub(crate) fn set_upstreams(&self, upstreams: HashMap<TopicKind, Arc<dyn Upstream>>) {
+        self.0.upstreams.set(upstreams).ok().expect("a node is started once");
+    }
+
+    /// Appends drafts to the history and announces them, in order; one result for each.
+    ///
+    /// For sources: they hand over all they have ready in one go.
+    pub async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
+        let results = self.0.history.append(drafts).await;
+        let events: Vec<_> = results.iter().flatten().cloned().collect();
+        self.0.metrics.events.inc_by(events.len() as u64);
+        self.0.metrics.failures.inc_by((results.len() - events.len()) as u64);
+        if let Err(error) = self.0.broker.announce(&events).await {
+            // They are in the history: relays find them by the hole, or by their head checks.
+            self.0.metrics.failures.inc();
+            tracing::warn!(error = &error as &dyn std::error::Error, "announcing events");
+        }
+        results
+    }
+
+    /// Marks that events of the topic were missed before this place.
+    ///
+    /// Whoever listens is told at once, and whoever resumes from before the mark is told when it
+    /// comes to it.
+    ///
+    /// # Errors
+    /// When the history cannot be written.
+    pub async fn interrupt(&self, topic: &Topic, reason: GapReason) -> Result<(), Error> {
+        self.0.metrics.gap(reason);
+        let mark = vec![Draft::gap(topic.clone(), reason)];
+        self.publish(mark).await.pop().expect("one result for each draft").map(|_| ())
+    }
+
+    /// Publishes for a client or a producer that may do so: checks sizes, carries out repeats
+    /// once, and hands what belongs to an upstream (a NOTIFY channel) to it.
+    ///
+    /// Gives the position, or `None` where the upstream gives it later. Not cancel safe: when
+    /// dropped, the publication may or may not have been said; a repeat with the same idempotency
+    /// key settles it.
+    ///
+    /// # Errors
+    /// A refusal for the one who asked.
+    pub async fn submit(
+        &self,
+        publication: Publication,
+        from: &Identity,
+        session: Option<SessionId>,
+    ) -> Result<Option<Position>, Refusal> {
+        let topic = publication.topic.clone();
+        let reference = publication.reference.clone();
+        let said = self.checked(publication, from, session).await;
+        said.map_err(|refusal| refusal.about(&topic).to(reference))
+    }
+
+    async fn checked(
+        &self,
+        publication: Publication,
+        from: &Identity,
+        session: Option<SessionId>,
+    ) -> Result<Said, Refusal> {
+        let limits = self.0.limits.load_full();
+        check(&publication, &limits)?;
+        let Some(key) = publication.idempotency_key.clone() else {
+            return self.say(publication, session).await;
+        };
+        let key = (scope(from), key);
+        let fingerprint = fingerprint(&publication);
+        let say = self.say(publication, session);
+        self.0.idempotency.once(key, fingerprint, &limits, say).await
+    }
+
+    async fn say(
+        &self,
+        publication: Publication,
+        session: Option<SessionId>,
+    ) -> Result<Said, Refusal> {
+        let Publication { topic, name, payload, echo, .. } = publication;
+        if topic.kind() == TopicKind::Notify {
+            let upstream = self.upstream(&topic)?;
+            return upstream.emit(&topic, &payload).await.map(|()| None);
+        }
+        let audience = match session {
+            Some(session) if !echo => Audience::Except(session),
+            _ => Audience::Everyone,
+        };
+        let draft = Draft { topic, name, body: Body::Message(payload), audience };
+        let event = self.publish(vec![draft]).await.pop().expect("one result for each draft");
+        event.map(|event| Some(event.position)).map_err(|error| unavailable(&error))
+    }
+
+    /// The world outside that the topic belongs to.
+    ///
+    /// # Errors
+    /// `NotConfigured` when this node has none for the topic's kind.
+    pub(crate) fn upstream(&self, topic: &Topic) -> Result<&Arc<dyn Upstream>, Refusal> {
+        let upstream = self.0.upstreams.get().and_then(|all| all.get(&topic.kind()));
+        upstream.ok_or_else(|| not_configured(topic))
+    }
+
+    pub(crate) fn tick(&self, limits: &Limits) {
+        self.0.idempotency.tick(limits);
+    }
+}
+
+fn not_configured(topic: &Topic) -> Refusal {
+    let message = match topic.kind() {
+        TopicKind::Notify => "this server has no PostgreSQL configured, so no NOTIFY channels",
+        TopicKind::Table => "this server has no source of row changes configured",
+        _ => "this server has no source for such topics",
+    };
+    Refusal::new(Code::NotConfigured, message).about(topic)
+}
+
+/// What a client is told when the history fails.
+pub(crate) fn unavailable(error: &Error) -> Refusal {
+    tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
+    match error.kind() {
+        Kind::Refused => Refusal::new(Code::TooLarge, error.to_string()),
+        _ => Refusal::new(Code::Unavailable, "the history cannot be reached, try again"),
+    }
+}
+
+fn check(publication: &Publication, limits: &Limits) -> Result<(), Refusal> {
+    if matches!(publication.topic.kind(), TopicKind::Table | TopicKind::Presence) {
+        return Err(Refusal::new(Code::BadField, "only topics and channels can be published on"));
+    }
+    let bytes = publication.payload.len() + publication.name.as_ref().map_or(0, |name| name.len());
+    if bytes > limits.payload_bytes {
+        let message =
+            format!("a payload is at most {} bytes, this one has {bytes}", limits.payload_bytes);
+        return Err(Refusal::new(Code::TooLarge, message));
+    }
+    if publication.idempotency_key.as_ref().is_some_and(|key| key.len() > KEY_BYTES) {
+        let message = format!("an idempotency key is at most {KEY_BYTES} bytes long");
+        return Err(Refusal::new(Code::BadField, message));
+    }
+    Ok(())
+}
+
+/// Two callers may use the same key for different things.
+fn scope(from: &Identity) -> Arc<str> {
+    from.subject.clone().unwrap_or_else(|| "".into())
+}
+
+fn fingerprint(publication: &Publication) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    publication.topic.hash(&mut hasher);
+    publication.name.hash(&mut hasher);
+    match &publication.payload {
+        Payload::Json(text) | Payload::Text(text) => text.hash(&mut hasher),
+        Payload::Binary(bytes) => bytes.hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,318 @@
+//! One connected client: reads frames as commands and writes events as frames.
+//!
+//! A subscription is either *catching up*, when the session pulls pages from the history, or
+//! *live*, when the hub pushes into the mailbox. It goes live when it has come to where the topic
+//! is, under the topic's lock, so there is neither a hole nor a repeat at the seam; and it goes
+//! back to catching up, at the last event taken, when the mailbox is full. Resuming, long-polling
+//! and slow readers are all this one rule.
+
+mod catch_up;
+mod commands;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidewire_protocol::{
+    Answer, Close, Code, Frame, Position, Refusal, SessionId, Shape, Tag, Topic, TopicKind, Wire,
+};
+use tokio::time::Instant;
+
+use crate::auth::Identity;
+use crate::delivery::Form;
+use crate::hub::{Entry, Member};
+use crate::limits::Bucket;
+use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
+use crate::node::{Inner, labels};
+
+/// Refused requests in a row, for coming too fast, after which a client is let go: it does not
+/// read its answers.
+const PATIENCE: u32 = 1_000;
+
+/// One connected client. Owned by its transport's task; dropping it leaves all its topics and
+/// takes its members off presence.
+pub struct Session {
+    node: Arc<Inner>,
+    id: SessionId,
+    mailbox: Arc<Mailbox>,
+    form: Form,
+    identity: Identity,
+    subscriptions: Vec<Subscribed>,
+    next_key: u32,
+    tracked: Vec<(Topic, Arc<str>)>,
+    bucket: Bucket,
+    refused_in_a_row: u32,
+}
+
+/// A subscription in force.
+struct Subscribed {
+    key: SubscriptionKey,
+    listening: Listening,
+    tag: Option<Tag>,
+    phase: Phase,
+    /// Whether changes of presence are wanted; they are a subscription of their own.
+    presence: bool,
+}
+
+impl Subscribed {
+    fn entry(&self) -> &Entry {
+        &self.listening.entry
+    }
+
+    fn topic(&self) -> Topic {
+        self.entry().topic.clone()
+    }
+}
+
+/// One listener of a topic; dropping it lets go of the topic.
+struct Listening {
+    node: Arc<Inner>,
+    entry: Arc<Entry>,
+}
+
+impl Listening {
+    fn new(node: &Arc<Inner>, topic: &Topic) -> Self {
+        Self { node: Arc::clone(node), entry: node.hub.join(topic) }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.node.hub.leave(&self.entry);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The session pulls what comes after this place.
+    CatchingUp { after: Position },
+    /// The hub pushes.
+    Live,
+}
+
+impl Session {
+    pub(crate) fn new(
+        node: Arc<Inner>,
+        id: SessionId,
+        mailbox: Arc<Mailbox>,
+        shape: Shape,
+        marked: bool,
+        composite: bool,
+    ) -> Self {
+        let bucket = Bucket::full(node.limits.load().burst, Instant::now());
+        Self {
+            node,
+            id,
+            mailbox,
+            form: Form { shape, marked, composite },
+            identity: Identity::anonymous(),
+            subscriptions: Vec::new(),
+            next_key: 0,
+            tracked: Vec::new(),
+            bucket,
+            refused_in_a_row: 0,
+        }
+    }
+
+    /// The session's id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Who the client is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Queues the dialect's welcome, if it has one.
+    pub fn welcome(&self) {
+        let subject = self.identity.subject.clone();
+        self.say(&Answer::Welcome { session: self.id, subject });
+    }
+
+    /// Acts on one frame from the client; what it is told is queued.
+    ///
+    /// Not cancel safe: a request that is dropped halfway may or may not be carried out.
+    ///
+    /// # Errors
+    /// The connection must end so.
+    pub async fn receive(&mut self, frame: Frame) -> Result<(), Close> {
+        self.node.metrics.requests.inc();
+        let commands = self.admit_request().and_then(|()| self.form.shape.dialect.decode(&frame));
+        match commands {
+            Ok(commands) => {
+                self.refused_in_a_row = 0;
+                for command in commands {
+                    if let Err(refusal) = self.perform(command).await {
+                        self.refuse(refusal);
+                    }
+                }
+            }
+            Err(refusal) => self.refuse_in_a_row(refusal)?,
+        }
+        self.mailbox.closing().map_or(Ok(()), Err)
+    }
+
+    fn admit_request(&mut self) -> Result<(), Refusal> {
+        let limits = self.node.limits.load();
+        let (rate, burst) = (limits.messages_per_second, limits.burst);
+        if self.bucket.take(rate, burst, Instant::now()) {
+            return Ok(());
+        }
+        let message = format!("more than {rate} requests in a second");
+        Err(Refusal::new(Code::RateLimited, message))
+    }
+
+    fn refuse_in_a_row(&mut self, refusal: Refusal) -> Result<(), Close> {
+        self.refused_in_a_row += 1;
+        if self.refused_in_a_row >= PATIENCE {
+            return Err(Close::TooFast);
+        }
+        self.refuse(refusal);
+        Ok(())
+    }
+
+    /// Waits until there is something to hand to the transport, reading from history meanwhile
+    /// what subscriptions have to catch up with.
+    ///
+    /// After a [`Session::flush`] that did not write everything, waits only for the end; the
+    /// transport waits for the socket beside it. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection must end so.
+    pub async fn ready(&mut self) -> Result<(), Close> {
+        loop {
+            if let Some(why) = self.mailbox.closing() {
+                return Err(why);
+            }
+            self.note_fallen();
+            if self.mailbox.has_output() {
+                return Ok(());
+            }
+            if !self.catch_up().await {
+                self.mailbox.changed().await;
+            }
+        }
+    }
+
+    /// Takes all that waits, in order, for transports without an outlet.
+    pub fn take(&mut self) -> Vec<Outgoing> {
+        self.mailbox.take()
+    }
+
+    /// Writes what waits, for transports with an outlet; `false` when the socket took only part.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn flush(&mut self) -> std::io::Result<bool> {
+        self.mailbox.flush()
+    }
+
+    /// Notes a sign of life from the client. Cheap.
+    pub fn heard(&self) {
+        self.mailbox.heard(self.node.clock.seconds());
+    }
+
+    /// Queues bytes that the transport made, such as a pong.
+    pub fn push_raw(&self, bytes: Bytes) {
+        self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);
+    }
+
+    /// Queues the dialect's goodbye and leaves everything. The transport writes what waits and
+    /// closes the socket.
+    pub fn close(&mut self, why: Close) {
+        if let Some(frame) = self.form.shape.dialect.close(why) {
+            self.mailbox.queue_last(self.form.shape.wire.seal(&frame, None));
+        }
+        self.mailbox.close(why);
+        let name = self.mailbox.closing().unwrap_or(why).name();
+        self.node.metrics.closes.get_or_create(&crate::metrics::NameLabel { name }).inc();
+        self.leave_everything();
+    }
+
+    /// Takes on an identity: when it runs out, and whether one is still missing.
+    pub(crate) fn become_identity(&mut self, identity: Identity) {
+        self.mailbox.expire_at(identity.expires_at);
+        let timeout = self.node.limits.load().authentication_timeout.as_secs() as u32;
+        let missing = identity.is_anonymous() && !self.node.admits_anonymous();
+        // Streams and polls cannot show a token later; they are refused at once instead.
+        let later = missing && self.form.shape.wire == Wire::WebSocket;
+        self.mailbox.authenticate_by(later.then(|| self.node.clock.seconds() + timeout));
+        self.identity = identity;
+    }
+
+    fn say(&self, answer: &Answer) {
+        if let Some(frame) = self.form.shape.dialect.answer(answer) {
+            let id = self.resume_position(answer);
+            let bytes = self.form.shape.wire.seal(&frame, id);
+            self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);
+        }
+    }
+
+    /// The place that a reconnecting event stream should name after this answer.
+    fn resume_position(&self, answer: &Answer) -> Option<Position> {
+        match answer {
+            Answer::Subscribed { position, .. } if !self.form.composite => Some(*position),
+            _ => None,
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        self.node.metrics.refused(refusal.code);
+        self.say(&Answer::Refused(refusal));
+    }
+
+    fn note_fallen(&mut self) {
+        for (key, after) in self.mailbox.take_fallen() {
+            let found = self.subscriptions.iter_mut().find(|held| held.key == key);
+            if let Some(subscription) = found {
+                subscription.phase = Phase::CatchingUp { after };
+            }
+        }
+    }
+
+    fn member(&self, key: SubscriptionKey) -> Member {
+        Member { session: self.id, key, mailbox: Arc::clone(&self.mailbox) }
+    }
+
+    fn form_with(&self, tag: Option<&Tag>) -> Form {
+        let mut form = self.form.clone();
+        form.shape.tag = tag.cloned();
+        form
+    }
+
+    fn place_of(&self, topic: &Topic) -> Option<usize> {
+        self.subscriptions.iter().position(|held| held.entry().topic == *topic)
+    }
+
+    fn remove(&mut self, topic: &Topic) -> Option<Subscribed> {
+        let place = self.place_of(topic)?;
+        let subscription = self.subscriptions.swap_remove(place);
+        self.leave(&subscription);
+        Some(subscription)
+    }
+
+    fn leave(&self, subscription: &Subscribed) {
+        subscription.entry().live.lock().leave(self.id, subscription.key);
+        if subscription.entry().topic.kind() != TopicKind::Presence {
+            self.node.metrics.subscriptions.dec();
+        }
+    }
+
+    fn leave_everything(&mut self) {
+        for subscription in std::mem::take(&mut self.subscriptions) {
+            self.leave(&subscription);
+        }
+        if !self.tracked.is_empty() {
+            self.node.departures.add(std::mem::take(&mut self.tracked));
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave_everything();
+        self.node.sessions.remove(self.id);
+        let labels = labels(self.form.shape.dialect.name(), self.form.shape.wire);
+        self.node.metrics.connections.get_or_create(&labels).dec();
+    }
+}

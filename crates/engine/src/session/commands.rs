@@ -1,0 +1,366 @@
+//! What a client asks, carried out.
+
+use std::sync::Arc;
+
+use tidewire_protocol::presence::Member;
+use tidewire_protocol::{
+    Answer, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since, Subscription, Tag,
+    Token, Topic, TopicKind,
+};
+
+use super::catch_up::PAGE;
+use super::{Listening, Phase, Session, Subscribed};
+use crate::auth::Action;
+use crate::history::Page;
+use crate::hub::Entry;
+use crate::mailbox::SubscriptionKey;
+use crate::publisher::unavailable;
+
+/// Longest meta and key of a member, together, in bytes.
+///
+/// A thousand members then fit into two megabytes of one answer.
+const MEMBER_BYTES: usize = 2_048;
+
+/// Where the presence of a topic begins for a listener.
+struct PresenceStart {
+    listening: Listening,
+    after: Position,
+    members: Vec<Member>,
+}
+
+/// What a subscription begins with.
+struct Start {
+    position: Position,
+    outcome: Outcome,
+    /// What was read already.
+    events: Vec<Arc<Event>>,
+}
+
+impl Session {
+    /// Acts on one command; what the client is told is queued.
+    ///
+    /// Not cancel safe: a command that is dropped halfway may or may not be carried out.
+    ///
+    /// # Errors
+    /// A refusal, which is not queued: the caller says it in its own way.
+    pub async fn perform(&mut self, command: Command) -> Result<(), Refusal> {
+        match command {
+            Command::Subscribe(wish) => {
+                let (topic, reference) = (wish.topic.clone(), wish.reference.clone());
+                let done = self.subscribe(wish).await;
+                done.map_err(|refusal| refusal.about(&topic).to(reference))
+            }
+            Command::Unsubscribe { topic, reference } => {
+                self.unsubscribe(topic, reference);
+                Ok(())
+            }
+            Command::Publish(publication) => self.publish(publication).await,
+            Command::Track { topic, key, meta, reference } => {
+                let done = self.track(&topic, key, meta, reference.clone()).await;
+                done.map_err(|refusal| refusal.about(&topic).to(reference))
+            }
+            Command::Untrack { topic, reference } => {
+                self.untrack(&topic).await;
+                self.say(&Answer::Untracked { topic, reference });
+                Ok(())
+            }
+            Command::Authenticate { token, reference } => {
+                let done = self.authenticate(&token, reference.clone()).await;
+                done.map_err(|refusal| refusal.to(reference))
+            }
+            Command::Ping { reference } => {
+                self.say(&Answer::Pong { reference });
+                Ok(())
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, wish: Subscription) -> Result<(), Refusal> {
+        self.may(Action::Subscribe, &wish.topic).await?;
+        if wish.presence {
+            self.may(Action::Presence, &wish.topic).await?;
+        }
+        if self.repeats(&wish) {
+            return self.answer_again(wish).await;
+        }
+        self.remove_with_presence(&wish.topic);
+        self.check_room()?;
+        let listening = self.listen(&wish.topic).await?;
+        let start = self.start_of(&wish).await?;
+        let presence = self.presence_start(&wish).await?;
+        self.begin(listening, wish, start, presence);
+        Ok(())
+    }
+
+    /// Whether the same wish is in force: then nothing changes, and nothing can be missed.
+    fn repeats(&self, wish: &Subscription) -> bool {
+        let held = self.place_of(&wish.topic).map(|place| &self.subscriptions[place]);
+        held.is_some_and(|held| {
+            wish.since == Since::Now && held.tag == wish.tag && held.presence == wish.presence
+        })
+    }
+
+    async fn answer_again(&mut self, wish: Subscription) -> Result<(), Refusal> {
+        let members = match wish.presence {
+            true => Some(self.node.presence.members(&wish.topic).await?),
+            false => None,
+        };
+        let place = self.place_of(&wish.topic).expect("the subscription was found above");
+        let position = match self.subscriptions[place].phase {
+            Phase::CatchingUp { after } => after,
+            Phase::Live => self.live_position(place),
+        };
+        self.say(&subscribed(wish, position, Outcome::Fresh, members));
+        Ok(())
+    }
+
+    fn live_position(&self, place: usize) -> Position {
+        let live = self.subscriptions[place].entry().live.lock();
+        live.at().expect("a topic with listeners is placed")
+    }
+
+    fn check_room(&self) -> Result<(), Refusal> {
+        let limit = self.node.limits.load().subscriptions;
+        let held = self.subscriptions.iter();
+        let count = held.filter(|held| held.topic().kind() != TopicKind::Presence).count();
+        if count < limit {
+            return Ok(());
+        }
+        let message = format!("a connection has at most {limit} subscriptions");
+        Err(Refusal::new(Code::TooManySubscriptions, message))
+    }
+
+    /// Makes this session a listener of the topic: attached at its source, followed and placed.
+    async fn listen(&self, topic: &Topic) -> Result<Listening, Refusal> {
+        let listening = Listening::new(&self.node, topic);
+        if matches!(topic.kind(), TopicKind::Notify | TopicKind::Table) {
+            // Asked each time: while the source is down, nobody is told that events will come.
+            self.node.publisher.upstream(topic)?.attach(topic).await?;
+        }
+        let started = listening.entry.started.get_or_try_init(|| self.place(&listening.entry));
+        started.await.map_err(|error| unavailable(&error))?;
+        Ok(listening)
+    }
+
+    async fn place(&self, entry: &Entry) -> Result<(), crate::Error> {
+        self.node.broker.follow(&entry.topic).await?;
+        let head = self.node.history.head(&entry.topic).await?;
+        self.node.relay.place(entry, head);
+        Ok(())
+    }
+
+    /// From where the subscription begins; `None` for where the topic is when it goes live.
+    async fn start_of(&self, wish: &Subscription) -> Result<Option<Start>, Refusal> {
+        let history = &self.node.history;
+        let (after, outcome) = match wish.since {
+            Since::Now => return Ok(None),
+            Since::Earliest => {
+                let earliest = history.earliest(&wish.topic).await;
+                (earliest.map_err(|error| unavailable(&error))?, Outcome::Fresh)
+            }
+            Since::Position(position) => (position, Outcome::Resumed),
+        };
+        let page = history.read(&wish.topic, after, PAGE).await;
+        Ok(Some(match page.map_err(|error| unavailable(&error))? {
+            Page::Events(events) => Start { position: after, outcome, events },
+            Page::Lost { head, reason } => {
+                self.node.metrics.gap(reason);
+                Start { position: head, outcome: Outcome::Gap(reason), events: Vec::new() }
+            }
+        }))
+    }
+
+    async fn presence_start(&self, wish: &Subscription) -> Result<Option<PresenceStart>, Refusal> {
+        if !wish.presence {
+            return Ok(None);
+        }
+        let listening = self.listen(&wish.topic.presence()).await?;
+        let head = self.node.history.head(&wish.topic.presence()).await;
+        let after = head.map_err(|error| unavailable(&error))?;
+        // The list is read after the place: what is told twice does no harm, see `PresenceDiff`.
+        let members = self.node.presence.members(&wish.topic).await?;
+        Ok(Some(PresenceStart { listening, after, members }))
+    }
+
+    /// Answers and begins; nothing is waited for, so no event can come before the answer.
+    fn begin(
+        &mut self,
+        listening: Listening,
+        wish: Subscription,
+        start: Option<Start>,
+        presence: Option<PresenceStart>,
+    ) {
+        let tag = wish.tag.clone();
+        let (presence, members) = match presence {
+            Some(start) => (Some((start.listening, start.after)), Some(start.members)),
+            None => (None, None),
+        };
+        self.node.metrics.subscriptions.inc();
+        let index = self.hold(listening, tag.clone(), wish.presence);
+        match start {
+            Some(start) => self.begin_behind(index, wish, start, members),
+            None => self.begin_live(index, wish, members),
+        }
+        if let Some((listening, after)) = presence {
+            let index = self.hold(listening, tag, false);
+            self.subscriptions[index].phase = Phase::CatchingUp { after };
+            self.try_to_go_live(index, after);
+        }
+    }
+
+    fn hold(&mut self, listening: Listening, tag: Option<Tag>, presence: bool) -> usize {
+        let key = SubscriptionKey(self.next_key);
+        self.next_key = self.next_key.wrapping_add(1);
+        self.subscriptions.push(Subscribed { key, listening, tag, phase: Phase::Live, presence });
+        self.subscriptions.len() - 1
+    }
+
+    fn begin_live(&mut self, index: usize, wish: Subscription, members: Option<Vec<Member>>) {
+        let held = &self.subscriptions[index];
+        let form = self.form_with(held.tag.as_ref());
+        let member = self.member(held.key);
+        let mut live = held.entry().live.lock();
+        live.go_live_now(member, &form, |position| {
+            self.say(&subscribed(wish, position, Outcome::Fresh, members));
+        });
+    }
+
+    fn begin_behind(
+        &mut self,
+        index: usize,
+        wish: Subscription,
+        start: Start,
+        members: Option<Vec<Member>>,
+    ) {
+        self.say(&subscribed(wish, start.position, start.outcome, members));
+        self.subscriptions[index].phase = Phase::CatchingUp { after: start.position };
+        self.hand_over(index, &start.events);
+        if let Phase::CatchingUp { after } = self.subscriptions[index].phase {
+            self.try_to_go_live(index, after);
+        }
+    }
+
+    fn unsubscribe(&mut self, topic: Topic, reference: Option<Reference>) {
+        let tag = self.remove_with_presence(&topic).and_then(|held| held.tag.clone());
+        self.say(&Answer::Unsubscribed { topic, tag, reference });
+    }
+
+    fn remove_with_presence(&mut self, topic: &Topic) -> Option<Subscribed> {
+        let removed = self.remove(topic)?;
+        if removed.presence {
+            self.remove(&topic.presence());
+        }
+        Some(removed)
+    }
+
+    async fn publish(&mut self, publication: Publication) -> Result<(), Refusal> {
+        let topic = publication.topic.clone();
+        let reference = publication.reference.clone();
+        let allowed = self.may(Action::Publish, &topic).await;
+        allowed.map_err(|refusal| refusal.about(&topic).to(reference.clone()))?;
+        let confirm = publication.confirm;
+        let publisher = self.node.publisher.clone();
+        let position = publisher.submit(publication, &self.identity, Some(self.id)).await?;
+        if confirm {
+            self.say(&Answer::Published { topic, position, reference });
+        }
+        Ok(())
+    }
+
+    async fn track(
+        &mut self,
+        topic: &Topic,
+        key: Option<Arc<str>>,
+        meta: Arc<str>,
+        reference: Option<Reference>,
+    ) -> Result<(), Refusal> {
+        self.may(Action::Track, topic).await?;
+        if self.place_of(topic).is_none() {
+            let message = "subscribe to the topic before tracking on it";
+            return Err(Refusal::new(Code::NotSubscribed, message));
+        }
+        let member = self.new_member(topic, key, meta)?;
+        self.node.presence.track(topic, member.clone()).await?;
+        if self.tracked_on(topic).is_none() {
+            self.tracked.push((topic.clone(), Arc::clone(&member.reference)));
+        }
+        self.say(&Answer::Tracked { topic: topic.clone(), member, reference });
+        Ok(())
+    }
+
+    /// A session is one member of a topic, so tracking again replaces what it said before.
+    fn new_member(
+        &self,
+        topic: &Topic,
+        key: Option<Arc<str>>,
+        meta: Arc<str>,
+    ) -> Result<Member, Refusal> {
+        let reference = self.tracked_on(topic).unwrap_or_else(|| self.id.to_string().into());
+        let key = key.or_else(|| self.identity.subject.clone());
+        let key = key.unwrap_or_else(|| Arc::clone(&reference));
+        if key.len() + meta.len() > MEMBER_BYTES {
+            let message = format!("key and meta of a member are at most {MEMBER_BYTES} bytes");
+            return Err(Refusal::new(Code::TooLarge, message));
+        }
+        Ok(Member { reference, key, meta })
+    }
+
+    fn tracked_on(&self, topic: &Topic) -> Option<Arc<str>> {
+        let found = self.tracked.iter().find(|(tracked, _)| tracked == topic);
+        found.map(|(_, reference)| Arc::clone(reference))
+    }
+
+    async fn untrack(&mut self, topic: &Topic) {
+        if let Some(reference) = self.tracked_on(topic) {
+            self.node.presence.untrack(topic, &reference).await;
+            self.tracked.retain(|(tracked, _)| tracked != topic);
+        }
+    }
+
+    /// Takes on the identity of a token and ends what it does not allow any more.
+    async fn authenticate(
+        &mut self,
+        token: &Token,
+        reference: Option<Reference>,
+    ) -> Result<(), Refusal> {
+        let identity = self.node.check_token(token).await?;
+        let (subject, expires_at) = (identity.subject.clone(), identity.expires_at);
+        self.become_identity(identity);
+        self.say(&Answer::Authenticated { subject, expires_at, reference });
+        self.end_forbidden().await;
+        Ok(())
+    }
+
+    async fn end_forbidden(&mut self) {
+        let topics: Vec<Topic> = self.subscriptions.iter().map(|held| held.topic()).collect();
+        for topic in topics {
+            let action = match topic.kind() {
+                TopicKind::Presence => Action::Presence,
+                _ => Action::Subscribe,
+            };
+            if let Err(refusal) = self.may(action, &topic.subject()).await {
+                self.end(&topic, refusal);
+            }
+        }
+    }
+
+    fn end(&mut self, topic: &Topic, refusal: Refusal) {
+        let Some(held) = self.remove_with_presence(topic) else { return };
+        let topic = topic.subject();
+        self.say(&Answer::Ended { topic, tag: held.tag.clone(), refusal });
+    }
+
+    async fn may(&self, action: Action, topic: &Topic) -> Result<(), Refusal> {
+        self.node.authorizer.authorize(&self.identity, action, topic).await
+    }
+}
+
+fn subscribed(
+    wish: Subscription,
+    position: Position,
+    outcome: Outcome,
+    members: Option<Vec<Member>>,
+) -> Answer {
+    let Subscription { topic, tag, reference, .. } = wish;
+    Answer::Subscribed { topic, position, outcome, members, tag, reference }
+}
