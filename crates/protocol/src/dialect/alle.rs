@@ -132,14 +132,24 @@ struct Request<'a> {
     token: Option<&'a RawValue>,
 }
 
+impl<'a> Request<'a> {
+    fn read(text: &'a str) -> Result<Self, Refusal> {
+        // Serde would take an array of the values for the object as well.
+        if !text.trim_start().starts_with('{') {
+            return Err(Refusal::new(Code::BadJson, "a frame is one JSON object"));
+        }
+        serde_json::from_str(text)
+            .map_err(|error| Refusal::new(Code::BadJson, format!("not readable: {error}")))
+    }
+}
+
 /// A string, borrowed from the frame unless it has escapes.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn command(text: &str) -> Result<Command, Refusal> {
-    let request: Request<'_> = serde_json::from_str(text)
-        .map_err(|error| Refusal::new(Code::BadJson, format!("not a JSON object: {error}")))?;
+    let request = Request::read(text)?;
     let kind = string("type", request.kind)?;
     match &*kind {
         "subscribe" => {
@@ -161,7 +171,7 @@ fn command(text: &str) -> Result<Command, Refusal> {
         })),
         "authenticate" => {
             let token = Token::new(string("token", request.token)?);
-            Ok(Command::Authenticate { token, reference: None })
+            Ok(Command::Authenticate { token, reference: Some(AUTHENTICATE.clone()) })
         }
         _ => Err(Refusal::new(
             Code::UnknownType,
@@ -195,6 +205,7 @@ fn channel(value: Option<&RawValue>) -> Result<Topic, Refusal> {
 /// The language has no ids, so what comes back with a refusal is which request it answers.
 static SUBSCRIBE: LazyLock<Reference> = LazyLock::new(|| request_name("subscribe"));
 static NOTIFY: LazyLock<Reference> = LazyLock::new(|| request_name("notify"));
+static AUTHENTICATE: LazyLock<Reference> = LazyLock::new(|| request_name("authenticate"));
 
 fn request_name(word: &str) -> Reference {
     Reference(Arc::from(format!("{word:?}")))
@@ -202,25 +213,23 @@ fn request_name(word: &str) -> Reference {
 
 /// The refusal in the language's own wording, which clients compare, then ours.
 fn complaint(refusal: &Refusal) -> String {
-    let message = &refusal.message;
-    match refusal.code {
-        Code::AuthenticationOff => "Authentication not configured".to_owned(),
-        Code::Unauthorized => "Authentication required".to_owned(),
-        Code::TokenInvalid | Code::TokenExpired => "Authentication failed".to_owned(),
+    let of = |request: &Reference| refusal.reference.as_ref() == Some(request);
+    let beginning = match refusal.code {
+        Code::AuthenticationOff => return "Authentication not configured".to_owned(),
+        Code::Unauthorized => return "Authentication required".to_owned(),
+        Code::TokenInvalid | Code::TokenExpired => return "Authentication failed".to_owned(),
+        _ if of(&SUBSCRIBE) => "Error: Failed to subscribe to channel",
+        _ if of(&NOTIFY) => "Error: Failed to forward message to Postgres",
+        _ if of(&AUTHENTICATE) => "Authentication error",
         Code::BadJson
         | Code::BinaryFrame
         | Code::UnknownType
         | Code::MissingField
         | Code::BadField
-        | Code::BadTopic => format!("Error: Failed to parse client message: {message}"),
-        _ if refusal.reference.as_ref() == Some(&SUBSCRIBE) => {
-            format!("Error: Failed to subscribe to channel: {message}")
-        }
-        _ if refusal.reference.as_ref() == Some(&NOTIFY) => {
-            format!("Error: Failed to forward message to Postgres: {message}")
-        }
-        _ => format!("Error: {message}"),
-    }
+        | Code::BadTopic => "Error: Failed to parse client message",
+        _ => "Error",
+    };
+    format!("{beginning}: {}", refusal.message)
 }
 
 fn error(message: &str) -> String {
