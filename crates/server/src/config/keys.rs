@@ -1,0 +1,515 @@
+//! Every key of the configuration, listed once.
+//!
+//! From this table come reading, the names of environment variables, the defaults, what
+//! `tidewire config` prints, what a SIGHUP may change, and `docs/config.md`. To add a key, add it
+//! here and to the settings that are made of it; a test says which other places to bring up to
+//! date.
+
+use super::value::Kind;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    path: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    other_variables: &'static [&'static str],
+    live: bool,
+    doc: &'static str,
+}
+
+impl Key {
+    /// The path in a file, `limits.burst`; in a record, relative to the record.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// What may be written.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What holds when nothing is written, as it would be written.
+    pub fn default(&self) -> Option<&'static str> {
+        self.default
+    }
+
+    /// Whether a SIGHUP takes a new value; otherwise it needs a restart.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// What it means, in Markdown.
+    pub fn doc(&self) -> &'static str {
+        self.doc
+    }
+
+    /// The environment variables that set it, the strongest first.
+    pub fn variables(&self) -> Vec<String> {
+        let own = format!("TIDEWIRE_{}", self.path.to_ascii_uppercase().replace('.', "_"));
+        std::iter::once(own)
+            .chain(self.other_variables.iter().map(|name| (*name).to_owned()))
+            .collect()
+    }
+
+    const fn new(path: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Self { path, kind, default: None, other_variables: &[], live: false, doc }
+    }
+
+    const fn or(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+
+    const fn also(self, other_variables: &'static [&'static str]) -> Self {
+        Self { other_variables, ..self }
+    }
+
+    const fn live(self) -> Self {
+        Self { live: true, ..self }
+    }
+}
+
+/// A heading of the documentation and the keys below it.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// The beginning its keys share; empty for the keys at the top.
+    pub prefix: &'static str,
+    /// What they are about, in Markdown.
+    pub doc: &'static str,
+}
+
+/// Variables that begin with `TIDEWIRE_` and are no key, with their meaning.
+pub const OTHER_VARIABLES: [(&str, &str); 3] = [
+    ("TIDEWIRE_CONFIG", "The configuration file, as `--config`."),
+    ("TIDEWIRE_SERVER", "The server that `tidewire listen` and `tidewire publish` speak to."),
+    ("TIDEWIRE_TOKEN", "The token that `tidewire listen` and `tidewire publish` show."),
+];
+
+/// Sections in the order of the documentation; each key belongs to the longest prefix it has.
+pub const SECTIONS: [Section; 11] = [
+    Section { prefix: "", doc: "Where the server listens and who may come." },
+    Section {
+        prefix: "postgres",
+        doc: "The database whose notifications are passed on. Without it, application topics, \
+              presence and history work; NOTIFY channels answer that they are unavailable.",
+    },
+    Section {
+        prefix: "auth",
+        doc: "Who is who. Authentication is configured as soon as there is a key of `auth.jwt`, \
+              one of `auth.keys`, or `auth.function`. Without any, everybody on this machine may \
+              do everything, and listening beyond it is refused unless `insecure` is on.",
+    },
+    Section {
+        prefix: "auth.jwt",
+        doc: "JSON Web Tokens. Several keys may be given at once, for instance while moving from \
+              a secret to a key set; a token must fit one of them, and only with an algorithm of \
+              that key's own family.",
+    },
+    Section { prefix: "history", doc: "How much is remembered, for clients that come back." },
+    Section {
+        prefix: "limits",
+        doc: "What one client, one request or all of them together may use. Whatever is over a \
+              limit is answered with an error or a named close and counted in a metric; other \
+              clients do not notice.",
+    },
+    Section {
+        prefix: "idempotency",
+        doc: "Keys by which a repeated publish is recognised and answered as the first time.",
+    },
+    Section { prefix: "tls", doc: "TLS for the listening addresses; both files or neither." },
+    Section { prefix: "shutdown", doc: "How a server that is told to stop lets go of clients." },
+    Section { prefix: "log", doc: "What is written to standard error." },
+    Section { prefix: "namespaces", doc: NAMESPACES_DOC },
+];
+
+const NAMESPACES_DOC: &str = "Rules for the topics that match a pattern; the first entry that \
+    matches decides. A topic that matches none may be listened to and published on by every \
+    client that was let in; private topics and tables only with a grant. Rights that a token or \
+    an API key carries come on top. Where no authentication is configured, everybody may do \
+    everything and the rules about who do not count.";
+
+/// Most that a count of things in memory may be set to.
+///
+/// Far above what one machine holds; it keeps a slip of the finger from overflowing sums.
+const MANY: u64 = 1_000_000_000;
+
+/// Most bytes anything may be set to: 1 TiB, beyond the memory of today's machines.
+const TIB: u64 = 1 << 40;
+
+/// Longest frame, body or payload: 256 MiB, held in memory whole.
+const LARGEST_MESSAGE: u64 = 256 << 20;
+
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const YEAR: u64 = 366 * 24 * HOUR;
+
+/// Who may do something, as namespaces say it.
+const WHO: Kind = Kind::Word(&["anyone", "authenticated", "nobody"]);
+
+/// All keys, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "listen",
+        Kind::Addresses,
+        "Addresses to listen on. An address beyond this machine needs authentication, or \
+         `insecure`.",
+    )
+    .or("127.0.0.1:8080")
+    .also(&["WS_BIND_ADDR"]),
+    Key::new(
+        "listen_also",
+        Kind::Addresses,
+        "Further addresses to listen on, for Alle's second flag.",
+    )
+    .also(&["SSE_BIND_ADDR"]),
+    Key::new(
+        "insecure",
+        Kind::Switch,
+        "Listen beyond this machine although no authentication is configured: anyone who reaches \
+         the port may do everything.",
+    )
+    .or("false"),
+    Key::new(
+        "origins",
+        Kind::Texts,
+        "Origins of web pages that may connect besides the server's own, such as \
+         `https://shop.example`; `*` allows every page.",
+    ),
+    Key::new(
+        "threads",
+        Kind::Number(0, 1_024),
+        "Worker threads; 0 is one for each processor core.",
+    )
+    .or("0"),
+    // PostgreSQL
+    Key::new(
+        "postgres.url",
+        Kind::PostgresUrl,
+        "Connection string, as libpq takes it, `sslmode` included. Its password is never printed.",
+    )
+    .also(&["POSTGRES_URL"]),
+    Key::new("postgres.url_file", Kind::File, "A file that holds the connection string."),
+    Key::new(
+        "postgres.pool_size",
+        Kind::Number(1, 1_000),
+        "Connections for publishing and for questions, besides the one that listens.",
+    )
+    .or("4"),
+    Key::new(
+        "postgres.max_channels",
+        Kind::Number(1, MANY),
+        "NOTIFY channels that may be followed at the same time.",
+    )
+    .or("10000"),
+    Key::new(
+        "postgres.listen_channels",
+        Kind::Texts,
+        "Channels listened to from the start, so that their history begins before the first \
+         subscriber.",
+    )
+    .also(&["LISTEN_CHANNELS"]),
+    // Authentication
+    Key::new(
+        "auth.anonymous",
+        Kind::Switch,
+        "Let clients in that show no token; they may do what namespaces allow `anyone`.",
+    )
+    .or("false"),
+    Key::new(
+        "auth.timeout",
+        Kind::Time(SECOND, HOUR),
+        "How long a client may stay connected before it shows a token, where its dialect sends \
+         one in a message.",
+    )
+    .or("10s")
+    .live(),
+    Key::new(
+        "auth.function",
+        Kind::Function,
+        "An SQL function that is asked about tokens: it takes the token as text and returns \
+         `(user_id text, authenticated boolean)` or one boolean. Needs `postgres.url`.",
+    )
+    .also(&["AUTH_FUNCTION"]),
+    Key::new(
+        "auth.keys",
+        Kind::Records(API_KEYS),
+        "API keys, for programs that publish. `tidewire key new` makes one.",
+    )
+    .live(),
+    Key::new("auth.jwt.secret", Kind::Secret, "Shared secret for HS256, HS384 and HS512.")
+        .also(&["TIDEWIRE_JWT_SECRET"])
+        .live(),
+    Key::new("auth.jwt.secret_file", Kind::File, "A file that holds the shared secret.").live(),
+    Key::new(
+        "auth.jwt.public_key",
+        Kind::Text,
+        "Public key in PEM, for RS256 and its kin, ES256, ES384 and EdDSA.",
+    )
+    .live(),
+    Key::new("auth.jwt.public_key_file", Kind::File, "A file that holds the public key in PEM.")
+        .live(),
+    Key::new("auth.jwt.jwks_file", Kind::File, "A file that holds a JSON Web Key Set.").live(),
+    Key::new(
+        "auth.jwt.jwks_url",
+        Kind::Web,
+        "Where to fetch a JSON Web Key Set: cached, fetched again for an unknown `kid`, old keys \
+         kept while it cannot be reached.",
+    )
+    .live(),
+    Key::new("auth.jwt.audience", Kind::Texts, "Accepted values of `aud`; empty accepts any.")
+        .live(),
+    Key::new("auth.jwt.issuer", Kind::Text, "The one accepted value of `iss`.").live(),
+    Key::new("auth.jwt.role_claim", Kind::Text, "The claim that holds the role.").or("role").live(),
+    Key::new(
+        "auth.jwt.grants_claim",
+        Kind::Text,
+        "The claim that carries rights: a table of actions, each with a list of topic patterns.",
+    )
+    .or("tidewire")
+    .live(),
+    Key::new(
+        "auth.jwt.leeway",
+        Kind::Time(0, HOUR),
+        "How far clocks may differ when `exp` and `nbf` are checked.",
+    )
+    .or("5s")
+    .live(),
+    Key::new("auth.jwt.require_exp", Kind::Switch, "Refuse tokens without `exp`.")
+        .or("true")
+        .live(),
+    // History
+    Key::new("history.events", Kind::Number(1, MANY), "Events kept for each topic.").or("1000"),
+    Key::new("history.bytes", Kind::Size(1_024, TIB), "Bytes kept for each topic.").or("1MiB"),
+    Key::new("history.age", Kind::Time(SECOND, YEAR), "How long an event is kept.").or("1h"),
+    Key::new(
+        "history.total_bytes",
+        Kind::Size(1_024, TIB),
+        "Bytes kept for all topics together; beyond it the topics longest untouched shrink first.",
+    )
+    .or("256MiB"),
+    Key::new(
+        "history.idle_topic",
+        Kind::Time(10 * MINUTE, YEAR),
+        "How long a topic is remembered that nobody speaks on or listens to.",
+    )
+    .or("1h"),
+    // Limits
+    Key::new("limits.connections", Kind::Number(1, MANY), "Clients connected at the same time.")
+        .or("100000")
+        .live(),
+    Key::new("limits.subscriptions", Kind::Number(1, MANY), "Subscriptions of one client.")
+        .or("1000")
+        .live(),
+    Key::new(
+        "limits.message_bytes",
+        Kind::Size(1_024, LARGEST_MESSAGE),
+        "Size of one message from a client.",
+    )
+    .or("64KiB")
+    .live(),
+    Key::new(
+        "limits.payload_bytes",
+        Kind::Size(1, LARGEST_MESSAGE),
+        "Size of the payload of one event.",
+    )
+    .or("64KiB")
+    .live(),
+    Key::new(
+        "limits.body_bytes",
+        Kind::Size(1_024, LARGEST_MESSAGE),
+        "Size of the body of one HTTP request.",
+    )
+    .or("8MiB")
+    .live(),
+    Key::new("limits.batch", Kind::Number(1, 100_000), "Events in one publish request.")
+        .or("1000")
+        .live(),
+    Key::new(
+        "limits.messages_per_second",
+        Kind::Number(1, MANY),
+        "Messages a second that one client may send on average.",
+    )
+    .or("100")
+    .live(),
+    Key::new(
+        "limits.burst",
+        Kind::Number(1, MANY),
+        "Messages that one client may send at once after a silence.",
+    )
+    .or("200")
+    .live(),
+    Key::new(
+        "limits.mailbox_bytes",
+        Kind::Size(1_024, TIB),
+        "Bytes that wait in memory for one slow client before it reads on from the history.",
+    )
+    .or("1MiB")
+    .live(),
+    Key::new(
+        "limits.members",
+        Kind::Number(1, MANY),
+        "Members that the presence of one topic shows.",
+    )
+    .or("1000")
+    .live(),
+    Key::new(
+        "limits.handshake_timeout",
+        Kind::Time(100, HOUR),
+        "How long a client may take to send its request, TLS included.",
+    )
+    .or("10s"),
+    Key::new(
+        "limits.ping_interval",
+        Kind::Time(SECOND, HOUR),
+        "How long a connection is silent before the server pings (WebSocket) or sends a comment \
+         (SSE).",
+    )
+    .or("25s")
+    .live(),
+    Key::new(
+        "limits.idle_timeout",
+        Kind::Time(SECOND, 24 * HOUR),
+        "How long a WebSocket client may give no sign of life.",
+    )
+    .or("60s")
+    .live(),
+    Key::new(
+        "limits.write_timeout",
+        Kind::Time(SECOND, 24 * HOUR),
+        "How long a client may take no bytes while some wait for it.",
+    )
+    .or("30s")
+    .live(),
+    Key::new(
+        "limits.poll_timeout",
+        Kind::Time(SECOND, HOUR),
+        "Longest wait that a long-poll request may ask for.",
+    )
+    .or("60s")
+    .live(),
+    Key::new(
+        "limits.linger",
+        Kind::Time(0, HOUR),
+        "How long a topic stays followed after its last listener left, so that a page reload does \
+         not flap LISTEN.",
+    )
+    .or("5s")
+    .live(),
+    Key::new(
+        "limits.presence_interval",
+        Kind::Time(0, 10 * SECOND),
+        "Comings and goings on one topic within this time are told together.",
+    )
+    .or("50ms")
+    .live(),
+    // Idempotency
+    Key::new("idempotency.ttl", Kind::Time(SECOND, YEAR), "How long a key is remembered.").or("5m"),
+    Key::new("idempotency.keys", Kind::Number(1, MANY), "Keys remembered at the same time.")
+        .or("100000"),
+    // TLS
+    Key::new("tls.certificate", Kind::File, "Certificate chain in PEM, the server's own first."),
+    Key::new("tls.key", Kind::File, "Private key in PEM."),
+    // Shutdown
+    Key::new(
+        "shutdown.spread",
+        Kind::Time(0, HOUR),
+        "Clients are told to come back after a time of their own, at most this long, so that they \
+         do not all come at once.",
+    )
+    .or("10s"),
+    Key::new(
+        "shutdown.grace",
+        Kind::Time(0, HOUR),
+        "How long the server waits for clients to take what is theirs before it leaves.",
+    )
+    .or("15s"),
+    // Log
+    Key::new(
+        "log.level",
+        Kind::Filter,
+        "`error`, `warn`, `info`, `debug`, `trace`, or a filter by part, `tidewire=debug,info`.",
+    )
+    .or("info")
+    .also(&["TIDEWIRE_LOG", "RUST_LOG"])
+    .live(),
+    Key::new(
+        "log.format",
+        Kind::Word(&["text", "json"]),
+        "One line for people, or one JSON object.",
+    )
+    .or("text"),
+    // Namespaces
+    Key::new("namespaces", Kind::Records(NAMESPACES), "Rules by topic pattern."),
+];
+
+/// Keys of one entry of `auth.keys`.
+pub const API_KEYS: &[Key] = &[
+    Key::new("name", Kind::Text, "Name in logs and answers; required, no two the same."),
+    Key::new(
+        "hash",
+        Kind::Text,
+        "What `tidewire key new` printed: `sha256:` and 64 digits; required.",
+    ),
+    Key::new("grants.admin", Kind::Switch, "Whether the key may do everything."),
+    Key::new("grants.subscribe", Kind::Texts, "Topic patterns it may listen to."),
+    Key::new("grants.publish", Kind::Texts, "Topic patterns it may publish to."),
+    Key::new("grants.presence", Kind::Texts, "Topic patterns whose members it may see."),
+    Key::new("grants.track", Kind::Texts, "Topic patterns on which it may be seen."),
+    Key::new("grants.history", Kind::Texts, "Topic patterns whose history it may read."),
+];
+
+/// Keys of one entry of `namespaces`.
+pub const NAMESPACES: &[Key] = &[
+    Key::new(
+        "pattern",
+        Kind::Text,
+        "Topics it is about; `*` stands for any run of characters; required. It may begin with a \
+         kind: `topic:`, `private:`, `notify:`, `table:`.",
+    ),
+    Key::new("subscribe", WHO, "Who may listen and read the history.").or("authenticated"),
+    Key::new("publish", WHO, "Who may publish.").or("authenticated"),
+    Key::new("presence", WHO, "Who may see members and be one.").or("authenticated"),
+    Key::new("history.events", Kind::Number(1, MANY), "As `history.events`, for these topics."),
+    Key::new("history.bytes", Kind::Size(1_024, TIB), "As `history.bytes`, for these topics."),
+    Key::new("history.age", Kind::Time(SECOND, YEAR), "As `history.age`, for these topics."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables() -> [&'static [Key]; 3] {
+        [KEYS, API_KEYS, NAMESPACES]
+    }
+
+    #[test]
+    fn every_default_fits_its_kind() {
+        for key in tables().into_iter().flatten() {
+            if let Some(default) = key.default() {
+                key.kind().read_text(default).unwrap_or_else(|e| panic!("{}: {e}", key.path()));
+            }
+        }
+    }
+
+    #[test]
+    fn no_path_and_no_variable_is_taken_twice() {
+        for table in tables() {
+            let mut paths: Vec<_> = table.iter().map(Key::path).collect();
+            paths.sort_unstable();
+            assert!(paths.windows(2).all(|pair| pair[0] != pair[1]), "{paths:?}");
+        }
+        let mut names: Vec<_> = KEYS.iter().flat_map(Key::variables).collect();
+        names.extend(OTHER_VARIABLES.map(|(name, _)| name.to_owned()));
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+    }
+
+    #[test]
+    fn every_text_is_a_sentence() {
+        for key in tables().into_iter().flatten() {
+            assert!(key.doc().ends_with('.'), "{}", key.path());
+            assert!(!key.doc().contains('|'), "{}: a | would break the table", key.path());
+        }
+    }
+}

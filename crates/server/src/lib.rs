@@ -1,0 +1,7 @@
+//! The Tidewire server: configuration, command line and the parts put together.
+
+pub mod args;
+
+pub mod config;
+
+pub mod telemetry;
