@@ -87,12 +87,16 @@ pub enum Since {
     Position(Position),
 }
 
-/// The word `earliest` or a printed position, as in a request's or query's `since`.
+/// The words `now` and `earliest` or a printed position, as in a request's or query's `since`.
 impl FromStr for Since {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        if text == "earliest" { Ok(Self::Earliest) } else { text.parse().map(Self::Position) }
+        match text {
+            "now" => Ok(Self::Now),
+            "earliest" => Ok(Self::Earliest),
+            position => position.parse().map(Self::Position),
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Dialect for Native {
     }
 
     fn event(&self, event: &Event, _tag: Option<&Tag>) -> Option<Frame> {
-        encode::event(event)
+        Some(encode::event(event))
     }
 
     fn close(&self, close: Close) -> Option<Frame> {

@@ -60,6 +60,7 @@ pub(crate) fn native() -> Vec<Sample> {
         Sample::Event(event(orders(), order())),
         Sample::Event(event(room(), bytes)),
         Sample::Event(Event { position: position("4f1c-19"), ..event(orders(), lost()) }),
+        Sample::Event(event(room().presence(), Body::Gap(GapReason::HistoryTrimmed))),
         Sample::Answer(Answer::Unsubscribed { topic: room(), tag: None, reference: id("6") }),
         Sample::Answer(ended(private(), "the new token does not allow this topic")),
         Sample::Answer(Answer::Published {
@@ -137,7 +138,7 @@ fn id(json: &str) -> Option<Reference> {
 }
 
 fn member(meta: &str) -> Member {
-    Member { reference: "00c0ffee00c0ffee.1".into(), key: "user-1".into(), meta: meta.into() }
+    Member { reference: "00c0ffee00c0ffee".into(), key: "user-1".into(), meta: meta.into() }
 }
 
 fn welcome(subject: Option<&str>) -> Answer {

@@ -75,13 +75,11 @@ pub(super) fn answer(answer: &Answer) -> Frame {
     }
 }
 
-/// `None` for a gap on a presence topic: the session sends all members again instead.
-pub(super) fn event(event: &Event) -> Option<Frame> {
+pub(super) fn event(event: &Event) -> Frame {
     match &event.body {
-        Body::Message(payload) => Some(Frame::text(message(event, payload))),
-        Body::Gap(_) if event.topic.kind() == TopicKind::Presence => None,
-        Body::Gap(reason) => Some(gap(event, *reason)),
-        Body::Presence(diff) => Some(presence(&event.topic, diff)),
+        Body::Message(payload) => Frame::text(message(event, payload)),
+        Body::Gap(reason) => gap(event, *reason),
+        Body::Presence(diff) => presence(&event.topic, diff),
     }
 }
 
@@ -140,7 +138,13 @@ fn message(event: &Event, payload: &Payload) -> String {
 
 fn gap(event: &Event, reason: GapReason) -> Frame {
     labelled("gap", |frame| {
-        frame.topic(&event.topic).quoted("position", event.position).string("reason", reason.word())
+        let frame = frame.topic(&event.topic);
+        // A place among changes of presence is none that a client could go on from.
+        let frame = match event.topic.kind() {
+            TopicKind::Presence => frame.raw("presence", true),
+            _ => frame.quoted("position", event.position),
+        };
+        frame.string("reason", reason.word())
     })
 }
 
