@@ -3,7 +3,8 @@
 /// The nearest of `known` to `unknown`, or `None` when nothing is close.
 ///
 /// Dots, dashes and underscores count as the same, and a name that ends like a known one is
-/// close to it: `postgres_url` and `jwt.secret` both find their key.
+/// close to it: `postgres_url` and `jwt.secret` both find their key. What all our variables begin
+/// with does not make two of them alike.
 pub(super) fn nearest<'a>(
     unknown: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -35,6 +36,7 @@ fn closeness(unknown: &str, known: &str) -> f64 {
 }
 
 fn plain(name: &str) -> String {
+    let name = name.strip_prefix("TIDEWIRE_").unwrap_or(name);
     name.to_ascii_lowercase().replace(['_', '-'], ".")
 }
 
@@ -60,5 +62,6 @@ mod tests {
     #[test]
     fn something_else_altogether_finds_nothing() {
         assert_eq!(nearest("colour", KNOWN), None);
+        assert_eq!(nearest("TIDEWIRE_VALKEY_URL", ["TIDEWIRE_POSTGRES_URL"]), None);
     }
 }

@@ -1,0 +1,45 @@
+# Two commands: `make run` to see it, `make test` to trust it. The rest is for those who change it.
+
+# What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
+ARGS ?=
+
+.PHONY: help run test test-rust test-clients check docs clean
+
+help:
+	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
+	@echo "make test    run all tests, in Rust and with outside clients"
+	@echo "make check   formatting, lints and documentation, warnings being errors"
+	@echo "make docs    write docs/config.md anew from the table of keys"
+	@echo "make clean   remove what was built and the private PostgreSQL"
+
+run:
+	@scripts/install-build.sh
+	@scripts/install-postgres.sh
+	cargo run --package tidewire-server -- dev $(ARGS)
+
+test: test-rust test-clients
+
+test-rust:
+	@scripts/install-build.sh
+	@scripts/install-postgres.sh
+	scripts/test-rust.sh
+
+test-clients:
+	@scripts/install-build.sh
+	@scripts/install-postgres.sh
+	scripts/test-clients.sh
+
+check:
+	@scripts/install-build.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
+	else echo "cargo-deny is not installed: advisories, licences and bans were not checked"; fi
+
+docs:
+	UPDATE_DOCS=1 cargo test --quiet --package tidewire-server --lib the_documentation_is_true
+
+clean:
+	cargo clean
+	rm -rf .tidewire .venv
