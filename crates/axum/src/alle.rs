@@ -1,0 +1,158 @@
+//! Alle's two HTTP doors: a stream of NOTIFY channels, and a way to say something on one.
+//!
+//! Their answers are in Alle's own words and statuses, since its clients read those. Unlike the
+//! program they come from, both check who asks.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::response::{IntoResponse, Response};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::json;
+use tidewire::{Action, Identity};
+use tidewire_protocol::{Code, Payload, Publication, Refusal, Subscription, Topic};
+
+use crate::handshake::{Query, Subprotocol, go_on_from, token};
+use crate::router::Transports;
+use crate::{refusal, sse};
+
+/// `GET /events?channels=a,b`, also `/sse`. Resumes by `Last-Event-ID` or `since=`.
+pub(crate) async fn events(
+    State(transports): State<Transports>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let opened = async {
+        let query = Query::read(&uri)?;
+        query.expect_only(&["channels", "since"])?;
+        let mut subscriptions = channels(query.one("channels")?)?;
+        let since = match sse::last_event_id(&headers)? {
+            Some(id) => Some(id),
+            None => query.one("since")?,
+        };
+        go_on_from(&mut subscriptions, since)?;
+        let identity = identify(&transports, &headers, &query).await?;
+        sse::open(&transports, transports.alle_events(), identity, subscriptions, b"").await
+    };
+    opened.await.unwrap_or_else(|refusal| in_words(&transports, &refusal))
+}
+
+/// The channels, split at commas and not trimmed, as Alle does it.
+fn channels(list: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
+    let list = list
+        .ok_or_else(|| Refusal::new(Code::MissingField, "the parameter \"channels\" is missing"))?;
+    let (mut subscriptions, mut invalid) = (Vec::new(), Vec::new());
+    for name in list.split(',') {
+        match Topic::notify(name) {
+            // A channel named twice is listened to once.
+            Ok(topic) if subscriptions.iter().any(|one: &Subscription| one.topic == topic) => {}
+            Ok(topic) => subscriptions.push(Subscription::to(topic)),
+            Err(error) => invalid.push(format!("'{name}': {error}")),
+        }
+    }
+    if invalid.is_empty() {
+        return Ok(subscriptions);
+    }
+    let message = format!("Invalid channel names: {}", invalid.join(", "));
+    Err(Refusal::new(Code::BadTopic, message))
+}
+
+async fn identify(
+    transports: &Transports,
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Identity, Refusal> {
+    let token = token(headers, query, Subprotocol::default())?;
+    transports.node().identify(token.as_ref()).await
+}
+
+/// A refusal as text, in Alle's words where it has some.
+fn in_words(transports: &Transports, refused: &Refusal) -> Response {
+    transports.node().metrics().refused(refused.code);
+    let mut response = (refusal::status(refused.code), words(refused)).into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn words(refusal: &Refusal) -> String {
+    match refusal.code {
+        Code::Unauthorized => "Authentication required".to_owned(),
+        Code::TokenInvalid | Code::TokenExpired => "Authentication failed".to_owned(),
+        _ => refusal.message.clone(),
+    }
+}
+
+/// What is to be said on a channel; other fields are ignored, as Alle does.
+#[derive(Deserialize)]
+pub(crate) struct Notification {
+    channel: String,
+    payload: String,
+}
+
+/// `POST /notify` with `{"channel":…,"payload":…}`.
+pub(crate) async fn notify(
+    State(transports): State<Transports>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Json<Notification>, JsonRejection>,
+) -> Response {
+    let notification = match body {
+        Ok(Json(notification)) => notification,
+        Err(JsonRejection::JsonSyntaxError(error)) => {
+            return (StatusCode::UNPROCESSABLE_ENTITY, error.body_text()).into_response();
+        }
+        Err(rejection) => return rejection.into_response(),
+    };
+    let topic = match Topic::notify(&notification.channel) {
+        Ok(topic) => topic,
+        Err(error) => {
+            return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response();
+        }
+    };
+    let said = say(&transports, &uri, &headers, topic, notification.payload).await;
+    said.map_or_else(|refusal| not_said(&transports, &refusal), |()| success())
+}
+
+async fn say(
+    transports: &Transports,
+    uri: &Uri,
+    headers: &HeaderMap,
+    topic: Topic,
+    payload: String,
+) -> Result<(), Refusal> {
+    let node = transports.node();
+    let identity = identify(transports, headers, &Query::read(uri)?).await?;
+    node.authorizer().authorize(&identity, Action::Publish, &topic).await?;
+    let publication = Publication {
+        topic,
+        name: None,
+        payload: Payload::Text(payload.into()),
+        echo: true,
+        idempotency_key: None,
+        confirm: true,
+        reference: None,
+    };
+    node.publisher().submit(publication, &identity, None).await.map(|_| ())
+}
+
+fn success() -> Response {
+    Json(json!({"success": true})).into_response()
+}
+
+/// Alle answers 200 when PostgreSQL refuses; who may not ask, or too much, is told by status.
+fn not_said(transports: &Transports, refused: &Refusal) -> Response {
+    transports.node().metrics().refused(refused.code);
+    let status = match refused.code {
+        Code::Unauthorized
+        | Code::TokenInvalid
+        | Code::TokenExpired
+        | Code::Forbidden
+        | Code::RateLimited => refusal::status(refused.code),
+        _ => StatusCode::OK,
+    };
+    (status, Json(json!({"success": false, "error": words(refused)}))).into_response()
+}

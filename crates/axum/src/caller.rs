@@ -1,0 +1,49 @@
+//! Who calls the HTTP API, and with which parameters.
+
+use http::{HeaderMap, Uri};
+use tidewire::{Action, Identity};
+use tidewire_protocol::{Refusal, Topic};
+
+use crate::handshake::{Query, Subprotocol, token};
+use crate::router::Transports;
+
+/// A checked request of the HTTP API.
+pub struct Caller {
+    /// Who asks.
+    pub identity: Identity,
+    /// The parameters, decoded.
+    pub query: Query,
+}
+
+impl Caller {
+    /// Reads the parameters, of which only those in `known` and a token may be there, and checks
+    /// the token.
+    ///
+    /// # Errors
+    /// `BadField` for parameters, and what the authenticator refuses.
+    pub async fn of(
+        transports: &Transports,
+        uri: &Uri,
+        headers: &HeaderMap,
+        known: &[&str],
+    ) -> Result<Self, Refusal> {
+        let query = Query::read(uri)?;
+        query.expect_only(known)?;
+        let shown = token(headers, &query, Subprotocol::default())?;
+        let identity = transports.node().identify(shown.as_ref()).await?;
+        Ok(Self { identity, query })
+    }
+
+    /// Refuses what the caller may not do.
+    ///
+    /// # Errors
+    /// What the authorizer refuses.
+    pub async fn may(
+        &self,
+        transports: &Transports,
+        action: Action,
+        topic: &Topic,
+    ) -> Result<(), Refusal> {
+        transports.node().authorizer().authorize(&self.identity, action, topic).await
+    }
+}

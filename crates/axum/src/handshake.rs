@@ -1,0 +1,315 @@
+//! What a request says before it becomes a session: who, which topics, from where.
+//!
+//! Shared by WebSocket, Server-Sent Events and long-poll, so that a parameter means the same on
+//! each. Parameters are read strictly: an unknown one is an error that names it, because a
+//! misspelt `since` would otherwise lose events silently.
+
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, Uri};
+use percent_encoding::percent_decode_str;
+use tidewire_protocol::position::PositionError;
+use tidewire_protocol::{Code, Refusal, Since, Subscription, Token, Topic, TopicKind};
+
+/// Parameters that carry a token.
+const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
+
+/// Parameters that name a topic, and its kind.
+const TOPIC_PARAMETERS: [TopicKind; 3] =
+    [TopicKind::Application, TopicKind::Table, TopicKind::Notify];
+
+/// What stands for no position in a cursor of several.
+const NO_POSITION: &str = "-";
+
+/// The parameters of a request, decoded, in their order.
+#[derive(Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// `BadField` when a name or value is not UTF-8 after decoding.
+    pub fn read(uri: &Uri) -> Result<Self, Refusal> {
+        let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let decoded = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        decoded.collect::<Result<_, Refusal>>().map(Self)
+    }
+
+    /// Refuses parameters other than these and those of [`Query::subscriptions`] and [`token`].
+    pub fn expect_only(&self, names: &[&str]) -> Result<(), Refusal> {
+        let known = |name: &str| names.contains(&name) || TOKEN_PARAMETERS.contains(&name);
+        match self.0.iter().find(|(name, _)| !known(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let known = names.iter().chain(&TOKEN_PARAMETERS).copied();
+                let known = known.collect::<Vec<_>>().join(", ");
+                let message = format!("unknown parameter {name:?}; there are {known}");
+                Err(Refusal::new(Code::BadField, message))
+            }
+        }
+    }
+
+    /// The value of a parameter that may stand once at most.
+    pub fn one(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        let mut values = self.0.iter().filter(|(found, _)| found == name);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some((_, value)), None) => Ok(Some(value)),
+            _ => Err(bad(format!("the parameter {name:?} must not be given twice"))),
+        }
+    }
+
+    /// A whole number in a parameter that may stand once at most.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.one(name)? else { return Ok(None) };
+        let number = value.parse();
+        number.map(Some).map_err(|_| bad(format!("the parameter {name:?} must be a whole number")))
+    }
+
+    /// The topics named by `topic`, `table` and `notify`, in their order, each from its place in
+    /// the cursor `since`.
+    ///
+    /// # Errors
+    /// `MissingField` without any, `BadTopic`, `BadPosition`, `BadField` for a topic named twice.
+    pub fn subscriptions(&self, since: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
+        let mut list = Vec::new();
+        for (name, value) in &self.0 {
+            if let Some(kind) = TOPIC_PARAMETERS.into_iter().find(|kind| kind.word() == name) {
+                let topic = Topic::new(kind, value);
+                let topic =
+                    topic.map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))?;
+                list.push(Subscription::to(topic));
+            }
+        }
+        if list.is_empty() {
+            let message = "name at least one topic with topic=, table= or notify=";
+            return Err(Refusal::new(Code::MissingField, message));
+        }
+        go_on_from(&mut list, since)?;
+        Ok(list)
+    }
+}
+
+/// Sets each subscription's place from a cursor: one place each, in order, joined by commas.
+///
+/// # Errors
+/// `BadPosition` when the cursor does not fit, `BadField` when a topic stands twice, since a
+/// cursor could not tell the two apart.
+pub(crate) fn go_on_from(list: &mut [Subscription], since: Option<&str>) -> Result<(), Refusal> {
+    for (index, subscription) in list.iter().enumerate() {
+        if list[..index].iter().any(|earlier| earlier.topic == subscription.topic) {
+            return Err(bad("a topic must not be named twice").about(&subscription.topic));
+        }
+    }
+    let Some(since) = since else { return Ok(()) };
+    let places: Vec<&str> = since.split(',').collect();
+    if places.len() != list.len() {
+        let message = format!(
+            "the cursor has {} places for {} topics; name the topics it was made for, in their order",
+            places.len(),
+            list.len()
+        );
+        return Err(Refusal::new(Code::BadPosition, message));
+    }
+    for (subscription, text) in list.iter_mut().zip(places) {
+        subscription.since = place(text).map_err(|refusal| refusal.about(&subscription.topic))?;
+    }
+    Ok(())
+}
+
+fn place(text: &str) -> Result<Since, Refusal> {
+    if text == NO_POSITION {
+        return Ok(Since::Now);
+    }
+    text.parse().map_err(|error: PositionError| {
+        Refusal::new(Code::BadPosition, format!("since is {error}"))
+    })
+}
+
+fn bad(message: impl Into<String>) -> Refusal {
+    Refusal::new(Code::BadField, message)
+}
+
+fn decode(text: &str) -> Result<String, Refusal> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded.map(Into::into).map_err(|_| bad("the query is not UTF-8 after percent-decoding"))
+}
+
+/// What the client offers in `Sec-WebSocket-Protocol`.
+#[derive(Default)]
+pub(crate) struct Subprotocol {
+    /// What the server answers with.
+    pub(crate) accepted: Option<&'static str>,
+    token: Option<Token>,
+}
+
+impl Subprotocol {
+    /// Reads `bearer, <token>` and `tidewire`; the latter is preferred where both are offered.
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+        let offered: Vec<&str> = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(',').map(str::trim))
+            .collect();
+        let bearer = offered.iter().position(|name| *name == "bearer");
+        let token = bearer.and_then(|at| offered.get(at + 1)).map(|text| Token::new(*text));
+        let accepted =
+            if offered.contains(&"tidewire") { Some("tidewire") } else { bearer.map(|_| "bearer") };
+        Self { accepted, token }
+    }
+}
+
+/// The client's token: from `Authorization`, else from the query, else from the subprotocol.
+///
+/// # Errors
+/// `BadField` when a token parameter stands twice.
+pub(crate) fn token(
+    headers: &HeaderMap,
+    query: &Query,
+    subprotocol: Subprotocol,
+) -> Result<Option<Token>, Refusal> {
+    if let Some(token) = bearer(headers) {
+        return Ok(Some(token));
+    }
+    for name in TOKEN_PARAMETERS {
+        // An empty one is what a page sends that has none yet.
+        if let Some(text) = query.one(name)?.filter(|text| !text.is_empty()) {
+            return Ok(Some(Token::new(text)));
+        }
+    }
+    Ok(subprotocol.token)
+}
+
+/// The token in `Authorization: Bearer …`; other schemes are for a proxy in front.
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let (scheme, text) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(text.trim()))
+}
+
+/// A request's address for logs: the value of a token parameter never shows.
+///
+/// ```
+/// let uri = "/v1/ws?token=abc&since=4f1c-17".parse().unwrap();
+/// assert_eq!(tidewire_axum::redacted(&uri), "/v1/ws?token=hidden&since=4f1c-17");
+/// ```
+pub fn redacted(uri: &Uri) -> String {
+    let Some(query) = uri.query() else { return uri.path().to_owned() };
+    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_token(name) => format!("{name}=hidden"),
+        _ => pair.to_owned(),
+    });
+    format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&"))
+}
+
+fn is_token(name: &str) -> bool {
+    decode(name).is_ok_and(|name| TOKEN_PARAMETERS.contains(&name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(text: &str) -> Result<Query, Refusal> {
+        Query::read(&format!("/v1/sse?{text}").parse().unwrap())
+    }
+
+    fn subscriptions(text: &str, since: Option<&str>) -> Result<Vec<Subscription>, Code> {
+        query(text).and_then(|query| query.subscriptions(since)).map_err(|refusal| refusal.code)
+    }
+
+    fn refused(text: &str, since: Option<&str>) -> Option<Code> {
+        subscriptions(text, since).err()
+    }
+
+    #[test]
+    fn topics_keep_their_order_and_take_their_place_from_the_cursor() {
+        let list =
+            subscriptions("topic=a&notify=b%20c&table=public.t", Some("a-1,-,earliest")).unwrap();
+        let topics: Vec<String> = list.iter().map(|one| one.topic.to_string()).collect();
+        assert_eq!(topics, ["topic:a", "notify:b c", "table:public.t"]);
+        let places: Vec<Since> = list.iter().map(|one| one.since).collect();
+        let position = "a-1".parse().unwrap();
+        assert_eq!(places, [Since::Position(position), Since::Now, Since::Earliest]);
+    }
+
+    #[test]
+    fn a_cursor_for_other_topics_is_refused() {
+        assert_eq!(refused("topic=a", Some("a-1,a-2")), Some(Code::BadPosition));
+        assert_eq!(refused("topic=a&topic=b", Some("a-1")), Some(Code::BadPosition));
+        assert_eq!(refused("topic=a", Some("")), Some(Code::BadPosition));
+        assert_eq!(refused("topic=a&topic=a", None), Some(Code::BadField));
+    }
+
+    #[test]
+    fn names_that_are_not_topics_are_refused() {
+        assert_eq!(refused("topic=", None), Some(Code::BadTopic));
+        assert_eq!(refused("topic=a%00b", None), Some(Code::BadTopic));
+        assert_eq!(refused("topic=%ff", None), Some(Code::BadField));
+        assert_eq!(refused("table=orders", None), Some(Code::BadTopic));
+        assert_eq!(refused("", None), Some(Code::MissingField));
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_named() {
+        let refusal = query("topic=a&sinse=4").unwrap().expect_only(&["topic", "since"]);
+        assert_eq!(
+            refusal.unwrap_err().message,
+            "unknown parameter \"sinse\"; there are topic, since, token, access_token"
+        );
+    }
+
+    #[test]
+    fn the_header_wins_over_the_query_and_the_query_over_the_subprotocol() {
+        let mut headers = HeaderMap::new();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, "bearer, from-protocol".parse().unwrap());
+        let find = |headers: &HeaderMap, text| {
+            let found = token(headers, &query(text).unwrap(), Subprotocol::read(headers));
+            found.unwrap().map(|token| token.expose().to_owned())
+        };
+        assert_eq!(find(&headers, "").as_deref(), Some("from-protocol"));
+        assert_eq!(find(&headers, "access_token=from-query").as_deref(), Some("from-query"));
+        headers.insert(AUTHORIZATION, "bearer from-header".parse().unwrap());
+        assert_eq!(find(&headers, "token=from-query").as_deref(), Some("from-header"));
+        headers.insert(AUTHORIZATION, "Basic abc".parse().unwrap());
+        assert_eq!(find(&headers, "token=from-query").as_deref(), Some("from-query"));
+    }
+
+    #[test]
+    fn the_subprotocol_answered_is_one_that_was_offered() {
+        for (offered, accepted) in [
+            ("tidewire", Some("tidewire")),
+            ("bearer, abc", Some("bearer")),
+            ("bearer, abc, tidewire", Some("tidewire")),
+            ("graphql-ws", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
+            assert_eq!(Subprotocol::read(&headers).accepted, accepted, "{offered}");
+        }
+    }
+
+    #[test]
+    fn a_token_never_shows_in_a_logged_address() {
+        for text in
+            ["token=secret", "a=b&access_token=secret&c", "%74oken=secret", "token=secret=="]
+        {
+            let uri = format!("/v1/ws?{text}").parse().unwrap();
+            assert!(!redacted(&uri).contains("secret"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(text in "[ -~&&[^# ]]{0,60}") {
+            if let Ok(uri) = format!("/?{text}").parse() {
+                let _ = Query::read(&uri).and_then(|query| query.subscriptions(Some(&text)));
+            }
+        }
+    }
+}

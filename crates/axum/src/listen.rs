@@ -1,0 +1,325 @@
+//! The accept loop: sockets to HTTP connections, and nothing of what is said on them.
+//!
+//! It keeps apart those who knock from those who are in: until its first request has been read,
+//! a socket holds one of a bounded number of places and has a deadline, so that clients who
+//! connect and say nothing cost little and not for long. Stopping lets requests in flight end.
+
+mod body;
+mod patience;
+mod tls;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::body::Timely;
+pub(crate) use self::patience::Patient;
+pub use self::tls::{Tls, TlsError};
+
+/// First pause after an accept failed for want of descriptors or memory.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Longest such pause: a second later some connection has usually ended.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Bytes of request headers at most; proxies commonly allow 8 to 32 KiB.
+const HEADER_BYTES: usize = 32 << 10;
+
+/// Streams in flight on one HTTP/2 connection; browsers open at most a hundred.
+const STREAMS: u32 = 128;
+
+/// How long a kept-alive connection may be silent between requests, and between pings on HTTP/2.
+///
+/// Over the 60 s for which common proxies keep connections to their upstream, so that they, not
+/// we, end them.
+const KEPT_ALIVE: Duration = Duration::from_secs(75);
+
+/// Silence after which the kernel asks whether the peer still exists, and how often it asks.
+///
+/// With the kernel's nine tries a vanished peer of an HTTP connection is found in under four
+/// minutes; WebSockets have their own pings.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How connections are taken in.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Certificate and key; plain TCP without. HTTP/2 and HTTP/1.1 are offered by ALPN.
+    pub tls: Option<Tls>,
+    /// Time from the connection to the end of its first request's headers, TLS included; 10 s.
+    pub handshake_timeout: Duration,
+    /// Time for one request's body; 30 s.
+    pub body_timeout: Duration,
+    /// A client that takes no byte of an answer for this long is cut off; 30 s.
+    pub write_timeout: Duration,
+    /// Sockets that have not sent their first request yet; 4,096. More wait in the kernel's queue.
+    pub knocking: usize,
+}
+
+impl Default for Listening {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            knocking: 4_096,
+        }
+    }
+}
+
+/// Serves `router` on every listener until `stop`, then lets requests in flight end.
+///
+/// Returns when the last HTTP connection has ended. Streams in flight end when their sessions do,
+/// so call [`Node::shutdown`](tidewire::Node::shutdown) meanwhile. Dropping the future cuts all
+/// HTTP connections off; WebSockets belong to [`Transports`](crate::Transports).
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    listening: Listening,
+    stop: CancellationToken,
+) {
+    let door = Arc::new(Door {
+        knocking: Arc::new(Semaphore::new(listening.knocking)),
+        http: http(&listening),
+        router: TowerToHyperService::new(router),
+        listening,
+        stop,
+    });
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        loops.spawn(Arc::clone(&door).accept_all(listener));
+    }
+    while loops.join_next().await.is_some() {}
+}
+
+fn http(listening: &Listening) -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(KEPT_ALIVE.max(listening.handshake_timeout))
+        .max_buf_size(HEADER_BYTES);
+    http.http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_BYTES as u32)
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(KEPT_ALIVE)
+        .keep_alive_timeout(listening.handshake_timeout)
+        .enable_connect_protocol();
+    http
+}
+
+/// What all connections share.
+struct Door {
+    knocking: Arc<Semaphore>,
+    http: Builder<TokioExecutor>,
+    router: TowerToHyperService<Router>,
+    listening: Listening,
+    stop: CancellationToken,
+}
+
+impl Door {
+    async fn accept_all(self: Arc<Self>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::select! {
+                biased;
+                // 1. Shutdown closes the listener, so that others may have the port.
+                () = self.stop.cancelled() => break,
+                // 2. Ended connections are let go of.
+                Some(_) = connections.join_next() => {}
+                // 3. Someone connects.
+                accepted = self.accept(&listener) => match accepted {
+                    Ok((socket, peer, place)) => {
+                        pause = FIRST_PAUSE;
+                        connections.spawn(Arc::clone(&self).take_in(socket, peer, place));
+                    }
+                    Err(error) => {
+                        tokio::time::sleep(pause_after(&error, &mut pause)).await;
+                    }
+                },
+            }
+        }
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection, once there is a place for it. Cancel safe.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.knocking).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let (socket, peer) = listener.accept().await?;
+        Ok((socket, peer, place))
+    }
+
+    async fn take_in(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
+        tune(&socket);
+        let knock = Arc::new(Knock::new(place));
+        let served = async {
+            match &self.listening.tls {
+                None => self.serve_http(socket, peer, &knock).await,
+                Some(tls) => match tls.acceptor().accept(socket).await {
+                    Ok(stream) => self.serve_http(stream, peer, &knock).await,
+                    Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                },
+            }
+        };
+        // 1. The connection ends by itself; 2. or its first request did not come in time.
+        tokio::select! {
+            biased;
+            () = served => {}
+            () = knock.overdue(self.listening.handshake_timeout) => {
+                tracing::debug!(%peer, "no request in time, the connection is cut off");
+            }
+        }
+    }
+
+    async fn serve_http<IO>(&self, io: IO, peer: SocketAddr, knock: &Arc<Knock>)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let visitor = Visitor {
+            router: self.router.clone(),
+            peer,
+            knock: Arc::clone(knock),
+            body_timeout: self.listening.body_timeout,
+        };
+        let io = TokioIo::new(Patient::new(io, self.listening.write_timeout));
+        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, visitor));
+        let mut stopping = pin!(self.stop.cancelled());
+        let mut stopped = false;
+        let ended = poll_fn(|cx| {
+            if !stopped && stopping.as_mut().poll(cx).is_ready() {
+                stopped = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            match connection.as_mut().poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(ended),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if let Err(error) = ended.await {
+            tracing::debug!(%peer, %error, "a connection ended with an error");
+        }
+    }
+}
+
+/// One connection's way into the router.
+struct Visitor {
+    router: TowerToHyperService<Router>,
+    peer: SocketAddr,
+    knock: Arc<Knock>,
+    body_timeout: Duration,
+}
+
+impl Service<Request<Incoming>> for Visitor {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<Router> as Service<Request<Body>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.knock.answer();
+        let mut request = request.map(|body| Timely::wrap(body, self.body_timeout));
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.router.call(request)
+    }
+}
+
+/// A connection's place among those that have not sent a request yet.
+struct Knock(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Knock {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        Self(Mutex::new(Some(place)))
+    }
+
+    /// The first request is there: the place is given back.
+    fn answer(&self) {
+        *self.0.lock() = None;
+    }
+
+    /// Ends when no request came in time; never when one did.
+    async fn overdue(&self, timeout: Duration) {
+        tokio::time::sleep(timeout).await;
+        if self.0.lock().is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Sends small frames at once, and finds out about peers that vanished.
+fn tune(socket: &TcpStream) {
+    let keepalive =
+        TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE_INTERVAL);
+    // A socket that was closed meanwhile takes no options and shows it at the first read.
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
+/// How long to wait before the next accept; none when only this one connection went away.
+fn pause_after(error: &std::io::Error, pause: &mut Duration) -> Duration {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    let only_this_one = [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted];
+    if only_this_one.contains(&error.kind()) {
+        return Duration::ZERO;
+    }
+    if *pause == FIRST_PAUSE {
+        // Most often the limit of open files; said once until a connection is accepted again.
+        tracing::error!(%error, "no connection can be accepted; raise the limit of open files");
+    }
+    let now = *pause;
+    *pause = LONGEST_PAUSE.min(now * 2);
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_descriptors_is_waited_out_longer_and_longer() {
+        let mut pause = FIRST_PAUSE;
+        let full = std::io::Error::from_raw_os_error(24);
+        let pauses: Vec<Duration> = (0..12).map(|_| pause_after(&full, &mut pause)).collect();
+        assert_eq!(pauses[..3], [5, 10, 20].map(Duration::from_millis));
+        assert_eq!(pauses[11], LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_does_not_hold_up_the_next() {
+        let mut pause = FIRST_PAUSE;
+        let reset = std::io::ErrorKind::ConnectionReset.into();
+        assert_eq!(pause_after(&reset, &mut pause), Duration::ZERO);
+    }
+}

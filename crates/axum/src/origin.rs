@@ -1,0 +1,196 @@
+//! Which web pages may talk to this server from a browser.
+//!
+//! Browsers send a page's origin along, but open a WebSocket, or send a simple request, to anywhere
+//! without asking first. So the origin is checked on every request that has one, and CORS, by
+//! which a browser asks, follows the same rule. Clients that are not browsers send no origin and
+//! are not concerned.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tidewire_protocol::{Code, Refusal};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::refusal;
+use crate::router::Transports;
+
+/// How long a browser may remember the answer to a preflight: ten minutes, so that a change of the
+/// allowed origins is felt soon; Chromium keeps none for longer than two hours anyway.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+/// Which web pages may talk to this server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origins {
+    /// Pages that this server itself served: their host is the request's `Host`.
+    #[default]
+    Same,
+    /// Those, and pages of the listed origins.
+    Listed(Vec<Origin>),
+    /// Any page. Safe only where every right needs a token.
+    Any,
+}
+
+/// An origin such as `https://app.example.com`, or all its subdomains: `https://*.example.com`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// The text is not an origin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" is not an origin; write scheme and host without a path, such as \"https://app.example.com\""
+)]
+pub struct OriginError(String);
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let lower = text.to_ascii_lowercase();
+        let host = lower.split_once("://").filter(|(scheme, _)| !scheme.is_empty());
+        match host {
+            Some((_, host)) if !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
+                Ok(Self(lower))
+            }
+            _ => Err(OriginError(text.into())),
+        }
+    }
+}
+
+impl Origin {
+    fn matches(&self, origin: &str) -> bool {
+        let Some((before, after)) = self.0.split_once("://*.") else {
+            return self.0.eq_ignore_ascii_case(origin);
+        };
+        let origin = origin.to_ascii_lowercase();
+        origin.split_once("://").is_some_and(|(scheme, host)| {
+            let subdomain = host.strip_suffix(after).and_then(|rest| rest.strip_suffix('.'));
+            scheme == before && subdomain.is_some_and(|name| !name.is_empty())
+        })
+    }
+}
+
+impl Origins {
+    /// Whether a request with these headers may be answered; always without an `Origin`.
+    pub fn allow(&self, headers: &HeaderMap, uri: &Uri) -> bool {
+        headers.get(ORIGIN).is_none_or(|origin| self.allow_origin(origin, headers, uri))
+    }
+
+    fn allow_origin(&self, origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let listed = match self {
+            Self::Any => return true,
+            Self::Same => &[][..],
+            Self::Listed(list) => list,
+        };
+        is_same(origin, headers, uri) || listed.iter().any(|allowed| allowed.matches(origin))
+    }
+
+    /// CORS by the same rule, without credentials: tokens are sent by the page, never by cookie.
+    pub(crate) fn cors(self: &Arc<Self>) -> CorsLayer {
+        let origins = Arc::clone(self);
+        let allowed = match **self {
+            Self::Any => AllowOrigin::any(),
+            _ => AllowOrigin::predicate(move |origin, parts| {
+                origins.allow_origin(origin, &parts.headers, &parts.uri)
+            }),
+        };
+        CorsLayer::new()
+            .allow_origin(allowed)
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers([
+                AUTHORIZATION,
+                CONTENT_TYPE,
+                HeaderName::from_static("idempotency-key"),
+                HeaderName::from_static("last-event-id"),
+            ])
+            .expose_headers([RETRY_AFTER])
+            .max_age(PREFLIGHT_AGE)
+    }
+}
+
+fn is_same(origin: &str, headers: &HeaderMap, uri: &Uri) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 has the host in `:authority`.
+    let host = host.or_else(|| uri.authority().map(http::uri::Authority::as_str));
+    let page = origin.split_once("://").map(|(_, host)| host);
+    matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
+}
+
+/// Turns away requests of pages that are not allowed.
+pub(crate) async fn guard(
+    State(transports): State<Transports>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if transports.origins().allow(request.headers(), request.uri()) {
+        return next.run(request).await;
+    }
+    let message = "pages of this origin may not use this server; add it to the allowed origins";
+    transports.node().metrics().refused(Code::OriginForbidden);
+    refusal::response(&Refusal::new(Code::OriginForbidden, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(origins: &Origins, origin: &str, host: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, origin.parse().unwrap());
+        headers.insert(HOST, host.parse().unwrap());
+        origins.allow(&headers, &Uri::from_static("/v1/ws"))
+    }
+
+    #[test]
+    fn a_page_of_this_server_is_allowed_by_default_and_others_are_not() {
+        assert!(check(&Origins::Same, "http://127.0.0.1:8080", "127.0.0.1:8080"));
+        assert!(check(&Origins::Same, "https://Example.com", "example.com"));
+        for origin in ["http://127.0.0.1:3000", "https://evil.example", "null", "file://", ""] {
+            assert!(!check(&Origins::Same, origin, "127.0.0.1:8080"), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_no_browser_is_not_concerned() {
+        assert!(Origins::Same.allow(&HeaderMap::new(), &Uri::from_static("/")));
+    }
+
+    #[test]
+    fn on_http2_the_host_is_the_authority() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static("https://example.com"));
+        assert!(Origins::Same.allow(&headers, &Uri::from_static("https://example.com/v1/sse")));
+    }
+
+    #[test]
+    fn listed_origins_and_their_subdomains_are_allowed_exactly() {
+        let list = ["https://app.example.com", "https://*.example.org"];
+        let origins = Origins::Listed(list.iter().map(|text| text.parse().unwrap()).collect());
+        for (origin, expected) in [
+            ("https://app.example.com", true),
+            ("http://app.example.com", false),
+            ("https://app.example.com.evil.net", false),
+            ("https://a.example.org", true),
+            ("https://a.b.example.org", true),
+            ("https://example.org", false),
+            ("https://evilexample.org", false),
+            ("http://a.example.org", false),
+            ("null", false),
+        ] {
+            assert_eq!(check(&origins, origin, "localhost"), expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_origin_is_refused() {
+        for text in ["example.com", "https://", "https://a/b", "*", "://x"] {
+            assert!(text.parse::<Origin>().is_err(), "{text}");
+        }
+    }
+}

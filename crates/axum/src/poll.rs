@@ -1,0 +1,174 @@
+//! Long-poll: a session for the time of one request.
+//!
+//! The cursor is all there is: each answer carries the one to go on from, and the next request may
+//! reach another node. A client that goes away while it waits drops the session with the request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Uri};
+use serde_json::json;
+use tidewire::{Identity, Opening, Session};
+use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
+use tokio::time::Instant;
+
+use crate::handshake::{Query, Subprotocol, token};
+use crate::router::Transports;
+use crate::started::{Answers, Noting, Progress, Started};
+
+/// How long a poll waits when it does not say: under the 30 s of common proxies.
+const TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Events in one answer when the client does not say, and at most.
+const LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
+
+/// `GET /v1/poll`: waits for events after the cursor `since=`.
+pub(crate) async fn native(
+    State(transports): State<Transports>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let polled = async {
+        let query = Query::read(&uri)?;
+        let wish = Wish::read(&query, transports.node().limits().poll_timeout)?;
+        let token = token(&headers, &query, Subprotocol::default())?;
+        let identity = transports.node().identify(token.as_ref()).await?;
+        poll(&transports, identity, wish).await
+    };
+    polled.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
+}
+
+/// What a poll asks for.
+struct Wish {
+    subscriptions: Vec<Subscription>,
+    timeout: Duration,
+    limit: usize,
+}
+
+impl Wish {
+    fn read(query: &Query, longest: Duration) -> Result<Self, Refusal> {
+        query.expect_only(&["topic", "table", "notify", "since", "timeout", "limit"])?;
+        let timeout = query.number("timeout")?.map_or(TIMEOUT, Duration::from_secs);
+        let limit = match query.number("limit")? {
+            None => LIMIT,
+            Some(limit @ 1..=1_000) => limit as usize,
+            Some(_) => {
+                let message = format!("limit must be 1 to {MAX_LIMIT}");
+                return Err(Refusal::new(Code::BadField, message));
+            }
+        };
+        let subscriptions = query.subscriptions(query.one("since")?)?;
+        Ok(Self { subscriptions, timeout: timeout.min(longest), limit })
+    }
+}
+
+async fn poll(
+    transports: &Transports,
+    identity: Identity,
+    wish: Wish,
+) -> Result<Response, Refusal> {
+    let noting = Noting::new(transports.native(), Answers::Kept);
+    let opening = Opening::new(Arc::clone(&noting) as _, Wire::Lines, identity);
+    let mut session = transports.node().open(opening)?;
+    let mut progress = Progress::of(wish.subscriptions.iter().map(|one| &one.topic));
+    for subscription in wish.subscriptions {
+        session.perform(Command::Subscribe(subscription)).await?;
+    }
+    let mut answer = Polled::default();
+    for started in noting.take() {
+        progress.reach(&started.topic, started.position);
+        answer.begin(&started);
+    }
+    let deadline = Instant::now() + wish.timeout;
+    let ended = answer.wait(&mut session, &mut progress, wish.limit, deadline).await;
+    session.close(ended.unwrap_or(Close::Normal));
+    answer.into_response(&progress, ended)
+}
+
+/// What a poll is answered with.
+#[derive(Default)]
+struct Polled {
+    /// JSON texts, joined by commas.
+    events: String,
+    count: usize,
+    gaps: Vec<serde_json::Value>,
+}
+
+impl Polled {
+    fn begin(&mut self, started: &Started) {
+        if let Some(reason) = started.gap {
+            let topic = &started.topic;
+            self.gaps.push(json!({topic.kind().word(): topic.name(), "reason": reason.word()}));
+        }
+    }
+
+    /// Collects until there is something to say or the time is over; why the session ended, if
+    /// it did.
+    async fn wait(
+        &mut self,
+        session: &mut Session,
+        progress: &mut Progress,
+        limit: usize,
+        deadline: Instant,
+    ) -> Option<Close> {
+        loop {
+            self.collect(session, progress, limit);
+            if self.count > 0 || !self.gaps.is_empty() {
+                return None;
+            }
+            match tokio::time::timeout_at(deadline, session.ready()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return Some(why),
+                Err(_elapsed) => return None,
+            }
+        }
+    }
+
+    fn collect(&mut self, session: &mut Session, progress: &mut Progress, limit: usize) {
+        for outgoing in session.take() {
+            // What has no mark is no event; what is over the limit comes with the next poll.
+            let Some(mark) = outgoing.mark.filter(|_| self.count < limit) else { continue };
+            progress.reach(&mark.0, mark.1);
+            if self.count > 0 {
+                self.events.push(',');
+            }
+            let text = std::str::from_utf8(&outgoing.bytes).expect("dialects write UTF-8");
+            self.events.push_str(text.trim_end());
+            self.count += 1;
+        }
+    }
+
+    fn into_response(self, progress: &Progress, ended: Option<Close>) -> Result<Response, Refusal> {
+        let mut retry_after = None;
+        match ended {
+            None => {}
+            // The cursor is good on any node, so this ends like one that waited in vain.
+            Some(Close::Restart { after }) => retry_after = Some(after),
+            Some(Close::TokenExpired) => {
+                return Err(Refusal::new(Code::TokenExpired, Close::TokenExpired.meaning()));
+            }
+            Some(why) => return Err(Refusal::new(Code::Unavailable, why.meaning())),
+        }
+        let mut response = self.body(progress).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        Ok(response)
+    }
+
+    fn body(self, progress: &Progress) -> String {
+        let (events, cursor) = (self.events, progress.cursor());
+        let Some(first) = self.gaps.first() else {
+            return format!(r#"{{"events":[{events}],"cursor":"{cursor}"}}"#);
+        };
+        let gap = json!({"reason": first["reason"], "topics": self.gaps});
+        format!(r#"{{"events":[{events}],"cursor":"{cursor}","gap":{gap}}}"#)
+    }
+}

@@ -1,0 +1,131 @@
+//! Which path speaks which dialect over which transport.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use tidewire::{Dialect, Node};
+use tidewire_protocol::Refusal;
+use tidewire_protocol::dialect::{Alle, AlleEvents, Native};
+use tokio_util::task::TaskTracker;
+
+use crate::origin::{self, Origins};
+use crate::websocket::{self, Parameters};
+use crate::{alle, poll, refusal, sse};
+
+/// What all transports share: the node, the rules for browsers, the tasks of WebSockets. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct Transports(Arc<Inner>);
+
+struct Inner {
+    node: Node,
+    origins: Arc<Origins>,
+    native: Arc<dyn Dialect>,
+    alle: Arc<dyn Dialect>,
+    alle_events: Arc<dyn Dialect>,
+    tasks: TaskTracker,
+}
+
+impl Transports {
+    /// Transports to the sessions of `node`, for pages of `origins`.
+    pub fn new(node: Node, origins: Origins) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            origins: Arc::new(origins),
+            native: Arc::new(Native),
+            alle: Arc::new(Alle),
+            alle_events: Arc::new(AlleEvents),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// The node whose sessions these are.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Which web pages may connect.
+    pub fn origins(&self) -> &Arc<Origins> {
+        &self.0.origins
+    }
+
+    /// Upgrades a request to a WebSocket of the given dialect, or answers why not. Parameters
+    /// other than a token are left to the caller.
+    pub async fn websocket(&self, dialect: Arc<dyn Dialect>, request: Request) -> Response {
+        websocket::open(self, dialect, Parameters::Any, request).await
+    }
+
+    /// Upgrades a request to a WebSocket of the Alle dialect; for `/`, where a browser gets a page
+    /// unless [`is_upgrade`](crate::is_upgrade) says that the request is for a WebSocket.
+    pub async fn alle(&self, request: Request) -> Response {
+        self.websocket(Arc::clone(&self.0.alle), request).await
+    }
+
+    /// Waits until the last WebSocket has ended; they do when the node shuts down.
+    pub async fn ended(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn native(&self) -> &Arc<dyn Dialect> {
+        &self.0.native
+    }
+
+    pub(crate) fn alle_events(&self) -> &Arc<dyn Dialect> {
+        &self.0.alle_events
+    }
+
+    /// The answer for a refused request, which is counted.
+    pub(crate) fn refuse(&self, refusal: &Refusal) -> Response {
+        self.0.node.metrics().refused(refusal.code);
+        refusal::response(refusal)
+    }
+}
+
+/// The paths of the native and the Alle dialect; to be merged with others and [`finish`]ed.
+///
+/// | path | what |
+/// |---|---|
+/// | `/v1/ws`, `/v1/sse`, `/v1/poll` | the native dialect on each transport |
+/// | `/alle` | Alle on a WebSocket |
+/// | `/events`, `/sse` | Alle on Server-Sent Events |
+/// | `POST /notify` | Alle's way to say something |
+pub fn router(transports: &Transports) -> Router {
+    Router::new()
+        .route("/v1/ws", any(native_websocket))
+        .route("/v1/sse", get(sse::native))
+        .route("/v1/poll", get(poll::native))
+        .route("/alle", any(alle_websocket))
+        .route("/events", get(alle::events))
+        .route("/sse", get(alle::events))
+        .route("/notify", post(alle::notify))
+        .with_state(transports.clone())
+}
+
+/// Adds what holds for every path: JSON answers of 404 and 405, the check of origins, CORS, and
+/// the limit of request bodies.
+pub fn finish(router: Router, transports: &Transports) -> Router {
+    router
+        .fallback(refusal::not_found)
+        .method_not_allowed_fallback(refusal::method_not_allowed)
+        .layer(DefaultBodyLimit::max(transports.node().limits().body_bytes))
+        .layer(from_fn_with_state(transports.clone(), origin::guard))
+        .layer(transports.origins().cors())
+}
+
+async fn native_websocket(State(transports): State<Transports>, request: Request) -> Response {
+    let dialect = Arc::clone(transports.native());
+    websocket::open(&transports, dialect, Parameters::TokenOnly, request).await
+}
+
+async fn alle_websocket(State(transports): State<Transports>, request: Request) -> Response {
+    transports.alle(request).await
+}

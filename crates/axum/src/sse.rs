@@ -1,0 +1,170 @@
+//! Server-Sent Events: a session whose bytes are the body of one endless answer.
+//!
+//! The topics stand in the query; `id:` is the cursor, and a browser that comes back sends the
+//! last one as `Last-Event-ID`, which wins over `since=` because it is the newer. Bytes are taken
+//! from the session only when hyper has room for them, so a slow reader is sent from history.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{Stream, unfold};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tidewire::{Dialect, Identity, Opening, Session};
+use tidewire_protocol::{Command, Refusal, Subscription, Wire};
+
+use crate::handshake::{Query, Subprotocol, token};
+use crate::router::Transports;
+use crate::started::{Answers, Noting, Progress};
+
+/// The first bytes: a comment, so that proxies and clients see the stream begin.
+const HELLO: &[u8] = b":\n\n";
+
+/// Tells a browser to come back two seconds after it lost the connection; Chromium's own pause is
+/// three, Firefox's five.
+const RETRY: &[u8] = b"retry: 2000\n\n";
+
+/// `GET /v1/sse`: topics by `topic=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
+/// `since=`.
+pub(crate) async fn native(
+    State(transports): State<Transports>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let opened = async {
+        let query = Query::read(&uri)?;
+        query.expect_only(&["topic", "table", "notify", "since"])?;
+        let since = last_event_id(&headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
+        let subscriptions = query.subscriptions(since?)?;
+        let token = token(&headers, &query, Subprotocol::default())?;
+        let identity = transports.node().identify(token.as_ref()).await?;
+        open(&transports, transports.native(), identity, subscriptions, RETRY).await
+    };
+    opened.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
+}
+
+/// What a browser sends when it comes back; an empty one is as good as none.
+///
+/// # Errors
+/// `BadPosition` for one that is not text.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().map_err(|_| {
+        Refusal::new(tidewire_protocol::Code::BadPosition, "Last-Event-ID is not a cursor")
+    })?;
+    Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// A stream of the given topics, subscribed before the answer begins.
+///
+/// # Errors
+/// Whatever refuses the session or one of the subscriptions.
+pub(crate) async fn open(
+    transports: &Transports,
+    dialect: &Arc<dyn Dialect>,
+    identity: Identity,
+    subscriptions: Vec<Subscription>,
+    greeting: &'static [u8],
+) -> Result<Response, Refusal> {
+    let noting = Noting::new(dialect, Answers::Told);
+    let opening = Opening::new(Arc::clone(&noting) as _, Wire::EventStream, identity);
+    let several = subscriptions.len() > 1;
+    let opening = if several { opening.composite() } else { opening };
+    let mut session = transports.node().open(opening)?;
+    session.welcome();
+    let mut progress = Progress::of(subscriptions.iter().map(|one| &one.topic));
+    for subscription in subscriptions {
+        session.perform(Command::Subscribe(subscription)).await?;
+    }
+    for started in noting.take() {
+        progress.reach(&started.topic, started.position);
+    }
+    let mut first = BytesMut::from(HELLO);
+    first.extend_from_slice(greeting);
+    // An id alone is no event, but what a client resumes from if the connection breaks now.
+    put_id(&mut first, &progress);
+    first.extend_from_slice(b"\n");
+    let told = Told { session, progress: several.then_some(progress), ended: false };
+    Ok(answer(told.stream(first.freeze())))
+}
+
+fn answer(
+    stream: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
+) -> Response {
+    let mut response = Body::new(StreamBody::new(stream)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // Neither kept nor compressed: both would hold events back.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+fn put_id(out: &mut BytesMut, progress: &Progress) {
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(progress.cursor().as_bytes());
+    out.extend_from_slice(b"\n");
+}
+
+/// A session that is told to the end.
+struct Told {
+    session: Session,
+    /// With several topics: how far each was told, to be written before each event.
+    progress: Option<Progress>,
+    ended: bool,
+}
+
+impl Told {
+    fn stream(
+        self,
+        first: Bytes,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static {
+        unfold((self, Some(first)), |(mut told, first)| async move {
+            let bytes = match first {
+                Some(first) => first,
+                None => told.next().await?,
+            };
+            Some((Ok(Frame::data(bytes)), (told, None)))
+        })
+    }
+
+    /// The next bytes; `None` after the goodbye.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            if let Err(why) = self.session.ready().await {
+                self.session.close(why);
+                self.ended = true;
+            }
+            let bytes = self.take();
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
+        }
+    }
+
+    /// All that waits, as one piece.
+    fn take(&mut self) -> Bytes {
+        let mut taken = self.session.take();
+        if self.progress.is_none() && taken.len() == 1 {
+            return taken.remove(0).bytes;
+        }
+        let mut joined = BytesMut::new();
+        for outgoing in taken {
+            if let (Some(progress), Some(mark)) = (&mut self.progress, &outgoing.mark) {
+                progress.reach(&mark.0, mark.1);
+                put_id(&mut joined, progress);
+            }
+            joined.extend_from_slice(&outgoing.bytes);
+        }
+        joined.freeze()
+    }
+}

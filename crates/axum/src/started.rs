@@ -1,0 +1,122 @@
+//! Where a session's subscriptions began, for transports that make cursors.
+//!
+//! A stream or a poll names its topics in the query and must know from where each began and
+//! whether anything before is lost. The engine tells that to the dialect; this one listens in.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidewire::{Dialect, Draft, Event, Position, Topic};
+use tidewire_protocol::command::Tag;
+use tidewire_protocol::{Answer, Close, Command, Frame, GapReason, Outcome, Refusal};
+
+/// A subscription as it began.
+#[derive(Clone, Debug)]
+pub(crate) struct Started {
+    pub(crate) topic: Topic,
+    /// Events after this place follow.
+    pub(crate) position: Position,
+    /// What was asked for is lost for this reason.
+    pub(crate) gap: Option<GapReason>,
+}
+
+/// What a session of this transport is told besides events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// All that the language has.
+    Told,
+    /// Nothing: the transport says it in its own way.
+    Kept,
+}
+
+/// A dialect that notes how each of one session's subscriptions began.
+pub(crate) struct Noting {
+    dialect: Arc<dyn Dialect>,
+    answers: Answers,
+    started: Mutex<Vec<Started>>,
+}
+
+impl Noting {
+    pub(crate) fn new(dialect: &Arc<dyn Dialect>, answers: Answers) -> Arc<Self> {
+        Arc::new(Self { dialect: Arc::clone(dialect), answers, started: Mutex::default() })
+    }
+
+    /// The subscriptions begun so far, in order; they are forgotten here.
+    pub(crate) fn take(&self) -> Vec<Started> {
+        std::mem::take(&mut self.started.lock())
+    }
+
+    /// For a language that has no answer to a subscription: a gap as the event it has for it.
+    fn gap(&self, started: &Started) -> Option<Frame> {
+        let draft = Draft::gap(started.topic.clone(), started.gap?);
+        self.dialect.event(&Event::new(draft, started.position, 0), None)
+    }
+}
+
+/// Events are encoded as the dialect itself does, so their bytes are shared with its sessions.
+impl Dialect for Noting {
+    fn name(&self) -> &'static str {
+        self.dialect.name()
+    }
+
+    fn decode(&self, frame: &Frame) -> Result<Vec<Command>, Refusal> {
+        self.dialect.decode(frame)
+    }
+
+    fn answer(&self, answer: &Answer) -> Option<Frame> {
+        let mut frame = match self.answers {
+            Answers::Told => self.dialect.answer(answer),
+            Answers::Kept => None,
+        };
+        if let Answer::Subscribed { topic, position, outcome, .. } = answer {
+            let gap = match outcome {
+                Outcome::Gap(reason) => Some(*reason),
+                Outcome::Fresh | Outcome::Resumed => None,
+            };
+            let started = Started { topic: topic.clone(), position: *position, gap };
+            if self.answers == Answers::Told {
+                frame = frame.or_else(|| self.gap(&started));
+            }
+            self.started.lock().push(started);
+        }
+        frame
+    }
+
+    fn event(&self, event: &Event, tag: Option<&Tag>) -> Option<Frame> {
+        self.dialect.event(event, tag)
+    }
+
+    fn close(&self, close: Close) -> Option<Frame> {
+        match self.answers {
+            Answers::Told => self.dialect.close(close),
+            Answers::Kept => None,
+        }
+    }
+}
+
+/// How far each of several topics was told, as one opaque string: their positions in the order of
+/// the query, joined by commas.
+pub(crate) struct Progress(Vec<(Topic, Option<Position>)>);
+
+impl Progress {
+    /// Nothing is told of these topics yet.
+    pub(crate) fn of<'a>(topics: impl Iterator<Item = &'a Topic>) -> Self {
+        Self(topics.map(|topic| (topic.clone(), None)).collect())
+    }
+
+    /// A topic was told up to this place.
+    pub(crate) fn reach(&mut self, topic: &Topic, position: Position) {
+        if let Some((_, reached)) = self.0.iter_mut().find(|(held, _)| held == topic) {
+            *reached = Some(position);
+        }
+    }
+
+    /// The cursor to go on from.
+    pub(crate) fn cursor(&self) -> String {
+        let places = self.0.iter().map(|(_, position)| match position {
+            Some(position) => position.to_string(),
+            None => "-".to_owned(),
+        });
+        places.collect::<Vec<_>>().join(",")
+    }
+}

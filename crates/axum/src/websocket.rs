@@ -1,0 +1,320 @@
+//! WebSocket: the handshake, and then a small task per connection on the bare socket.
+//!
+//! After the 101 the HTTP layer is taken off again: on plain TCP the engine writes into the socket
+//! itself ([`plain`]), anything else is driven as a stream of bytes ([`stream`]). Both read with
+//! [`inbound`] into one buffer per thread, so that a connection that idles holds no buffer.
+
+mod inbound;
+mod plain;
+mod stream;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use tidewire::{Dialect, Identity, Session};
+use tidewire_protocol::wire::websocket_pong;
+use tidewire_protocol::{Close, Code, Frame, Refusal, Token};
+use tokio::net::TcpStream;
+use tungstenite::handshake::derive_accept_key;
+
+use self::inbound::{Inbound, Message};
+use crate::handshake::{Query, Subprotocol, token};
+use crate::listen::Patient;
+use crate::refusal;
+use crate::router::Transports;
+
+/// Bytes read at once: a burst of a busy client, and little enough for one per thread.
+const READ_BYTES: usize = 16 << 10;
+
+/// Time for the last bytes to be taken, and then for the client to end its side.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bytes read and thrown away while waiting for the client to end its side.
+///
+/// A socket that is closed with bytes unread sends a reset, which may overtake the close frame;
+/// but a client that only goes on sending is not listened to for long.
+const FAREWELL_BYTES: usize = 1 << 20;
+
+thread_local! {
+    /// Where every connection of a thread reads into, one after the other.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Which parameters a WebSocket's address may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parameters {
+    /// Only a token; others are refused.
+    TokenOnly,
+    /// Any; those that are not a token are ignored.
+    Any,
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The engine or the rules of the protocol end it.
+    Server(Close),
+    /// The client ends it, with this code if it gave one.
+    Client(Option<u16>),
+    /// The socket is gone; nobody can be told anything.
+    Gone,
+}
+
+impl From<std::io::Error> for End {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Whether the request is for a WebSocket, on HTTP/1.1 or HTTP/2.
+pub fn is_upgrade<B>(request: &http::Request<B>) -> bool {
+    has_token(request.headers(), &UPGRADE, "websocket") || is_extended_connect(request)
+}
+
+/// Upgrades the request, or answers why not.
+pub(crate) async fn open(
+    transports: &Transports,
+    dialect: Arc<dyn Dialect>,
+    parameters: Parameters,
+    mut request: Request,
+) -> Response {
+    let response = match check(&request) {
+        Ok(response) => response,
+        Err(response) => return *response,
+    };
+    let shown = Shown::read(&request, parameters);
+    let upgrade = hyper::upgrade::on(&mut request);
+    let admitted = async {
+        let shown = shown?;
+        let identity = admit(transports, shown.token).await?;
+        Ok::<_, Refusal>((identity, shown.accepted))
+    };
+    match admitted.await {
+        Ok((identity, subprotocol)) => {
+            let upgraded = upgraded(transports.clone(), dialect, identity, upgrade);
+            transports.tasks().spawn(upgraded);
+            with_subprotocol(response, subprotocol)
+        }
+        Err(refusal) => transports.refuse(&refusal),
+    }
+}
+
+/// What a handshake shows beside being one.
+struct Shown {
+    token: Option<Token>,
+    /// The subprotocol to answer with.
+    accepted: Option<&'static str>,
+}
+
+impl Shown {
+    fn read(request: &Request, parameters: Parameters) -> Result<Self, Refusal> {
+        let query = Query::read(request.uri())?;
+        if parameters == Parameters::TokenOnly {
+            query.expect_only(&[])?;
+        }
+        let subprotocol = Subprotocol::read(request.headers());
+        let accepted = subprotocol.accepted;
+        let token = token(request.headers(), &query, subprotocol)?;
+        Ok(Self { token, accepted })
+    }
+}
+
+/// Checks that the request is a WebSocket handshake (RFC 6455, section 4.2.1; RFC 8441 for
+/// HTTP/2); the answer that accepts it.
+fn check(request: &Request) -> Result<Response, Box<Response>> {
+    let headers = request.headers();
+    if !is_upgrade(request) {
+        let message = "this address speaks WebSocket; connect with Upgrade: websocket";
+        return Err(Box::new(refusal::upgrade_required(message)));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let message = "the WebSocket version must be 13";
+        return Err(Box::new(refusal::upgrade_required(message)));
+    }
+    if is_extended_connect(request) {
+        return Ok(Response::new(Body::empty()));
+    }
+    if request.method() != Method::GET || request.version() < Version::HTTP_11 {
+        return Err(malformed("a WebSocket begins with a GET on HTTP/1.1"));
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(malformed("the header Connection: Upgrade is missing"));
+    }
+    match headers.get(SEC_WEBSOCKET_KEY) {
+        Some(key) if is_key(key.as_bytes()) => Ok(switching(key)),
+        _ => Err(malformed("the header Sec-WebSocket-Key must be 16 bytes in base64")),
+    }
+}
+
+fn malformed(message: &str) -> Box<Response> {
+    Box::new(refusal::response(&Refusal::new(Code::BadField, message)))
+}
+
+fn is_extended_connect<B>(request: &http::Request<B>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    request.method() == Method::CONNECT && protocol.is_some_and(|name| name.as_str() == "websocket")
+}
+
+/// Whether one of the header's comma-separated words is `word`.
+fn has_token(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
+}
+
+/// Sixteen bytes are 22 characters of base64 and two of padding.
+fn is_key(key: &[u8]) -> bool {
+    let [text @ .., b'=', b'='] = key else { return false };
+    text.len() == 22
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+}
+
+fn switching(key: &HeaderValue) -> Response {
+    let accept = derive_accept_key(key.as_bytes());
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let accept = HeaderValue::try_from(accept).expect("base64 is a header value");
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+fn with_subprotocol(mut response: Response, subprotocol: Option<&'static str>) -> Response {
+    if let Some(name) = subprotocol {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+    }
+    response
+}
+
+/// Who the client is, if there is a place for one more.
+async fn admit(transports: &Transports, token: Option<Token>) -> Result<Identity, Refusal> {
+    let node = transports.node();
+    let identity = node.identify(token.as_ref()).await?;
+    // The session takes its place only after the upgrade, when no status can be sent any more.
+    let limit = node.limits().connections;
+    if node.stats().connections >= limit {
+        let message = format!("this server takes at most {limit} connections");
+        return Err(Refusal::new(Code::TooManyConnections, message));
+    }
+    Ok(identity)
+}
+
+/// Waits for the 101 to be written, then gives the connection a task of its own, so that what the
+/// handshake needed is given back.
+async fn upgraded(
+    transports: Transports,
+    dialect: Arc<dyn Dialect>,
+    identity: Identity,
+    upgrade: OnUpgrade,
+) {
+    // When it fails the client went away before the answer was written.
+    let Ok(upgraded) = upgrade.await else { return };
+    match downcast::<TokioIo<Patient<TcpStream>>>(upgraded) {
+        Ok(parts) => {
+            let socket = parts.io.into_inner().into_inner();
+            plain::start(&transports, dialect, identity, socket, &parts.read_buf).await;
+        }
+        Err(upgraded) => {
+            let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
+            stream::start(&transports, dialect, identity, io).await;
+        }
+    }
+}
+
+/// What a client that came while the last place was taken is told: come back.
+const FULL: Close = Close::Restart { after: 5 };
+
+/// Acts on what a client sent, in order; pings of one read are answered once (RFC 6455, 5.5.3).
+async fn act(session: &mut Session, messages: Vec<Message>) -> Result<(), End> {
+    let mut ping = None;
+    for message in messages {
+        match message {
+            Message::Text(text) => session.receive(Frame::text(text)).await.map_err(End::Server)?,
+            Message::Binary(bytes) => {
+                session.receive(Frame::Binary(bytes)).await.map_err(End::Server)?;
+            }
+            Message::Ping(payload) => ping = Some(payload),
+            Message::Pong => {}
+            Message::Close(code) => return Err(End::Client(code)),
+        }
+    }
+    if let Some(payload) = ping {
+        session.push_raw(websocket_pong(&payload));
+    }
+    // A client that always has something to say must not keep the others of this thread waiting.
+    tokio::task::coop::consume_budget().await;
+    Ok(())
+}
+
+/// Reads bytes that are in the buffer: the messages they complete, and whether a rule was broken.
+fn parse(inbound: &mut Inbound, bytes: &mut [u8], limit: usize) -> (Vec<Message>, Result<(), End>) {
+    let mut messages = Vec::new();
+    let result = inbound.read(bytes, limit, &mut messages).map_err(End::Server);
+    (messages, result)
+}
+
+/// The close frame that ends the connection: ours with its reason, or the client's code echoed.
+fn close_frame(end: End) -> Option<Bytes> {
+    match end {
+        End::Server(why) => Some(tidewire_protocol::wire::websocket_close(why)),
+        End::Client(code) => {
+            let payload = code.map(u16::to_be_bytes);
+            let payload = payload.as_ref().map_or(&[][..], <[u8; 2]>::as_slice);
+            let mut frame = BytesMut::with_capacity(4);
+            frame.put_slice(&[0x88, payload.len() as u8]);
+            frame.put_slice(payload);
+            Some(frame.freeze())
+        }
+        End::Gone => None,
+    }
+}
+
+/// Why the session ends, for its dialect and for the counters.
+fn reason(end: End) -> Close {
+    match end {
+        End::Server(why) => why,
+        End::Client(_) | End::Gone => Close::Normal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64() {
+        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for key in ["", "==", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25j\nQ==", "x=="] {
+            assert!(!is_key(key.as_bytes()), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_clients_code_is_echoed() {
+        assert_eq!(close_frame(End::Client(Some(1000))).unwrap(), [0x88, 2, 3, 0xE8][..]);
+        assert_eq!(close_frame(End::Client(None)).unwrap(), [0x88, 0][..]);
+    }
+
+    #[test]
+    fn headers_are_lists_of_words_in_any_case() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, upgrade"));
+        assert!(has_token(&headers, &CONNECTION, "Upgrade"));
+        assert!(!has_token(&headers, &CONNECTION, "Up"));
+    }
+}
