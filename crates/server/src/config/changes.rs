@@ -20,8 +20,16 @@ pub fn changes(old: &Settings, new: &Settings) -> Changes {
         if before == after {
             continue;
         }
-        let list = if key.is_live() { &mut changes.live } else { &mut changes.restart };
+        let is_rewired = key.path().starts_with("auth.") && ways(old) != ways(new);
+        let is_live = key.is_live() && !is_rewired;
+        let list = if is_live { &mut changes.live } else { &mut changes.restart };
         list.push(key.path());
     }
     changes
+}
+
+/// The ways in which clients are told apart: a running server changes their keys, but neither
+/// gains a way nor loses one.
+fn ways(settings: &Settings) -> (bool, bool) {
+    (settings.auth.jwt.is_some(), settings.auth.keys.is_empty())
 }

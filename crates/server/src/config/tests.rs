@@ -511,3 +511,11 @@ fn a_second_reading_says_what_takes_effect_and_what_needs_a_restart() {
     sheet.beside("s", "two");
     assert_eq!(changes(&old, &sheet.load()).live, ["auth.jwt.secret"]);
 }
+
+#[test]
+fn the_first_key_and_taking_away_the_last_need_a_restart() {
+    let without = Sheet::empty().load();
+    let with = Sheet::toml("auth.jwt.secret = 'a'").load();
+    assert_eq!(changes(&without, &with).restart, ["auth.jwt.secret"]);
+    assert_eq!(changes(&with, &without).restart, ["auth.jwt.secret"]);
+}

@@ -1,0 +1,150 @@
+//! `GET /v1/history`: what was said on a topic, paged both ways.
+//!
+//! With `after=` pages go forward, oldest first; otherwise backward from `before=` (or from now),
+//! newest first. Each answer names the cursors to go on with in either direction.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, Uri};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tidewire::history::Page;
+use tidewire::{Action, Dialect, Event, Position, Topic};
+use tidewire_axum::{Caller, Query};
+use tidewire_protocol::dialect::Native;
+use tidewire_protocol::{Code, Frame, GapReason, Refusal};
+
+use super::Api;
+
+/// Events in an answer unless `limit=` says otherwise.
+const DEFAULT_LIMIT: u64 = 100;
+
+/// Events in an answer at most.
+const MAX_LIMIT: u64 = 1_000;
+
+/// Which way, and from where.
+#[derive(Clone, Copy)]
+enum Direction {
+    Forward { after: Option<Position> },
+    Backward { before: Option<Position> },
+}
+
+#[derive(Serialize)]
+struct Answer {
+    events: Vec<Box<RawValue>>,
+    /// For `before=`: events older than these.
+    before: Option<String>,
+    /// For `after=`: events newer than these.
+    after: Option<String>,
+    /// What was asked for is lost; `after` is where the topic is now.
+    gap: Option<&'static str>,
+}
+
+pub(super) async fn history(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
+    match answer(&api, &uri, &headers).await {
+        Ok(answer) => {
+            let body = serde_json::to_string(&answer).expect("answers are JSON");
+            let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+            (headers, body).into_response()
+        }
+        Err(refusal) => api.refuse(&refusal),
+    }
+}
+
+async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Refusal> {
+    let known = ["topic", "table", "notify", "private", "after", "before", "limit"];
+    let caller = Caller::of(&api.transports, uri, headers, &known).await?;
+    let topic = super::one_topic(&caller.query)?;
+    let direction = direction(&caller.query)?;
+    let limit = limit(&caller.query)?;
+    caller.may(&api.transports, Action::History, &topic).await?;
+    let page = read(api, &topic, direction, limit).await;
+    Ok(page.map(|page| told(page, direction)).map_err(|error| {
+        tracing::warn!(%topic, error = &error as &dyn std::error::Error, "reading history");
+        Refusal::new(Code::Unavailable, "the history cannot be reached, try again")
+    })?)
+}
+
+fn limit(query: &Query) -> Result<usize, Refusal> {
+    match query.number("limit")?.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit as usize),
+        _ => {
+            let message = format!("limit must be between 1 and {MAX_LIMIT}");
+            Err(Refusal::new(Code::BadField, message))
+        }
+    }
+}
+
+fn direction(query: &Query) -> Result<Direction, Refusal> {
+    match (query.one("after")?, query.one("before")?) {
+        (Some(_), Some(_)) => {
+            Err(Refusal::new(Code::BadField, "give \"after\" or \"before\", not both"))
+        }
+        (Some("earliest"), None) => Ok(Direction::Forward { after: None }),
+        (Some(after), None) => Ok(Direction::Forward { after: Some(position(after)?) }),
+        (None, Some(before)) => Ok(Direction::Backward { before: Some(position(before)?) }),
+        (None, None) => Ok(Direction::Backward { before: None }),
+    }
+}
+
+fn position(text: &str) -> Result<Position, Refusal> {
+    let parsed = text.parse::<Position>();
+    parsed.map_err(|error| Refusal::new(Code::BadPosition, error.to_string()))
+}
+
+async fn read(
+    api: &Api,
+    topic: &Topic,
+    direction: Direction,
+    limit: usize,
+) -> Result<Page, tidewire::Error> {
+    let history = api.transports.node().history();
+    match direction {
+        Direction::Forward { after: Some(after) } => history.read(topic, after, limit).await,
+        Direction::Forward { after: None } => {
+            history.read(topic, history.earliest(topic).await?, limit).await
+        }
+        Direction::Backward { before } => history.read_back(topic, before, limit).await,
+    }
+}
+
+fn told(page: Page, direction: Direction) -> Answer {
+    match page {
+        Page::Events(events) => told_events(&events, direction),
+        Page::Lost { head, reason } => lost(head, reason),
+    }
+}
+
+fn told_events(events: &[Arc<Event>], direction: Direction) -> Answer {
+    let (oldest, newest) = match direction {
+        Direction::Forward { .. } => (events.first(), events.last()),
+        Direction::Backward { .. } => (events.last(), events.first()),
+    };
+    // An empty page forward is at the end: the same cursor stays good.
+    let given = match direction {
+        Direction::Forward { after } => after,
+        Direction::Backward { .. } => None,
+    };
+    Answer {
+        events: events.iter().filter_map(|event| raw(event)).collect(),
+        before: oldest.map(|event| event.position.to_string()),
+        after: newest.map(|event| event.position).or(given).map(|at| at.to_string()),
+        gap: None,
+    }
+}
+
+fn lost(head: Position, reason: GapReason) -> Answer {
+    let after = Some(head.to_string());
+    Answer { events: Vec::new(), before: None, after, gap: Some(reason.word()) }
+}
+
+/// An event as the native dialect writes it.
+fn raw(event: &Event) -> Option<Box<RawValue>> {
+    match Native.event(event, None)? {
+        Frame::Text { text, .. } => RawValue::from_string(text).ok(),
+        Frame::Binary(_) => None,
+    }
+}

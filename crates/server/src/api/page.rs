@@ -1,0 +1,45 @@
+//! `/`: a page for a browser, Alle's WebSocket for its clients.
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use http::{HeaderName, Method, StatusCode};
+
+use super::Api;
+
+const INDEX: &str = include_str!("../../page/index.html");
+const SCRIPT: &str = include_str!("../../page/app.js");
+const STYLE: &str = include_str!("../../page/style.css");
+
+/// Nothing from elsewhere, and connections to this server alone.
+const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'";
+
+pub(super) async fn index(State(api): State<Api>, request: Request) -> Response {
+    if tidewire_axum::is_upgrade(&request) {
+        return api.transports.alle(request).await;
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response();
+    }
+    file("text/html; charset=utf-8", INDEX)
+}
+
+pub(super) async fn script() -> Response {
+    std::future::ready(file("text/javascript; charset=utf-8", SCRIPT)).await
+}
+
+pub(super) async fn style() -> Response {
+    std::future::ready(file("text/css; charset=utf-8", STYLE)).await
+}
+
+fn file(kind: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        // The page's own address may carry a token.
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    ];
+    (headers, text).into_response()
+}

@@ -1,0 +1,194 @@
+//! `POST /v1/publish`: one publication, or a batch of which each has its own result.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tidewire::Action;
+use tidewire_axum::Caller;
+use tidewire_protocol::{Code, Payload, Position, Publication, Refusal, Topic, TopicKind};
+
+use super::Api;
+
+/// The header by which repeats are recognised.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// One publication as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    topic: Option<String>,
+    notify: Option<String>,
+    #[serde(default)]
+    private: bool,
+    event: Option<String>,
+    data: Option<Box<RawValue>>,
+    key: Option<String>,
+}
+
+/// The body: one, or several.
+enum Body {
+    One(Item),
+    Batch(Vec<Box<RawValue>>),
+}
+
+pub(super) async fn publish(
+    State(api): State<Api>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    match answer(&api, &uri, &headers, body).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => api.refuse(&refusal),
+    }
+}
+
+async fn answer(
+    api: &Api,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Value, Refusal> {
+    let caller = Caller::of(&api.transports, uri, headers, &[]).await?;
+    let body = body.map_err(|rejection| unreadable(&rejection, api))?;
+    let key = idempotency_key(headers)?;
+    match read(&body)? {
+        Body::One(item) => {
+            let position = say(api, &caller, item, key).await?;
+            Ok(json!({ "position": printed(position) }))
+        }
+        Body::Batch(items) => {
+            check_batch(api, items.len())?;
+            let mut results = Vec::with_capacity(items.len());
+            for (index, item) in items.into_iter().enumerate() {
+                let key = key.as_ref().map(|key| format!("{key}/{index}").into());
+                results.push(result(api, &caller, &item, key).await);
+            }
+            Ok(json!({ "results": results }))
+        }
+    }
+}
+
+fn unreadable(rejection: &BytesRejection, api: &Api) -> Refusal {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let limit = api.transports.node().limits().body_bytes;
+        return Refusal::new(Code::TooLarge, format!("a body is at most {limit} bytes"));
+    }
+    Refusal::new(Code::BadField, "the body could not be read")
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Refusal> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() => Ok(Some(key.into())),
+        _ => Err(Refusal::new(Code::BadField, "Idempotency-Key must be printable ASCII")),
+    }
+}
+
+fn read(body: &[u8]) -> Result<Body, Refusal> {
+    let bad = |error: serde_json::Error| bad_json(&error);
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'[') => serde_json::from_slice(body).map(Body::Batch).map_err(bad),
+        _ => serde_json::from_slice(body).map(Body::One).map_err(bad),
+    }
+}
+
+fn bad_json(error: &serde_json::Error) -> Refusal {
+    let code = if error.is_data() { Code::BadField } else { Code::BadJson };
+    Refusal::new(code, error.to_string())
+}
+
+fn check_batch(api: &Api, count: usize) -> Result<(), Refusal> {
+    let limit = api.transports.node().limits().batch;
+    if count <= limit {
+        return Ok(());
+    }
+    let message = format!("a batch has at most {limit} publications, this one has {count}");
+    Err(Refusal::new(Code::TooLarge, message))
+}
+
+/// One publication of a batch; a refusal is its result and does not end the batch.
+async fn result(api: &Api, caller: &Caller, item: &RawValue, key: Option<Arc<str>>) -> Value {
+    let said = match serde_json::from_str(item.get()) {
+        Ok(item) => say(api, caller, item, key).await,
+        Err(error) => Err(bad_json(&error)),
+    };
+    match said {
+        Ok(position) => json!({ "position": printed(position) }),
+        Err(refusal) => {
+            api.transports.node().metrics().refused(refusal.code);
+            json!({ "error": {
+                "code": refusal.code.word(),
+                "message": refusal.message,
+                "retry": refusal.code.retry().word(),
+            }})
+        }
+    }
+}
+
+async fn say(
+    api: &Api,
+    caller: &Caller,
+    item: Item,
+    key: Option<Arc<str>>,
+) -> Result<Option<Position>, Refusal> {
+    let publication = publication(item, key)?;
+    caller.may(&api.transports, Action::Publish, &publication.topic).await?;
+    api.transports.node().publisher().submit(publication, &caller.identity, None).await
+}
+
+fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal> {
+    let topic = topic(&item)?;
+    let missing = || Refusal::new(Code::MissingField, "the field \"data\" is missing");
+    let data = item.data.ok_or_else(missing)?;
+    let payload = if topic.kind() == TopicKind::Notify { as_text(&data) } else { as_json(&data) };
+    Ok(Publication {
+        topic,
+        name: item.event.map(Into::into),
+        payload,
+        echo: true,
+        idempotency_key: item.key.map(Into::into).or(key),
+        confirm: true,
+        reference: None,
+    })
+}
+
+fn topic(item: &Item) -> Result<Topic, Refusal> {
+    let topic = match (&item.topic, &item.notify) {
+        (Some(name), None) if item.private => Topic::private(name),
+        (Some(name), None) => Topic::application(name),
+        (None, Some(channel)) if !item.private => Topic::notify(channel),
+        (None, Some(_)) => {
+            return Err(Refusal::new(Code::BadField, "a NOTIFY channel is never private"));
+        }
+        _ => {
+            let message = "name exactly one of \"topic\" and \"notify\"";
+            return Err(Refusal::new(Code::BadField, message));
+        }
+    };
+    topic.map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))
+}
+
+fn as_json(data: &RawValue) -> Payload {
+    Payload::Json(data.get().into())
+}
+
+/// PostgreSQL passes text on; a JSON string is that text, anything else its own JSON.
+fn as_text(data: &RawValue) -> Payload {
+    match serde_json::from_str::<String>(data.get()) {
+        Ok(text) => Payload::Text(text.into()),
+        Err(_) => Payload::Text(data.get().into()),
+    }
+}
+
+fn printed(position: Option<Position>) -> Option<String> {
+    position.map(|position| position.to_string())
+}

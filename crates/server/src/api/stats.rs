@@ -1,0 +1,41 @@
+//! `GET /v1/stats`: counts for people; `/metrics` has more, for machines.
+
+use std::sync::LazyLock;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Uri};
+use serde_json::{Value, json};
+use tidewire_axum::Caller;
+use tidewire_protocol::{Code, Refusal};
+use tokio::time::Instant;
+
+use super::Api;
+
+/// When the process first served; the first request of any kind comes soon after the start.
+pub(crate) static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+pub(super) async fn stats(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
+    match answer(&api, &uri, &headers).await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refusal) => api.refuse(&refusal),
+    }
+}
+
+async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
+    let caller = Caller::of(&api.transports, uri, headers, &[]).await?;
+    if caller.identity.is_anonymous() {
+        return Err(Refusal::new(Code::Unauthorized, "a token is needed to see statistics"));
+    }
+    let stats = api.transports.node().stats();
+    Ok(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": STARTED.elapsed().as_secs(),
+        "connections": stats.connections,
+        "topics": stats.topics,
+        "subscriptions": stats.subscriptions,
+        "events": stats.events,
+        "deliveries": stats.deliveries,
+    }))
+}

@@ -1,0 +1,156 @@
+//! Settings to running parts: the only list of all parts.
+
+mod authentication;
+mod convert;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use parking_lot::{Mutex, RwLock};
+use prometheus_client::registry::Registry;
+use tidewire::history::MemorySettings;
+use tidewire::{Metrics, Namespaces, Node};
+use tidewire_axum::{Listening, Origins, Tls, Transports};
+use tidewire_postgres::{NotifyOptions, NotifySource, Target};
+use tidewire_protocol::TopicKind;
+
+pub(crate) use self::authentication::{Authentication, jwt_settings};
+use crate::api::{self, Api};
+use crate::config::{PostgresSettings, Settings};
+
+/// What begins every metric's name.
+const METRIC_PREFIX: &str = "tidewire";
+
+/// All parts of a running server.
+pub(crate) struct Parts {
+    pub(crate) node: Node,
+    pub(crate) transports: Transports,
+    pub(crate) notify: Option<Arc<NotifySource>>,
+    pub(crate) authentication: Authentication,
+    pub(crate) tls: Option<Tls>,
+    namespaces: Arc<RwLock<Arc<Namespaces>>>,
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Parts {
+    /// Builds and starts every part that the settings name.
+    ///
+    /// A database or key server that is down is no error: it is tried again, and `/ready` says so.
+    ///
+    /// # Errors
+    /// What in the settings cannot be used.
+    pub(crate) fn start(settings: &Settings) -> anyhow::Result<Self> {
+        let mut registry = Registry::with_prefix(METRIC_PREFIX);
+        let metrics = Metrics::default();
+        metrics.register(&mut registry);
+
+        let target = postgres_target(settings)?;
+        let authentication = Authentication::start(&settings.auth, target.as_ref())?;
+        let namespaces = Arc::new(RwLock::new(Arc::new(convert::namespaces(settings)?)));
+
+        let mut builder = Node::builder()
+            .metrics(metrics)
+            .limits(convert::limits(settings))
+            .memory(memory(settings))
+            .namespaces(Arc::clone(&namespaces))
+            .anonymous(settings.auth.anonymous);
+        if let Some(authenticator) = authentication.authenticator() {
+            builder = builder.authenticator(authenticator);
+        }
+        let mut prepared = builder.prepare();
+        let notify = target.zip(settings.postgres.as_ref()).map(|(target, postgres)| {
+            start_notify(target, postgres, prepared.publisher().clone(), &mut registry)
+        });
+        let notify = notify.transpose()?;
+        if let Some(source) = &notify {
+            prepared = prepared.upstream(TopicKind::Notify, Arc::clone(source) as _);
+        }
+        let node = prepared.start();
+        Ok(Self {
+            transports: Transports::new(node.clone(), convert::origins(settings)?),
+            node,
+            notify,
+            authentication,
+            tls: tls(settings)?,
+            namespaces,
+            registry: Arc::new(Mutex::new(registry)),
+        })
+    }
+
+    /// Every path of the server.
+    pub(crate) fn router(&self) -> Router {
+        let api = Api {
+            transports: self.transports.clone(),
+            notify: self.notify.clone(),
+            authentication: self.authentication.clone(),
+            registry: Arc::clone(&self.registry),
+        };
+        let paths = tidewire_axum::router(&self.transports).merge(api::router(api));
+        tidewire_axum::finish(paths, &self.transports)
+    }
+
+    /// How connections are taken in.
+    pub(crate) fn listening(&self, settings: &Settings) -> Listening {
+        Listening {
+            tls: self.tls.clone(),
+            handshake_timeout: settings.limits.handshake_timeout,
+            write_timeout: settings.limits.write_timeout,
+            ..Listening::default()
+        }
+    }
+
+    /// Puts in force what may change while the server runs: keys, rules, limits, certificates.
+    ///
+    /// # Errors
+    /// The first part that refused; those before it have changed, those after have not.
+    pub(crate) fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
+        let namespaces = convert::namespaces(settings)?;
+        self.authentication.reload(&settings.auth)?;
+        if let Some(tls) = &self.tls {
+            tls.reload().context("reading the certificate again")?;
+        }
+        *self.namespaces.write() = Arc::new(namespaces);
+        self.node.set_limits(convert::limits(settings));
+        Ok(())
+    }
+}
+
+fn memory(settings: &Settings) -> MemorySettings {
+    let history = &settings.history;
+    MemorySettings { total_bytes: history.total_bytes, idle: history.idle_topic }
+}
+
+fn postgres_target(settings: &Settings) -> anyhow::Result<Option<Target>> {
+    let Some(postgres) = &settings.postgres else { return Ok(None) };
+    let target = postgres.url.expose().parse::<Target>();
+    target.map(Some).context("postgres.url cannot be used")
+}
+
+fn start_notify(
+    target: Target,
+    settings: &PostgresSettings,
+    publisher: tidewire::Publisher,
+    registry: &mut Registry,
+) -> anyhow::Result<Arc<NotifySource>> {
+    let options = NotifyOptions {
+        pool_size: settings.pool_size,
+        max_channels: settings.max_channels,
+        channels: settings.listen_channels.clone(),
+        ..NotifyOptions::default()
+    };
+    let source = NotifySource::start(target, options, publisher)?;
+    source.register(registry);
+    Ok(Arc::new(source))
+}
+
+fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
+    let Some(files) = &settings.tls else { return Ok(None) };
+    let tls = Tls::from_files(&files.certificate, &files.key);
+    tls.map(Some).context("tls.certificate and tls.key cannot be used")
+}
+
+/// Whether web pages of any origin may connect.
+pub(crate) fn admits_any_page(origins: &Origins) -> bool {
+    matches!(origins, Origins::Any)
+}

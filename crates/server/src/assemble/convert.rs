@@ -1,0 +1,77 @@
+//! Settings in the words of the parts they are for.
+
+use anyhow::Context as _;
+use tidewire::{HistoryLimits, Limits, Namespace, Namespaces, Who};
+use tidewire_axum::{Origin, Origins};
+
+use crate::config::{NamespaceSettings, Settings, Who as WhoSettings};
+
+/// What stands for every web page in `origins`.
+const ANY_ORIGIN: &str = "*";
+
+pub(super) fn limits(settings: &Settings) -> Limits {
+    let limits = &settings.limits;
+    Limits {
+        connections: limits.connections,
+        subscriptions: limits.subscriptions,
+        message_bytes: limits.message_bytes,
+        payload_bytes: limits.payload_bytes,
+        messages_per_second: limits.messages_per_second,
+        burst: limits.burst,
+        mailbox_bytes: limits.mailbox_bytes,
+        members: limits.members,
+        batch: limits.batch,
+        body_bytes: limits.body_bytes,
+        handshake_timeout: limits.handshake_timeout,
+        ping_interval: limits.ping_interval,
+        idle_timeout: limits.idle_timeout,
+        write_timeout: limits.write_timeout,
+        poll_timeout: limits.poll_timeout,
+        linger: limits.linger,
+        authentication_timeout: settings.auth.timeout,
+        idempotency_ttl: settings.idempotency.ttl,
+        idempotency_keys: settings.idempotency.keys,
+        presence_interval: limits.presence_interval,
+    }
+}
+
+pub(super) fn namespaces(settings: &Settings) -> anyhow::Result<Namespaces> {
+    let list = settings.namespaces.iter().map(namespace).collect::<anyhow::Result<_>>()?;
+    let history = &settings.history;
+    let default = HistoryLimits { events: history.events, bytes: history.bytes, age: history.age };
+    Ok(Namespaces::new(list, default, settings.auth.anonymous))
+}
+
+fn namespace(settings: &NamespaceSettings) -> anyhow::Result<Namespace> {
+    let pattern = settings.pattern.parse();
+    Ok(Namespace {
+        pattern: pattern.with_context(|| format!("namespace {:?}", settings.pattern))?,
+        subscribe: who(settings.subscribe),
+        publish: who(settings.publish),
+        presence: who(settings.presence),
+        history: HistoryLimits {
+            events: settings.events,
+            bytes: settings.bytes,
+            age: settings.age,
+        },
+    })
+}
+
+fn who(settings: WhoSettings) -> Who {
+    match settings {
+        WhoSettings::Anyone => Who::Anyone,
+        WhoSettings::Authenticated => Who::Authenticated,
+        WhoSettings::Nobody => Who::Nobody,
+    }
+}
+
+pub(super) fn origins(settings: &Settings) -> anyhow::Result<Origins> {
+    if settings.origins.iter().any(|origin| origin == ANY_ORIGIN) {
+        return Ok(Origins::Any);
+    }
+    if settings.origins.is_empty() {
+        return Ok(Origins::Same);
+    }
+    let listed = settings.origins.iter().map(|origin| origin.parse::<Origin>());
+    Ok(Origins::Listed(listed.collect::<Result<_, _>>().context("origins")?))
+}

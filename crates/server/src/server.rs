@@ -1,0 +1,123 @@
+//! One server's life: bind, serve, reload on request, drain.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::assemble::Parts;
+use crate::config::{Settings, changes};
+
+/// Time for HTTP requests in flight after their sessions have ended.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// A server that is bound and whose parts run.
+pub struct Server {
+    settings: Settings,
+    parts: Parts,
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    /// Starts all parts and binds every address. Clients are served by [`Server::run`].
+    ///
+    /// # Errors
+    /// What in the settings cannot be used, or an address that is taken.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        let _ = *crate::api::STARTED;
+        let mut listeners = Vec::new();
+        for address in &settings.listen {
+            let listener = TcpListener::bind(address).await;
+            listeners.push(listener.with_context(|| format!("listening on {address}"))?);
+        }
+        let addresses = listeners.iter().map(TcpListener::local_addr);
+        let addresses = addresses.collect::<Result<_, _>>()?;
+        let parts = Parts::start(&settings)?;
+        Ok(Self { settings, parts, listeners, addresses })
+    }
+
+    /// Where it listens; real ports where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The engine of this server.
+    pub fn node(&self) -> &tidewire::Node {
+        &self.parts.node
+    }
+
+    /// Serves until `stop` is cancelled, then stops accepting, tells every client to come back,
+    /// and waits until they are gone or the grace time has passed.
+    ///
+    /// `reload` is asked for new settings each time `reloads` yields, see [`Reloads`].
+    pub async fn run(mut self, stop: CancellationToken, mut reloads: impl Reloads) {
+        let listening = self.parts.listening(&self.settings);
+        let router = self.parts.router();
+        let listeners = std::mem::take(&mut self.listeners);
+        let serving = tidewire_axum::serve(listeners, router, listening, stop.clone());
+        let mut serving = std::pin::pin!(serving);
+        loop {
+            tokio::select! {
+                biased;
+                // 1. The server is told to stop.
+                () = stop.cancelled() => break,
+                // 2. The configuration is to be read again.
+                read = reloads.next() => self.reload(read),
+                // 3. Clients are served; this ends with 1 only.
+                () = &mut serving => break,
+            }
+        }
+        self.drain(serving).await;
+    }
+
+    fn reload(&mut self, read: anyhow::Result<Settings>) {
+        let applied = read.and_then(|settings| {
+            let changed = changes(&self.settings, &settings);
+            self.parts.reload(&settings)?;
+            self.settings = settings;
+            Ok(changed)
+        });
+        match applied {
+            Ok(changed) => tracing::info!(
+                changed = ?changed.live,
+                needs_restart = ?changed.restart,
+                "configuration read again"
+            ),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "configuration not changed"),
+        }
+    }
+
+    async fn drain(self, serving: impl Future<Output = ()>) {
+        let shutdown = &self.settings.shutdown;
+        tracing::info!(connections = self.parts.node.stats().connections, "stopping");
+        let gone = async {
+            self.parts.node.shutdown(shutdown.spread, shutdown.grace).await;
+            self.parts.transports.ended().await;
+        };
+        // Streams of Server-Sent Events end inside `serving`, so both must go on together.
+        let last = shutdown.grace + LAST_REQUESTS;
+        let _ = tokio::time::timeout(last, futures_util::future::join(gone, serving)).await;
+        if let Some(notify) = &self.parts.notify {
+            notify.stop().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Where a running server hears that its configuration is to be read again.
+pub trait Reloads {
+    /// Waits for the next time and reads. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = anyhow::Result<Settings>> + Send;
+}
+
+/// The configuration is never read again.
+pub struct Never;
+
+impl Reloads for Never {
+    fn next(&mut self) -> impl Future<Output = anyhow::Result<Settings>> + Send {
+        std::future::pending()
+    }
+}

@@ -1,0 +1,57 @@
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP has it read its configuration again.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Settings, Written};
+use crate::server::Reloads;
+use crate::telemetry::Telemetry;
+
+/// A token that is cancelled at the first SIGTERM or SIGINT; a second one ends the process.
+///
+/// # Errors
+/// When the system does not let us listen to signals.
+pub(crate) fn stop() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if told.is_cancelled() {
+                // Whoever asks twice does not want to wait.
+                std::process::exit(130);
+            }
+            told.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+/// Reads the configuration again at each SIGHUP.
+pub(crate) struct Hangups {
+    signal: Signal,
+    written: Written,
+    telemetry: Telemetry,
+}
+
+impl Hangups {
+    pub(crate) fn listen(written: Written, telemetry: Telemetry) -> std::io::Result<Self> {
+        Ok(Self { signal: signal(SignalKind::hangup())?, written, telemetry })
+    }
+}
+
+impl Reloads for Hangups {
+    async fn next(&mut self) -> anyhow::Result<Settings> {
+        if self.signal.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        let settings = Settings::load(&self.written)?;
+        self.telemetry.set_level(&settings.log.level)?;
+        Ok(settings)
+    }
+}
