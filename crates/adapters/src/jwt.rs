@@ -1,9 +1,9 @@
 //! Tokens that are JSON Web Tokens (RFC 7519), signed as in RFC 7515.
 //!
-//! A token goes through three gates: [`parts`] takes it apart and believes nothing, [`key`] says
-//! which algorithms a key is good for and whether one signed it, [`claims`] says whether it is
+//! A token goes through three gates: `parts` takes it apart and believes nothing, `key` says
+//! which algorithms a key is good for and whether one signed it, `claims` says whether it is
 //! meant for this server now and what it says of its bearer. Keys come from the settings, from
-//! files, and from a key server ([`remote`]) that is asked again when a token names a new key.
+//! files, and from a key server (`remote`) that is asked again when a token names a new key.
 //!
 //! The algorithm is a property of the key. A token's header only chooses among those its key
 //! allows, so a public key is never used as a shared secret, and `none` is not an algorithm.
@@ -39,7 +39,10 @@ use key::Key;
 use parts::Parts;
 use remote::RemoteKeys;
 
+pub use key::KeyError;
+pub use key_set::KeySetError;
 pub use mint::{Mint, MintError, mint};
+pub use remote::UrlError;
 pub use settings::{DEFAULT_LEEWAY, JwtError, JwtSettings};
 
 /// Says what time it is, in seconds since 1970.

@@ -184,6 +184,16 @@ async fn without_any_keys_tokens_are_refused_for_now_and_accepted_later() {
 }
 
 #[tokio::test]
+async fn a_key_server_that_is_not_there_is_no_error_at_the_start() {
+    let signer = Signer::p256("a");
+    let server = KeyServer::of(&[]).await;
+    let settings = eager(&server);
+    drop(server);
+    let ours = authenticator(&settings);
+    assert_eq!(refused(&ours, &signer.sign(&claims())).await.0, Code::Unavailable);
+}
+
+#[tokio::test]
 async fn a_shared_secret_works_while_the_key_server_is_down() {
     let server = KeyServer::of(&[]).await;
     let ours = authenticator(&JwtSettings {
