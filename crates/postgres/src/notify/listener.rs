@@ -1,0 +1,278 @@
+//! The task that listens: connects, says LISTEN and UNLISTEN, hands notifications to the
+//! publisher, and begins again when the connection is lost.
+//!
+//! It decides nothing: what to say and what to publish is known by [`Channels`](super::channels).
+//! While the publisher is slow the connection is not read, so the server keeps what is to come.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use tidewire::Publisher;
+use tidewire_protocol::{Draft, GapReason, Payload, Topic};
+use tokio::time::{Instant, sleep_until};
+use tokio_postgres::Notification;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::channels::{Batch, Fate};
+use super::link::{Link, PATIENCE, Reply};
+use super::self_test;
+use super::shared::Shared;
+use crate::connect::{ConnectError, Pool, Target};
+
+/// Silence after which the server is asked for a sign of life.
+///
+/// TCP keepalives and `TCP_USER_TIMEOUT` find a cable that was pulled, but they are answered by
+/// kernels: a stopped server process, a proxy that lost its other side, or a Unix socket looks
+/// alive to them. An empty query is answered by the server process itself, begins no transaction,
+/// and so never holds up the notification queue. With 10 s for the answer, a dead connection is
+/// noticed within 25 s.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// Gaps said at the same time, so that 10,000 of them after a reconnect do not wait for one
+/// another's round trip to a shared history.
+const GAPS_AT_ONCE: usize = 64;
+
+/// The task and what it knows.
+pub(super) struct Listener {
+    pub(super) target: Target,
+    pub(super) pool: Pool,
+    pub(super) publisher: Publisher,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Listener {
+    /// Listens until told to stop.
+    pub(super) async fn run(self) {
+        let mut backoff = Backoff::default();
+        let mut tested = false;
+        while !self.stop.is_cancelled() {
+            match self.connect(&mut tested).await {
+                Some(Ok(link)) => {
+                    backoff.reset();
+                    self.listen(link).await;
+                }
+                Some(Err(error)) => self.shared.failed(&error),
+                None => break,
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                () = backoff.pause() => {}
+            }
+        }
+        self.shared.disconnected();
+    }
+
+    /// A connection that can be listened to; `None` when told to stop.
+    async fn connect(&self, tested: &mut bool) -> Option<Result<Link, ConnectError>> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            outcome = self.checked_link(tested) => Some(outcome),
+        }
+    }
+
+    async fn checked_link(&self, tested: &mut bool) -> Result<Link, ConnectError> {
+        let mut link = Link::open(&self.target).await?;
+        self_test::refuse_standby(&mut link, &self.target).await?;
+        if !*tested {
+            self_test::run(&mut link, &self.pool, &self.target).await?;
+            *tested = true;
+        }
+        Ok(link)
+    }
+
+    /// Listens on one connection until it is lost or the task is told to stop.
+    async fn listen(&self, link: Link) {
+        self.shared.connected();
+        let mut listening = Listening::new(self, link);
+        let ended = loop {
+            if let Err(ended) = listening.step().await {
+                break ended;
+            }
+        };
+        match ended {
+            Ended::Stopped => listening.link.close().await,
+            Ended::Lost(error) => {
+                self.shared.disconnected();
+                self.shared.failed(&error);
+            }
+        }
+    }
+
+    /// Says the gaps that are owed, then lets new readers in. One that cannot be said stays owed, and its channel silent.
+    async fn say_gaps(&self) {
+        let owed = self.shared.owed();
+        stream::iter(owed)
+            .for_each_concurrent(GAPS_AT_ONCE, |(topic, reason)| self.say_gap(topic, reason))
+            .await;
+        self.shared.wake_attaches();
+    }
+
+    async fn say_gap(&self, topic: Topic, reason: GapReason) {
+        match self.publisher.interrupt(&topic, reason).await {
+            Ok(()) => self.shared.paid(&topic),
+            Err(error) => {
+                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
+                    "a gap could not be told, so the channel stays silent until it can");
+            }
+        }
+    }
+}
+
+/// Why a connection is no longer listened on.
+enum Ended {
+    Stopped,
+    Lost(ConnectError),
+}
+
+impl From<ConnectError> for Ended {
+    fn from(error: ConnectError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Statements on their way.
+struct Flight {
+    reply: Reply,
+    /// What they change; `None` for a question after a sign of life.
+    batch: Option<Batch>,
+}
+
+/// One connection being listened on.
+struct Listening<'l> {
+    listener: &'l Listener,
+    link: Link,
+    flight: Option<Flight>,
+    /// Notifications that came before the answer to their LISTEN. The server sends at most what
+    /// is waiting when LISTEN commits, so they are few.
+    held: Vec<Notification>,
+    /// When anything last came from the server, or was asked of it.
+    heard: Instant,
+}
+
+impl<'l> Listening<'l> {
+    fn new(listener: &'l Listener, link: Link) -> Self {
+        Self { listener, link, flight: None, held: Vec::new(), heard: Instant::now() }
+    }
+
+    async fn step(&mut self) -> Result<(), Ended> {
+        // Said before waiting, so that a flood of notifications cannot keep new channels out.
+        self.send_wishes();
+        let patience = if self.flight.is_some() { PATIENCE } else { SILENCE };
+        let listener = self.listener;
+        tokio::select! {
+            biased;
+            // 1. Shutdown ends the connection politely.
+            () = listener.stop.cancelled() => Err(Ended::Stopped),
+            // 2. The server answers.
+            answer = Answer(&mut self.flight) => self.answered(answer).await,
+            // 3. Notifications.
+            taken = self.link.notifications() => self.take(taken?).await,
+            // 4. Somebody comes or goes.
+            () = listener.shared.wishes_changed() => Ok(()),
+            // 5. Silence.
+            () = sleep_until(self.heard + patience) => self.silent().await,
+        }
+    }
+
+    fn send_wishes(&mut self) {
+        if self.flight.is_some() {
+            return;
+        }
+        if let Some(batch) = self.listener.shared.next_batch() {
+            let reply = self.link.send(batch.sql());
+            self.flight = Some(Flight { reply, batch: Some(batch) });
+            self.heard = Instant::now();
+        }
+    }
+
+    async fn answered(
+        &mut self,
+        answer: Result<Option<Batch>, tokio_postgres::Error>,
+    ) -> Result<(), Ended> {
+        self.heard = Instant::now();
+        // A statement that fails changes nothing on the server; starting over is always right.
+        let Some(batch) = answer.map_err(|error| self.link.explain(error))? else { return Ok(()) };
+        self.listener.shared.batch_done(&batch);
+        self.listener.say_gaps().await;
+        let held = std::mem::take(&mut self.held);
+        self.publish(held).await;
+        Ok(())
+    }
+
+    async fn take(&mut self, taken: Vec<Notification>) -> Result<(), Ended> {
+        self.heard = Instant::now();
+        self.listener.shared.metrics.received.inc_by(taken.len() as u64);
+        self.listener.say_gaps().await;
+        self.publish(taken).await;
+        Ok(())
+    }
+
+    /// Nothing came for long: asks, or gives up when that was an answer not coming.
+    async fn silent(&mut self) -> Result<(), Ended> {
+        if self.flight.is_some() {
+            return Err(self.link.silence().into());
+        }
+        self.flight = Some(Flight { reply: self.link.send(String::new()), batch: None });
+        self.heard = Instant::now();
+        // What the history refused before may go now.
+        self.listener.say_gaps().await;
+        Ok(())
+    }
+
+    async fn publish(&mut self, notifications: Vec<Notification>) {
+        let drafts = self.drafts(notifications);
+        if drafts.is_empty() {
+            return;
+        }
+        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+        let outcomes = self.listener.publisher.publish(drafts).await;
+        for (topic, outcome) in topics.iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
+                    "a notification could not be published");
+                self.listener.shared.owe(topic);
+            }
+        }
+    }
+
+    /// What of the notifications is to be published now; some are held for later.
+    fn drafts(&mut self, notifications: Vec<Notification>) -> Vec<Draft> {
+        let mut drafts = Vec::with_capacity(notifications.len());
+        let channels = self.listener.shared.channels();
+        for notification in notifications {
+            match channels.fate(notification.channel()) {
+                Fate::Publish(topic) => {
+                    let payload = Payload::Text(notification.payload().into());
+                    drafts.push(Draft::message(topic, payload));
+                }
+                Fate::Hold => self.held.push(notification),
+                Fate::Drop => {
+                    self.listener.shared.metrics.dropped.inc();
+                }
+            }
+        }
+        drafts
+    }
+}
+
+/// Waits for the answer to what is on its way, and takes it off; for ever when nothing is.
+struct Answer<'f>(&'f mut Option<Flight>);
+
+impl Future for Answer<'_> {
+    type Output = Result<Option<Batch>, tokio_postgres::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(flight) = self.0.as_mut() else { return Poll::Pending };
+        let Poll::Ready(outcome) = flight.reply.as_mut().poll(cx) else { return Poll::Pending };
+        let flight = self.0.take().expect("it was just polled");
+        Poll::Ready(outcome.map(|()| flight.batch))
+    }
+}
