@@ -239,22 +239,26 @@ async fn upgraded(
 /// What a client that came while the last place was taken is told: come back.
 const FULL: Close = Close::Restart { after: 5 };
 
-/// Acts on what a client sent, in order; pings of one read are answered once (RFC 6455, 5.5.3).
+/// Acts on what a client sent, in order; but a ping does not wait for requests to be carried out,
+/// and several of one read are answered once (RFC 6455, section 5.5.3).
 async fn act(session: &mut Session, messages: Vec<Message>) -> Result<(), End> {
-    let mut ping = None;
+    let pings = messages.iter().rev();
+    let mut pings = pings.filter_map(|message| match message {
+        Message::Ping(payload) => Some(payload),
+        _ => None,
+    });
+    if let Some(last) = pings.next() {
+        session.push_raw(websocket_pong(last));
+    }
     for message in messages {
         match message {
             Message::Text(text) => session.receive(Frame::text(text)).await.map_err(End::Server)?,
             Message::Binary(bytes) => {
                 session.receive(Frame::Binary(bytes)).await.map_err(End::Server)?;
             }
-            Message::Ping(payload) => ping = Some(payload),
-            Message::Pong => {}
+            Message::Ping(_) | Message::Pong => {}
             Message::Close(code) => return Err(End::Client(code)),
         }
-    }
-    if let Some(payload) = ping {
-        session.push_raw(websocket_pong(&payload));
     }
     // A client that always has something to say must not keep the others of this thread waiting.
     tokio::task::coop::consume_budget().await;

@@ -403,8 +403,9 @@ mod tests {
 
         #[test]
         fn tungstenite_reads_single_frames_alike(
-            payload in prop::collection::vec(any::<u8>(), 0..70_000), mask: [u8; 4],
+            byte: u8, length in 0usize..70_000, mask: [u8; 4],
         ) {
+            let payload: Vec<u8> = (0..length).map(|index| byte ^ index as u8).collect();
             let spec = Spec { mask, ..Spec::data(Data::Binary, true, &payload) };
             let (messages, result) = read(std::slice::from_ref(&spec));
             if payload.len() > LIMIT {

@@ -1,0 +1,11 @@
+//! Transports against real sockets: a listening server, clients not written by us where there are
+//! any, raw bytes where a client must misbehave.
+
+mod alle;
+mod browsers;
+mod listening;
+mod poll;
+mod server;
+mod sse;
+mod websocket;
+mod websocket_rules;
