@@ -10,8 +10,8 @@ use axum::Router;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
-use tidewire::{Metrics, Namespaces, Node};
-use tidewire_axum::{Listening, Origins, Tls, Transports};
+use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
+use tidewire_axum::{Listening, Tls, Transports};
 use tidewire_postgres::{NotifyOptions, NotifySource, Target};
 use tidewire_protocol::TopicKind;
 
@@ -59,11 +59,12 @@ impl Parts {
             builder = builder.authenticator(authenticator);
         }
         let mut prepared = builder.prepare();
-        let notify = target.zip(settings.postgres.as_ref()).map(|(target, postgres)| {
-            start_notify(target, postgres, prepared.publisher().clone(), &mut registry)
-        });
+        let notify = target
+            .zip(settings.postgres.as_ref())
+            .map(|(target, postgres)| start_notify(target, postgres, prepared.publisher().clone()));
         let notify = notify.transpose()?;
         if let Some(source) = &notify {
+            source.metrics().register(&mut registry);
             prepared = prepared.upstream(TopicKind::Notify, Arc::clone(source) as _);
         }
         let node = prepared.start();
@@ -130,27 +131,20 @@ fn postgres_target(settings: &Settings) -> anyhow::Result<Option<Target>> {
 fn start_notify(
     target: Target,
     settings: &PostgresSettings,
-    publisher: tidewire::Publisher,
-    registry: &mut Registry,
+    publisher: Publisher,
 ) -> anyhow::Result<Arc<NotifySource>> {
+    let always = settings.listen_channels.iter().map(|name| Topic::notify(name));
     let options = NotifyOptions {
         pool_size: settings.pool_size,
-        max_channels: settings.max_channels,
-        channels: settings.listen_channels.clone(),
+        channel_limit: settings.max_channels,
+        always: always.collect::<Result<_, _>>().context("postgres.listen_channels")?,
         ..NotifyOptions::default()
     };
-    let source = NotifySource::start(target, options, publisher)?;
-    source.register(registry);
-    Ok(Arc::new(source))
+    Ok(Arc::new(NotifySource::start(target, publisher, options)))
 }
 
 fn tls(settings: &Settings) -> anyhow::Result<Option<Tls>> {
     let Some(files) = &settings.tls else { return Ok(None) };
     let tls = Tls::from_files(&files.certificate, &files.key);
     tls.map(Some).context("tls.certificate and tls.key cannot be used")
-}
-
-/// Whether web pages of any origin may connect.
-pub(crate) fn admits_any_page(origins: &Origins) -> bool {
-    matches!(origins, Origins::Any)
 }

@@ -86,7 +86,9 @@ impl Server {
                 needs_restart = ?changed.restart,
                 "configuration read again"
             ),
-            Err(error) => tracing::error!(error = format!("{error:#}"), "configuration not changed"),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "configuration not changed")
+            }
         }
     }
 
@@ -101,7 +103,7 @@ impl Server {
         let last = shutdown.grace + LAST_REQUESTS;
         let _ = tokio::time::timeout(last, futures_util::future::join(gone, serving)).await;
         if let Some(notify) = &self.parts.notify {
-            notify.stop().await;
+            notify.shutdown().await;
         }
         tracing::info!("stopped");
     }

@@ -28,7 +28,7 @@ fn parts(api: &Api) -> Map<String, Value> {
         let status = notify.status();
         parts.insert(
             "postgres".to_owned(),
-            json!({ "ready": status.is_ready(), "error": status.error }),
+            json!({ "ready": status.is_connected(), "error": status.last_error }),
         );
     }
     if !api.authentication.is_ready() {

@@ -149,7 +149,11 @@ fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal
     let topic = topic(&item)?;
     let missing = || Refusal::new(Code::MissingField, "the field \"data\" is missing");
     let data = item.data.ok_or_else(missing)?;
-    let payload = if topic.kind() == TopicKind::Notify { as_text(&data) } else { as_json(&data) };
+    let payload = match topic.kind() {
+        TopicKind::Notify => Payload::notify(data.get()),
+        _ => Payload::json(data.get()),
+    };
+    let payload = payload.map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
     Ok(Publication {
         topic,
         name: item.event.map(Into::into),
@@ -175,18 +179,6 @@ fn topic(item: &Item) -> Result<Topic, Refusal> {
         }
     };
     topic.map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))
-}
-
-fn as_json(data: &RawValue) -> Payload {
-    Payload::Json(data.get().into())
-}
-
-/// PostgreSQL passes text on; a JSON string is that text, anything else its own JSON.
-fn as_text(data: &RawValue) -> Payload {
-    match serde_json::from_str::<String>(data.get()) {
-        Ok(text) => Payload::Text(text.into()),
-        Err(_) => Payload::Text(data.get().into()),
-    }
 }
 
 fn printed(position: Option<Position>) -> Option<String> {

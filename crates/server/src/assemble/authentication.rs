@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tidewire::{Action, Authenticator};
 use tidewire_adapters::{ApiKey, ApiKeys, Authenticators, JwtAuthenticator, JwtSettings, Rights};
-use tidewire_postgres::{FunctionAuthenticator, Target};
+use tidewire_postgres::{AuthFunction, Target};
 
 use crate::config::{self, AuthSettings, Grants};
 
@@ -14,7 +14,7 @@ use crate::config::{self, AuthSettings, Grants};
 pub(crate) struct Authentication {
     jwt: Option<Arc<JwtAuthenticator>>,
     keys: Option<Arc<ApiKeys>>,
-    function: Option<Arc<FunctionAuthenticator>>,
+    function: Option<Arc<AuthFunction>>,
 }
 
 impl Authentication {
@@ -24,10 +24,11 @@ impl Authentication {
     /// Keys that cannot be read, or a function without a database.
     pub(crate) fn start(settings: &AuthSettings, target: Option<&Target>) -> anyhow::Result<Self> {
         let jwt = settings.jwt.as_ref().map(|jwt| JwtAuthenticator::new(&jwt_settings(jwt)));
-        let keys = (!settings.keys.is_empty()).then(|| ApiKeys::new(api_keys(settings)?).context("auth.keys"));
+        let keys = (!settings.keys.is_empty())
+            .then(|| ApiKeys::new(api_keys(settings)?).context("auth.keys"));
         let function = settings.function.as_ref().map(|name| {
             let target = target.context("auth.function needs postgres.url")?;
-            FunctionAuthenticator::new(name, target).context("auth.function")
+            AuthFunction::new(target, name).context("auth.function")
         });
         Ok(Self {
             jwt: jwt.transpose()?.map(Arc::new),

@@ -1,0 +1,50 @@
+//! What the program does, one file for each of its commands.
+
+mod serve;
+
+mod dev;
+
+mod listen;
+
+mod publish;
+
+mod remote;
+
+mod token;
+
+mod key;
+
+use std::io::Write as _;
+
+use crate::args::{Args, Command, KeyCommand};
+use crate::config::{self, Settings};
+
+/// Carries out what the command line asks.
+///
+/// # Errors
+/// What the person at the terminal should read.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match args.chosen() {
+        Command::Serve(_) => serve::run(&args.written()),
+        Command::Dev(flags) => dev::run(args, &flags),
+        Command::Listen(flags) => listen::run(args, flags),
+        Command::Publish(flags) => publish::run(args, &flags),
+        Command::Token(flags) => token::run(&Settings::load(&args.written())?, flags),
+        Command::Key { command: KeyCommand::New { name } } => key::new(&name),
+        Command::Config(flags) if flags.docs => print(&config::documentation()),
+        Command::Config(_) => print(&Settings::load(&args.written())?.to_toml()),
+    }
+}
+
+/// Prints to standard output, where a reader that went away is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// A runtime for the commands that are clients: one thread is plenty.
+fn small_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

@@ -1,0 +1,74 @@
+//! `tidewire dev`: everything at once, to try: a private PostgreSQL, the server, live traffic.
+
+mod demo;
+
+use anyhow::Context as _;
+use tidewire_postgres::private_cluster::{Options, PrivateCluster};
+
+use crate::args::{Args, DevFlags};
+use crate::config::{Override, Settings};
+use crate::server::{Never, Server};
+use crate::{signals, telemetry};
+
+pub(super) fn run(args: &Args, flags: &DevFlags) -> anyhow::Result<()> {
+    let folder = flags.dir.join("postgres");
+    let mut cluster = PrivateCluster::start(&folder, Options::default().durable())
+        .context("starting a private PostgreSQL")?;
+    let settings = settings(args, &cluster)?;
+    telemetry::start(&settings.log)?;
+    let served = super::serve::runtime(&settings)?.block_on(serve(settings, &cluster, flags));
+    cluster.stop();
+    served
+}
+
+/// The settings as written, with the private database in place of any other.
+fn settings(args: &Args, cluster: &PrivateCluster) -> anyhow::Result<Settings> {
+    let mut written = args.written();
+    written.flags.push(Override { path: "postgres.url", flag: "dev", text: cluster.url() });
+    Ok(Settings::load(&written)?)
+}
+
+async fn serve(
+    settings: Settings,
+    cluster: &PrivateCluster,
+    flags: &DevFlags,
+) -> anyhow::Result<()> {
+    let stop = signals::stop().context("listening to signals")?;
+    let server = Server::start(settings).await?;
+    let address = server.addresses().first().context("no address to listen on")?;
+    let demo = (!flags.no_demo).then(|| demo::start(server.node().clone(), stop.clone()));
+    super::print(&things_to_try(&address.to_string(), cluster, demo.is_some()))?;
+    server.run(stop, Never).await;
+    if let Some(demo) = demo {
+        demo.await.context("the demo writer failed")?;
+    }
+    Ok(())
+}
+
+fn things_to_try(address: &str, cluster: &PrivateCluster, demo: bool) -> String {
+    let database = cluster.socket_url().unwrap_or_else(|| cluster.url());
+    let traffic = match demo {
+        true => "An order comes in every second on the channel \"orders\". ",
+        false => "",
+    };
+    format!(
+        "\n\
+         Tidewire serves http://{address}/ with a private PostgreSQL. {traffic}Things to try:\n\
+         \n\
+         - In a browser: http://{address}/?notify=orders\n\
+         - One event after the other, as Server-Sent Events:\n\
+         \x20   curl -N 'http://{address}/v1/sse?notify=orders'\n\
+         - In a browser's console:\n\
+         \x20   new EventSource('http://{address}/v1/sse?notify=orders').onmessage = e => console.log(e.data)\n\
+         - By long-poll, with the cursor of each answer for the next:\n\
+         \x20   curl 'http://{address}/v1/poll?notify=orders&since=earliest'\n\
+         - Say something from SQL:\n\
+         \x20   psql '{database}' -c \"NOTIFY orders, 'hi'\"\n\
+         - Say something over HTTP, on a topic that needs no database:\n\
+         \x20   curl http://{address}/v1/publish -d '{{\"topic\":\"room:1\",\"data\":{{\"text\":\"hi\"}}}}'\n\
+         - From the command line:\n\
+         \x20   tidewire listen orders --server http://{address}\n\
+         \n\
+         Stop with Ctrl-C.\n\n"
+    )
+}

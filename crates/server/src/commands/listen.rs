@@ -1,0 +1,201 @@
+//! `tidewire listen`: prints what is said, one line for each event, and goes on after a lost
+//! connection where it was.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use tidewire::{Identity, Node, Opening};
+use tidewire_postgres::{NotifyOptions, NotifySource, Target as Database};
+use tidewire_protocol::dialect::Native;
+use tidewire_protocol::{Command, Subscription, Topic, TopicKind, Wire};
+
+use super::remote::Remote;
+use crate::args::{Args, ListenFlags, Target};
+
+/// Pauses between attempts to connect again: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &Args, flags: ListenFlags) -> anyhow::Result<()> {
+    if flags.since.is_some() && flags.channels.len() > 1 {
+        bail!("--since is a place in one channel; name one channel");
+    }
+    let target = flags.connection.target(&args.global, |name| std::env::var(name).ok());
+    let mut listener = Listener::new(flags);
+    super::small_runtime()?.block_on(async {
+        match target {
+            Target::Server { url, token } => listener.follow_server(&url, token.as_deref()).await,
+            Target::Postgres(url) => listener.follow_database(&url).await,
+        }
+    })
+}
+
+/// What is followed, and how far it was printed.
+struct Listener {
+    /// `topic` or `notify`.
+    kind: &'static str,
+    names: Vec<String>,
+    json: bool,
+    places: HashMap<String, String>,
+}
+
+/// Why a connection ended.
+enum Ended {
+    /// Connecting again may help.
+    Lost(anyhow::Error),
+    /// It will not.
+    Refused(anyhow::Error),
+    /// Nobody reads what is printed.
+    Unread,
+}
+
+impl Listener {
+    fn new(flags: ListenFlags) -> Self {
+        let kind = if flags.topic { "topic" } else { "notify" };
+        let mut places = HashMap::new();
+        if let (Some(since), Some(name)) = (flags.since, flags.channels.first()) {
+            places.insert(name.clone(), since);
+        }
+        Self { kind, names: flags.channels, json: flags.json, places }
+    }
+
+    /// Follows a server until it refuses or nobody reads.
+    async fn follow_server(&mut self, url: &str, token: Option<&str>) -> anyhow::Result<()> {
+        let mut pause = FIRST_PAUSE;
+        // The first attempt tells at once what is wrong.
+        let mut remote = Some(Remote::connect(url, token).await?);
+        loop {
+            let ended = match remote.take() {
+                Some(remote) => {
+                    pause = FIRST_PAUSE;
+                    self.read(remote).await
+                }
+                None => Ended::Lost(anyhow::anyhow!("cannot connect")),
+            };
+            match ended {
+                Ended::Unread => return Ok(()),
+                Ended::Refused(error) => return Err(error),
+                Ended::Lost(error) => eprintln!("tidewire: {error:#}; connecting again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            remote = Remote::connect(url, token).await.ok();
+        }
+    }
+
+    async fn read(&mut self, mut remote: Remote) -> Ended {
+        for name in self.names.clone() {
+            let mut request = json!({ "type": "subscribe", "id": name, self.kind: name });
+            if let Some(place) = self.places.get(&name) {
+                request["since"] = json!(place);
+            }
+            if let Err(error) = remote.send(&request).await {
+                return Ended::Lost(error);
+            }
+        }
+        loop {
+            match remote.next().await {
+                Ok(frame) => {
+                    if let Err(ended) = self.take(&frame) {
+                        return ended;
+                    }
+                }
+                Err(error) => return Ended::Lost(error),
+            }
+        }
+    }
+
+    /// Follows a database directly, with an engine of our own: the same order, the same gaps.
+    async fn follow_database(&mut self, url: &str) -> anyhow::Result<()> {
+        let target: Database = url.parse()?;
+        let prepared = Node::builder().prepare();
+        let publisher = prepared.publisher().clone();
+        let source = Arc::new(NotifySource::start(target, publisher, NotifyOptions::default()));
+        let node = prepared.upstream(TopicKind::Notify, Arc::clone(&source) as _).start();
+        let opening = Opening::new(Arc::new(Native), Wire::Lines, Identity::everything());
+        let mut session = node.open(opening).map_err(|refusal| refused(&refusal.message))?;
+        for name in self.names.clone() {
+            let topic = Topic::notify(&name)?;
+            let wish = Command::Subscribe(Subscription::to(topic));
+            session.perform(wish).await.map_err(|refusal| refused(&refusal.message))?;
+        }
+        loop {
+            session.ready().await.map_err(|why| refused(why.meaning()))?;
+            for outgoing in session.take() {
+                let frame = serde_json::from_slice(&outgoing.bytes)?;
+                match self.take(&frame) {
+                    Ok(()) => {}
+                    Err(Ended::Unread) => return Ok(()),
+                    Err(Ended::Lost(error) | Ended::Refused(error)) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Prints a frame if it is something to be told, and notes how far it comes.
+    fn take(&mut self, frame: &Value) -> Result<(), Ended> {
+        let name = frame[self.kind].as_str().unwrap_or_default().to_owned();
+        if let Some(position) = frame["position"].as_str() {
+            self.places.insert(name.clone(), position.to_owned());
+        }
+        match frame["type"].as_str().unwrap_or_default() {
+            "event" => self.print(&name, frame).map_err(|_| Ended::Unread),
+            "gap" => self.print_gap(&name, frame),
+            "subscribed" if frame["outcome"] == "gap" => self.print_gap(&name, frame),
+            "error" | "ended" => Err(Ended::Refused(refused(&frame["message"].to_string()))),
+            "close" if frame["retry"] == false => {
+                Err(Ended::Refused(refused(&frame["message"].to_string())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn print(&self, name: &str, frame: &Value) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{frame}")?;
+        } else {
+            writeln!(out, "{name}\t{}", one_line(&frame["data"]))?;
+        }
+        out.flush()
+    }
+
+    /// A gap is one of the events in JSON, and a word to the person otherwise.
+    fn print_gap(&self, name: &str, frame: &Value) -> Result<(), Ended> {
+        if self.json {
+            let mut gap = frame.clone();
+            gap["type"] = json!("gap");
+            return self.print(name, &gap).map_err(|_| Ended::Unread);
+        }
+        eprintln!("tidewire: events of {name} are missing here: {}", frame["reason"]);
+        Ok(())
+    }
+}
+
+/// A payload on one line: text as it is but for line ends, anything else as JSON.
+fn one_line(data: &Value) -> String {
+    match data {
+        Value::String(text) => text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r"),
+        other => other.to_string(),
+    }
+}
+
+fn refused(message: &str) -> anyhow::Error {
+    anyhow::anyhow!("{}", message.trim_matches('"')).context("refused")
+}
+
+/// The place to go on from is opaque, so nothing is checked here.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_printed_on_one_line() {
+        assert_eq!(one_line(&json!("a\nb\\")), "a\\nb\\\\");
+        assert_eq!(one_line(&json!({"a": 1})), r#"{"a":1}"#);
+    }
+}

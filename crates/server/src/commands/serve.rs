@@ -1,0 +1,32 @@
+//! `tidewire serve`: bootstrap without a runtime, then serve, then drain.
+
+use anyhow::Context as _;
+
+use crate::config::{Settings, Written};
+use crate::server::Server;
+use crate::{signals, telemetry};
+
+pub(super) fn run(written: &Written) -> anyhow::Result<()> {
+    let settings = Settings::load(written)?;
+    let telemetry = telemetry::start(&settings.log)?;
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    runtime(&settings)?.block_on(async {
+        let stop = signals::stop().context("listening to signals")?;
+        let hangups = signals::Hangups::listen(written.clone(), telemetry)?;
+        let server = Server::start(settings).await?;
+        for address in server.addresses() {
+            tracing::info!(%address, "serving");
+        }
+        server.run(stop, hangups).await;
+        Ok(())
+    })
+}
+
+pub(super) fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads.get())
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,40 @@
+//! `tidewire token`: a token for trying, signed with the secret of the configuration.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use tidewire::Action;
+use tidewire_adapters::Rights;
+use tidewire_adapters::jwt::{Mint, mint};
+
+use crate::args::TokenFlags;
+use crate::assemble::jwt_settings;
+use crate::config::Settings;
+
+pub(super) fn run(settings: &Settings, flags: TokenFlags) -> anyhow::Result<()> {
+    let jwt = settings.auth.jwt.as_ref().context(
+        "tokens are signed with auth.jwt.secret, which is not set; set TIDEWIRE_JWT_SECRET to the \
+         secret of your server",
+    )?;
+    let rights = rights(&flags)?;
+    let wanted = Mint { subject: flags.subject, role: flags.role, rights, ttl: flags.ttl };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let token = mint(&jwt_settings(jwt), &wanted, now)?;
+    super::print(&format!("{}\n", token.expose()))
+}
+
+/// The rights that flags name; `None` without any, so that the namespaces alone decide.
+fn rights(flags: &TokenFlags) -> anyhow::Result<Option<Rights>> {
+    let mut rights = Rights::default();
+    // Whoever may listen may also read back and see who is there.
+    let actions = [Action::Subscribe, Action::History, Action::Presence, Action::Track];
+    for pattern in &flags.subscribe {
+        for action in actions {
+            rights = rights.and(action, pattern.parse().with_context(|| pattern.clone())?);
+        }
+    }
+    for pattern in &flags.publish {
+        rights = rights.and(Action::Publish, pattern.parse().with_context(|| pattern.clone())?);
+    }
+    Ok((!rights.grants.is_empty()).then_some(rights))
+}
