@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub(crate) use error::STANDBY_FIX;
@@ -84,6 +84,17 @@ struct Inner {
     timeout: Duration,
 }
 
+/// What answered to a [`Target::probe`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The server's version, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// Whether the connection uses TLS.
+    pub encrypted: bool,
+    /// Whether it is a standby, which cannot be listened to.
+    pub standby: bool,
+}
+
 /// One server to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
@@ -124,6 +135,36 @@ impl Target {
     /// The name of the database.
     pub fn dbname(&self) -> Option<&str> {
         self.0.base.get_dbname()
+    }
+
+    /// Connects once, says what answered, and closes; for checks at the start and for people.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; its message says the fix.
+    pub async fn probe(&self) -> Result<Probe, ConnectError> {
+        const SQL: &str = "SELECT current_setting('server_version'), ssl, pg_is_in_recovery() \
+                           FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let (client, wire) = self.connect().await?;
+        let asked = async {
+            tokio::select! {
+                answer = client.simple_query(SQL) => answer,
+                ended = wire => ended.map(|()| Vec::new()),
+            }
+        };
+        let answer = timeout(self.0.timeout, asked).await.map_err(|_| {
+            ConnectError::new(ErrorKind::Unreachable, format!("PostgreSQL at {self}: no answer"))
+        })?;
+        let answer = answer.map_err(|e| ConnectError::explain(e, &self.to_string()))?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let column = |at: usize| row.and_then(|row| row.get(at)).unwrap_or_default();
+        Ok(Probe {
+            version: column(0).to_owned(),
+            encrypted: column(1) == "t",
+            standby: column(2) == "t",
+        })
     }
 
     /// Opens a connection to the first host that lets us in.

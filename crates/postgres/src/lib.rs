@@ -32,5 +32,5 @@ pub mod auth_function;
 pub mod private_cluster;
 
 pub use auth_function::AuthFunction;
-pub use connect::{ConnectError, ErrorKind, SslMode, Target};
+pub use connect::{ConnectError, ErrorKind, Probe, SslMode, Target};
 pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};

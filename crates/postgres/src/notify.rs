@@ -49,6 +49,17 @@ pub struct NotifyOptions {
     pub attach_timeout: Duration,
     /// Most connections for sending at a time. 4 by default.
     pub pool_size: usize,
+    /// Silence on the listening connection after which the server is asked for a sign of life.
+    /// 15 s by default.
+    ///
+    /// TCP keepalives and `TCP_USER_TIMEOUT` find a cable that was pulled, but they are answered
+    /// by kernels: a stopped server process, a proxy that lost its other side, or a Unix socket
+    /// looks alive to them. An empty query is answered by the server process itself, begins no
+    /// transaction, and so never holds up the notification queue.
+    pub ping_interval: Duration,
+    /// How long any answer on the listening connection may take before the connection is given up.
+    /// 10 s by default, so that a dead one is noticed within 25 s.
+    pub answer_timeout: Duration,
 }
 
 impl Default for NotifyOptions {
@@ -58,6 +69,8 @@ impl Default for NotifyOptions {
             channel_limit: 10_000,
             attach_timeout: Duration::from_secs(10),
             pool_size: 4,
+            ping_interval: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -85,7 +98,7 @@ impl NotifySource {
     /// Does not wait for the database, which may be down: [`NotifySource::status`] tells. Must be
     /// called inside a Tokio runtime.
     pub fn start(target: Target, publisher: Publisher, options: NotifyOptions) -> Self {
-        let always = options.always.iter().map(|topic| topic.name().into());
+        let always = options.always.into_iter().map(|topic| topic.name().into());
         let shared = Arc::new(Shared::new(Channels::new(options.channel_limit, always)));
         let pool = Pool::new(&target, options.pool_size, POOL_PATIENCE, STATEMENT_LIMIT);
         let stop = CancellationToken::new();
@@ -95,6 +108,8 @@ impl NotifySource {
             publisher,
             shared: Arc::clone(&shared),
             stop: stop.clone(),
+            ping_interval: options.ping_interval,
+            answer_timeout: options.answer_timeout,
         };
         let task = Mutex::new(Some(tokio::spawn(listener.run())));
         Self { shared, pool, attach_timeout: options.attach_timeout, stop, task }
@@ -129,6 +144,15 @@ impl Drop for NotifySource {
             task.abort();
         }
     }
+}
+
+/// Says `payload` on a channel once, over a connection of its own; for command lines.
+///
+/// # Errors
+/// A refusal that says what is wrong with the payload, or that the database cannot be reached.
+pub async fn send(target: &Target, topic: &Topic, payload: &Payload) -> Result<(), Refusal> {
+    let pool = Pool::new(target, 1, POOL_PATIENCE, STATEMENT_LIMIT);
+    outbound::notify(&pool, topic, payload).await.map_err(|refusal| refusal.about(topic))
 }
 
 #[async_trait]

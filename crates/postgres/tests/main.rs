@@ -1,3 +1,7 @@
 //! The crate against a real PostgreSQL; one binary, a module for each subject.
 
+mod auth_function;
+mod notify;
 mod private_cluster;
+mod support;
+mod tls;

@@ -194,7 +194,7 @@ fn common_name_fits(cert: &Certificate, name: &ServerName<'_>) -> bool {
         .flatten()
         .any(|extension| extension.extn_id == ID_CE_SUBJECT_ALT_NAME);
     let attributes = tbs.subject.0.iter().flat_map(|set| set.0.iter());
-    let common_name = attributes.filter(|attribute| attribute.oid == COMMON_NAME).last();
+    let common_name = attributes.rev().find(|attribute| attribute.oid == COMMON_NAME);
     match (has_alternatives, common_name) {
         (false, Some(attribute)) => {
             text_of(&attribute.value).is_some_and(|pattern| name_fits(pattern, &name.to_str()))

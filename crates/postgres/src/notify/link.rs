@@ -17,9 +17,6 @@ use crate::connect::{ConnectError, ErrorKind, Target, Wire};
 /// Notifications taken in one go; they become one call of the publisher.
 const BURST: usize = 1024;
 
-/// How long a statement on this connection may take; LISTEN takes well under a second.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The answer to statements sent with [`Link::send`].
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 
@@ -29,22 +26,24 @@ pub(super) struct Link {
     wire: Wire,
     /// Where it leads, for messages.
     place: String,
+    /// How long an answer may take.
+    patience: Duration,
     /// An end that was met after some notifications, which come first.
     ended: Option<ConnectError>,
 }
 
 impl Link {
     /// Connects to a server that can be listened to.
-    pub(super) async fn open(target: &Target) -> Result<Self, ConnectError> {
+    pub(super) async fn open(target: &Target, patience: Duration) -> Result<Self, ConnectError> {
         let (client, wire) = target.connect().await?;
         let place = target.to_string();
-        Ok(Self { client: Arc::new(client), wire, place, ended: None })
+        Ok(Self { client: Arc::new(client), wire, place, patience, ended: None })
     }
 
     /// Carries out statements and waits for the answer. Notifications that come meanwhile are
     /// lost, so this is for the time before listening.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, ConnectError> {
-        let client = Arc::clone(&self.client);
+        let (client, patience) = (Arc::clone(&self.client), self.patience);
         let mut reply = pin!(client.simple_query(sql));
         let asked = std::future::poll_fn(|cx| {
             if let Poll::Ready(outcome) = reply.as_mut().poll(cx) {
@@ -55,7 +54,7 @@ impl Link {
             }
             reply.as_mut().poll(cx).map_err(|e| ConnectError::explain(e, &self.place))
         });
-        timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(silent(&self.place)))
+        timeout(patience, asked).await.unwrap_or_else(|_| Err(self.silence()))
     }
 
     /// Sends statements; the answer comes while [`Link::notifications`] is polled.
@@ -114,7 +113,14 @@ impl Link {
 
     /// What is wrong when an answer does not come.
     pub(super) fn silence(&self) -> ConnectError {
-        silent(&self.place)
+        let Self { place, patience, .. } = self;
+        ConnectError::new(
+            ErrorKind::Unreachable,
+            format!(
+                "PostgreSQL at {place}: no answer on the listening connection within {patience:?} \
+                 (it is given up and opened anew)"
+            ),
+        )
     }
 
     /// What is wrong when the server answers a statement with an error.
@@ -129,15 +135,4 @@ impl Link {
         drop(self.client);
         let _ = timeout(MOMENT, std::future::poll_fn(|cx| self.wire.poll_message(cx))).await;
     }
-}
-
-fn silent(place: &str) -> ConnectError {
-    let seconds = PATIENCE.as_secs();
-    ConnectError::new(
-        ErrorKind::Unreachable,
-        format!(
-            "PostgreSQL at {place}: no answer on the listening connection within {seconds} s (it \
-             is given up and opened anew)"
-        ),
-    )
 }

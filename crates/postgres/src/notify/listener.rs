@@ -19,19 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::channels::{Batch, Fate};
-use super::link::{Link, PATIENCE, Reply};
+use super::link::{Link, Reply};
 use super::self_test;
 use super::shared::Shared;
 use crate::connect::{ConnectError, Pool, Target};
-
-/// Silence after which the server is asked for a sign of life.
-///
-/// TCP keepalives and `TCP_USER_TIMEOUT` find a cable that was pulled, but they are answered by
-/// kernels: a stopped server process, a proxy that lost its other side, or a Unix socket looks
-/// alive to them. An empty query is answered by the server process itself, begins no transaction,
-/// and so never holds up the notification queue. With 10 s for the answer, a dead connection is
-/// noticed within 25 s.
-const SILENCE: Duration = Duration::from_secs(15);
 
 /// Gaps said at the same time, so that 10,000 of them after a reconnect do not wait for one
 /// another's round trip to a shared history.
@@ -44,11 +35,14 @@ pub(super) struct Listener {
     pub(super) publisher: Publisher,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: CancellationToken,
+    pub(super) ping_interval: Duration,
+    pub(super) answer_timeout: Duration,
 }
 
 impl Listener {
     /// Listens until told to stop.
     pub(super) async fn run(self) {
+        let _end = End(&self.shared);
         let mut backoff = Backoff::default();
         let mut tested = false;
         while !self.stop.is_cancelled() {
@@ -66,7 +60,6 @@ impl Listener {
                 () = backoff.pause() => {}
             }
         }
-        self.shared.disconnected();
     }
 
     /// A connection that can be listened to; `None` when told to stop.
@@ -79,7 +72,7 @@ impl Listener {
     }
 
     async fn checked_link(&self, tested: &mut bool) -> Result<Link, ConnectError> {
-        let mut link = Link::open(&self.target).await?;
+        let mut link = Link::open(&self.target, self.answer_timeout).await?;
         self_test::refuse_standby(&mut link, &self.target).await?;
         if !*tested {
             self_test::run(&mut link, &self.pool, &self.target).await?;
@@ -126,6 +119,15 @@ impl Listener {
     }
 }
 
+/// However the task ends, nobody is to believe that it still listens.
+struct End<'l>(&'l Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.disconnected();
+    }
+}
+
 /// Why a connection is no longer listened on.
 enum Ended {
     Stopped,
@@ -165,8 +167,11 @@ impl<'l> Listening<'l> {
     async fn step(&mut self) -> Result<(), Ended> {
         // Said before waiting, so that a flood of notifications cannot keep new channels out.
         self.send_wishes();
-        let patience = if self.flight.is_some() { PATIENCE } else { SILENCE };
         let listener = self.listener;
+        let patience = match self.flight {
+            Some(_) => listener.answer_timeout,
+            None => listener.ping_interval,
+        };
         tokio::select! {
             biased;
             // 1. Shutdown ends the connection politely.

@@ -149,7 +149,7 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return false };
     let mut lines = text.lines();
     lines.next().is_some_and(|line| line.trim() == pid.to_string())
-        && lines.nth(6).is_some_and(|status| status.trim() == "ready")
+        && lines.nth(6).is_some_and(|status| ["ready", "standby"].contains(&status.trim()))
 }
 
 /// The process that runs the server of `data`, if it is still there after `patience`.
