@@ -3,6 +3,8 @@
 //! Their answers are in Alle's own words and statuses, since its clients read those. Unlike the
 //! program they come from, both check who asks.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -44,11 +46,12 @@ fn channels(list: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
     let list = list
         .ok_or_else(|| Refusal::new(Code::MissingField, "the parameter \"channels\" is missing"))?;
     let (mut subscriptions, mut invalid) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
     for name in list.split(',') {
         match Topic::notify(name) {
             // A channel named twice is listened to once.
-            Ok(topic) if subscriptions.iter().any(|one: &Subscription| one.topic == topic) => {}
-            Ok(topic) => subscriptions.push(Subscription::to(topic)),
+            Ok(topic) if seen.insert(topic.clone()) => subscriptions.push(Subscription::to(topic)),
+            Ok(_) => {}
             Err(error) => invalid.push(format!("'{name}': {error}")),
         }
     }

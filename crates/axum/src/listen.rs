@@ -5,6 +5,7 @@
 //! connect and say nothing cost little and not for long. Stopping lets requests in flight end.
 
 mod body;
+mod metrics;
 mod patience;
 mod tls;
 
@@ -35,6 +36,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::body::Timely;
+pub use self::metrics::ListeningMetrics;
 pub(crate) use self::patience::Patient;
 pub use self::tls::{Tls, TlsError};
 
@@ -76,6 +78,8 @@ pub struct Listening {
     pub write_timeout: Duration,
     /// Sockets that have not sent their first request yet; 4,096. More wait in the kernel's queue.
     pub knocking: usize,
+    /// Where connections are counted.
+    pub metrics: ListeningMetrics,
 }
 
 impl Default for Listening {
@@ -86,6 +90,7 @@ impl Default for Listening {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             knocking: 4_096,
+            metrics: ListeningMetrics::default(),
         }
     }
 }
@@ -155,9 +160,11 @@ impl Door {
                 accepted = self.accept(&listener) => match accepted {
                     Ok((socket, peer, place)) => {
                         pause = FIRST_PAUSE;
+                        self.listening.metrics.accepted.inc();
                         connections.spawn(Arc::clone(&self).take_in(socket, peer, place));
                     }
                     Err(error) => {
+                        self.listening.metrics.accept_failures.inc();
                         tokio::time::sleep(pause_after(&error, &mut pause)).await;
                     }
                 },
@@ -191,7 +198,10 @@ impl Door {
                 None => self.serve_http(socket, peer, &knock).await,
                 Some(tls) => match tls.acceptor().accept(socket).await {
                     Ok(stream) => self.serve_http(stream, peer, &knock).await,
-                    Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+                    Err(error) => {
+                        self.listening.metrics.tls_failures.inc();
+                        tracing::debug!(%peer, %error, "a TLS handshake failed");
+                    }
                 },
             }
         };
@@ -200,6 +210,7 @@ impl Door {
             biased;
             () = served => {}
             () = knock.overdue(self.listening.handshake_timeout) => {
+                self.listening.metrics.cut_off.inc();
                 tracing::debug!(%peer, "no request in time, the connection is cut off");
             }
         }

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tidewire::{Dialect, Identity, Opening, Session};
-use tidewire_protocol::{Command, Refusal, Subscription, Wire};
+use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 
 use crate::handshake::{Query, Subprotocol, token};
 use crate::router::Transports;
@@ -55,9 +55,9 @@ pub(crate) async fn native(
 /// `BadPosition` for one that is not text.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let text = value.to_str().map_err(|_| {
-        Refusal::new(tidewire_protocol::Code::BadPosition, "Last-Event-ID is not a cursor")
-    })?;
+    let text = value
+        .to_str()
+        .map_err(|_| Refusal::new(Code::BadPosition, "Last-Event-ID is not a cursor"))?;
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
@@ -136,19 +136,30 @@ impl Told {
 
     /// The next bytes; `None` after the goodbye.
     async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if self.ended {
-                return None;
-            }
-            if let Err(why) = self.session.ready().await {
-                self.session.close(why);
-                self.ended = true;
-            }
-            let bytes = self.take();
-            if !bytes.is_empty() {
-                return Some(bytes);
+        while !self.ended {
+            match self.session.ready().await {
+                Ok(()) => {
+                    let bytes = self.take();
+                    if !bytes.is_empty() {
+                        return Some(bytes);
+                    }
+                }
+                Err(why) => return Some(self.goodbye(why)),
             }
         }
+        None
+    }
+
+    /// The last bytes: what waits, what the dialect says, and when a browser should come back.
+    fn goodbye(&mut self, why: Close) -> Bytes {
+        self.session.close(why);
+        self.ended = true;
+        let mut last = BytesMut::from(&self.take()[..]);
+        if let Some(seconds) = why.retry_after() {
+            let retry = format!("retry: {}\n\n", u32::from(seconds) * 1_000);
+            last.extend_from_slice(retry.as_bytes());
+        }
+        last.freeze()
     }
 
     /// All that waits, as one piece.

@@ -34,12 +34,15 @@ fn hurried() -> Listening {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_finish_its_first_request_in_time_is_cut_off() {
-    let server = Server::with(Settings { listening: hurried(), ..Settings::default() }).await;
+    let listening = hurried();
+    let cut_off = listening.metrics.cut_off.clone();
+    let server = Server::with(Settings { listening, ..Settings::default() }).await;
     for said in ["", "P", "PRI * HTTP/2.0\r\n\r\n", "GET /v1/ws HTTP/1.1\r\nHost: a\r\nX: "] {
         let mut socket = TcpStream::connect(server.addr).await.unwrap();
         socket.write_all(said.as_bytes()).await.unwrap();
         assert_eq!(read_to_end(&mut socket).await, b"", "{said}");
     }
+    assert_eq!(cut_off.get(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
