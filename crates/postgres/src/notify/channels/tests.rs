@@ -94,6 +94,28 @@ fn a_channel_wanted_again_before_it_is_left_has_no_gap() {
 }
 
 #[test]
+fn a_gap_not_said_yet_is_kept_when_the_channel_is_wanted_again_before_it_is_left() {
+    let mut channels = connected();
+    attach(&mut channels, "a");
+    channels.release("a");
+    channels.want("a").unwrap();
+    assert_eq!(channels.fate("a"), Fate::Drop);
+    assert_eq!(pay(&mut channels), [("a".to_owned(), GapReason::NotListening)]);
+}
+
+#[test]
+fn a_channel_whose_notification_was_not_published_is_silent_until_its_gap_is_said() {
+    let mut channels = connected();
+    attach(&mut channels, "a");
+    pay(&mut channels);
+    channels.owe("a");
+    assert_eq!(channels.fate("a"), Fate::Drop);
+    assert!(!channels.is_ready("a"));
+    assert_eq!(pay(&mut channels), [("a".to_owned(), GapReason::ConnectionLost)]);
+    assert!(channels.is_ready("a"));
+}
+
+#[test]
 fn after_a_lost_connection_the_gap_comes_before_the_next_notification() {
     let mut channels = connected();
     attach(&mut channels, "a");
