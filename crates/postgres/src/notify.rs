@@ -6,7 +6,7 @@
 //! *subscribed* is missed. When the connection is lost it is opened again, every channel is
 //! listened to again, and each is told a gap.
 //!
-//! [`channels`] decides, [`listener`] waits, [`shared`] is between them and those who attach.
+//! `channels` decides, `listener` waits, `shared` is between them and those who attach.
 
 mod backoff;
 mod channels;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -54,6 +55,25 @@ fn another_version_is_told_before_anything_is_started() {
     fs::write(cluster.data_dir().join("PG_VERSION"), "9\n").unwrap();
     let refused = PrivateCluster::start(cluster.dir(), Options::default()).unwrap_err();
     assert!(matches!(refused, ClusterError::Version { .. }), "{refused}");
+}
+
+#[test]
+fn a_directory_that_the_servers_user_cannot_reach_is_replaced() {
+    if !nix::unistd::Uid::effective().is_root() {
+        // Only root hands the server to another user.
+        return;
+    }
+    let private = std::env::temp_dir().join(format!("tidewire-private-{}", std::process::id()));
+    fs::DirBuilder::new().mode(0o700).create(&private).unwrap();
+    let cluster = PrivateCluster::start(private.join("pg"), Options::default()).unwrap();
+    let dir = cluster.dir().to_owned();
+    assert!(cluster.is_running() && dir.starts_with("/var/tmp"), "{dir:?}");
+    drop(cluster);
+    let again = PrivateCluster::start(private.join("pg"), Options::default()).unwrap();
+    assert_eq!(again.dir(), dir, "what was stored is found again");
+    drop(again);
+    fs::remove_dir_all(dir).unwrap();
+    fs::remove_dir(private).unwrap();
 }
 
 /// A killed program cannot stop anything, so the kernel has to.
