@@ -1,0 +1,1 @@
+"""Tests by Python's websockets and http.client."""
