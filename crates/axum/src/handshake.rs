@@ -14,8 +14,8 @@ use tidewire_protocol::{Code, Refusal, Since, Subscription, Token, Topic, TopicK
 const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
 
 /// Parameters that name a topic, and its kind.
-const TOPIC_PARAMETERS: [TopicKind; 3] =
-    [TopicKind::Application, TopicKind::Table, TopicKind::Notify];
+const TOPIC_PARAMETERS: [TopicKind; 4] =
+    [TopicKind::Application, TopicKind::Private, TopicKind::Table, TopicKind::Notify];
 
 /// Topics of one stream or poll.
 ///
@@ -75,8 +75,8 @@ impl Query {
         number.map(Some).map_err(|_| bad(format!("the parameter {name:?} must be a whole number")))
     }
 
-    /// The topics named by `topic`, `table` and `notify`, in their order, each from its place in
-    /// the cursor `since`.
+    /// The topics named by `topic`, `private`, `table` and `notify`, in their order, each from its
+    /// place in the cursor `since`.
     ///
     /// # Errors
     /// `MissingField` without any, `BadTopic`, `BadPosition`, `BadField` for a topic named twice.
@@ -91,7 +91,7 @@ impl Query {
             }
         }
         if list.is_empty() {
-            let message = "name at least one topic with topic=, table= or notify=";
+            let message = "name at least one topic with topic=, private=, table= or notify=";
             return Err(Refusal::new(Code::MissingField, message));
         }
         go_on_from(&mut list, since)?;
@@ -239,10 +239,9 @@ mod tests {
 
     #[test]
     fn topics_keep_their_order_and_take_their_place_from_the_cursor() {
-        let list =
-            subscriptions("topic=a&notify=b%20c&table=public.t", Some("a-1,-,earliest")).unwrap();
+        let list = subscriptions("topic=a&notify=b%20c&private=a", Some("a-1,-,earliest")).unwrap();
         let topics: Vec<String> = list.iter().map(|one| one.topic.to_string()).collect();
-        assert_eq!(topics, ["topic:a", "notify:b c", "table:public.t"]);
+        assert_eq!(topics, ["topic:a", "notify:b c", "private:a"]);
         let places: Vec<Since> = list.iter().map(|one| one.since).collect();
         let position = "a-1".parse().unwrap();
         assert_eq!(places, [Since::Position(position), Since::Now, Since::Earliest]);

@@ -51,7 +51,7 @@ struct Wish {
 
 impl Wish {
     fn read(query: &Query, longest: Duration) -> Result<Self, Refusal> {
-        query.expect_only(&["topic", "table", "notify", "since", "timeout", "limit"])?;
+        query.expect_only(&["topic", "private", "table", "notify", "since", "timeout", "limit"])?;
         let timeout = query.number("timeout")?.map_or(TIMEOUT, Duration::from_secs);
         let limit = match query.number("limit")? {
             None => LIMIT,

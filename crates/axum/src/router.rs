@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tidewire::{Dialect, Node};
@@ -116,9 +116,19 @@ pub fn finish(router: Router, transports: &Transports) -> Router {
     router
         .fallback(refusal::not_found)
         .method_not_allowed_fallback(refusal::method_not_allowed)
-        .layer(DefaultBodyLimit::max(transports.node().limits().body_bytes))
+        .layer(from_fn_with_state(transports.clone(), limit_body))
         .layer(from_fn_with_state(transports.clone(), origin::guard))
         .layer(transports.origins().cors())
+}
+
+/// Puts the limit in force now on the request's body; it may be changed while the server runs.
+async fn limit_body(
+    State(transports): State<Transports>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    DefaultBodyLimit::max(transports.node().limits().body_bytes).apply(&mut request);
+    next.run(request).await
 }
 
 async fn native_websocket(State(transports): State<Transports>, request: Request) -> Response {

@@ -30,7 +30,7 @@ const HELLO: &[u8] = b":\n\n";
 /// three, Firefox's five.
 const RETRY: &[u8] = b"retry: 2000\n\n";
 
-/// `GET /v1/sse`: topics by `topic=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
+/// `GET /v1/sse`: topics by `topic=`, `private=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
 /// `since=`.
 pub(crate) async fn native(
     State(transports): State<Transports>,
@@ -39,7 +39,7 @@ pub(crate) async fn native(
 ) -> Response {
     let opened = async {
         let query = Query::read(&uri)?;
-        query.expect_only(&["topic", "table", "notify", "since"])?;
+        query.expect_only(&["topic", "private", "table", "notify", "since"])?;
         let since = last_event_id(&headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
         let subscriptions = query.subscriptions(since?)?;
         let token = token(&headers, &query, Subprotocol::default())?;

@@ -232,6 +232,28 @@ async fn a_websocket_works_on_a_stream_of_an_http2_connection_inside_tls() {
     task.abort();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_inside_tls_that_takes_nothing_for_too_long_is_let_go() {
+    let certificate = Certificate::new("lazy");
+    let write_timeout = Duration::from_millis(200);
+    let limits = tidewire::Limits { write_timeout, ..tidewire::Limits::default() };
+    let listening = Listening { tls: Some(certificate.tls()), ..Listening::default() };
+    let server = Server::with(Settings { limits, listening, ..Settings::default() }).await;
+    let stream = connect_tls(server.addr, &certificate.der, "http/1.1").await.unwrap();
+    let (mut socket, _) =
+        tokio_tungstenite::client_async("wss://localhost/v1/ws", stream).await.unwrap();
+    let subscribe = json!({"type": "subscribe", "topic": "a"}).to_string();
+    socket.send(Message::text(subscribe)).await.unwrap();
+    while !next_text(&mut socket).await.contains("subscribed") {}
+    soon("the end of the session", async {
+        while server.sessions() > 0 {
+            server.say(&topic("a"), 0..1_000).await;
+        }
+    })
+    .await;
+    drop(socket);
+}
+
 /// Subscribes, hears a burst that is larger than any buffer, pings, and closes.
 async fn talk<IO>(server: &Server, mut socket: WebSocketStream<IO>)
 where

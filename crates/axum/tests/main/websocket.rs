@@ -114,6 +114,22 @@ async fn count_marks(client: crate::server::Client, messages: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_for_too_long_is_let_go() {
+    let write_timeout = std::time::Duration::from_secs(1);
+    let limits = Limits { write_timeout, ..Limits::default() };
+    let server = Server::with(Settings { limits, ..Settings::default() }).await;
+    let mut lazy = server.websocket("/v1/ws").await;
+    lazy.say(json!({"type": "subscribe", "topic": "a"})).await;
+    lazy.hear_type("subscribed").await;
+    soon("the end of the session", async {
+        while server.sessions() > 0 {
+            server.say(&topic("a"), 0..1_000).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_subscriptions_are_refused_beyond_the_limit_and_the_client_lives() {
     let limits = Limits { burst: 5_000, ..Limits::default() };
     let server = Server::with(Settings { limits, ..Settings::default() }).await;
