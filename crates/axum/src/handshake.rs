@@ -44,7 +44,10 @@ impl Query {
         decoded.collect::<Result<_, Refusal>>().map(Self)
     }
 
-    /// Refuses parameters other than these and those of [`Query::subscriptions`] and [`token`].
+    /// Refuses parameters other than these and those that carry a token.
+    ///
+    /// # Errors
+    /// `BadField`, which names the parameter and those there are.
     pub fn expect_only(&self, names: &[&str]) -> Result<(), Refusal> {
         let known = |name: &str| names.contains(&name) || TOKEN_PARAMETERS.contains(&name);
         match self.0.iter().find(|(name, _)| !known(name)) {
@@ -59,6 +62,9 @@ impl Query {
     }
 
     /// The value of a parameter that may stand once at most.
+    ///
+    /// # Errors
+    /// `BadField` when it stands twice.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Refusal> {
         let mut values = self.0.iter().filter(|(found, _)| found == name);
         match (values.next(), values.next()) {
@@ -69,6 +75,9 @@ impl Query {
     }
 
     /// A whole number in a parameter that may stand once at most.
+    ///
+    /// # Errors
+    /// `BadField` when it stands twice or is no whole number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.one(name)? else { return Ok(None) };
         let number = value.parse();

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
 use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
-use tidewire_axum::{Listening, Tls, Transports};
+use tidewire_axum::{Listening, ListeningMetrics, Tls, Transports};
 use tidewire_postgres::{NotifyOptions, NotifySource, Target};
 use tidewire_protocol::TopicKind;
 
@@ -93,7 +93,10 @@ impl Parts {
 
     /// How connections are taken in.
     pub(crate) fn listening(&self, settings: &Settings) -> Listening {
+        let metrics = ListeningMetrics::default();
+        metrics.register(&mut self.registry.lock());
         Listening {
+            metrics,
             tls: self.tls.clone(),
             handshake_timeout: settings.limits.handshake_timeout,
             write_timeout: settings.limits.write_timeout,
