@@ -2,8 +2,8 @@
 
 use anyhow::bail;
 use serde_json::{Value, json};
-use tidewire::{Node, Upstream as _};
-use tidewire_postgres::{NotifyOptions, NotifySource, Target as Database};
+use tidewire_postgres::Target as Database;
+use tidewire_postgres::notify::send;
 use tidewire_protocol::{Payload, Topic};
 
 use super::remote::Remote;
@@ -49,10 +49,7 @@ fn request(flags: &PublishFlags) -> Value {
 async fn notify(flags: &PublishFlags, url: &str) -> anyhow::Result<()> {
     let topic = Topic::notify(&flags.channel)?;
     let target: Database = url.parse()?;
-    let publisher = Node::builder().prepare().publisher().clone();
-    let source = NotifySource::start(target, publisher, NotifyOptions::default());
     let payload = Payload::Text(flags.payload.as_str().into());
-    let said = source.emit(&topic, &payload).await;
-    source.shutdown().await;
+    let said = send(&target, &topic, &payload).await;
     said.map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
 }
