@@ -81,6 +81,17 @@ export const tests = {
     }
   },
 
+  async "a server that stops says so, and the page waits as long as it was told"({ server, open }) {
+    const page = await open("/?topic=room:stop");
+    await page.locator(".outcome", { hasText: "fresh" }).waitFor();
+    await server.terminate();
+    await page.locator("#state", { hasText: /the server restarts.*coming back in \d+ s/ }).waitFor();
+    await server.start();
+    await page.getByRole("button", { name: "Disconnect" }).click();
+    await page.getByRole("button", { name: "Connect", exact: true }).click();
+    await page.locator(".outcome", { hasText: "gap: epoch_changed" }).waitFor();
+  },
+
   async "after a crash of the server everybody comes back and is told that something may be lost"({ server, open }) {
     const page = await open("/?notify=orders");
     await page.locator(".outcome", { hasText: "fresh" }).waitFor();

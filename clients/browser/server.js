@@ -44,6 +44,13 @@ export class Server {
     await this.#end("SIGKILL");
   }
 
+  /** As an operator would end it; it says goodbye and ends with 0. */
+  async terminate() {
+    await this.#end("SIGTERM");
+    if (this.#process.exitCode !== 0) throw new Error(`the server did not end well:\n${this.log()}`);
+  }
+
+  /** Ends it for good. */
   async stop() {
     await this.#end("SIGTERM").catch(() => this.#end("SIGKILL"));
     rmSync(this.dir, { recursive: true, force: true });

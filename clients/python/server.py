@@ -85,7 +85,9 @@ class Server:
         return answer.status, answer.read().decode()
 
     def socket(self, path):
-        return Socket(connect(f"ws://127.0.0.1:{self.port}{path}", open_timeout=SOON))
+        # Without a limit of its own, this client can close although it has not read everything.
+        url = f"ws://127.0.0.1:{self.port}{path}"
+        return Socket(connect(url, open_timeout=SOON, max_queue=None))
 
     def sql(self, statement):
         """Runs a statement by psql, with the address that the server printed."""

@@ -463,7 +463,7 @@ function onSubmit(id, act) {
     submitted.preventDefault();
     const form = $(id);
     say(form, "", "");
-    Promise.resolve(act(form.elements, form)).catch(({ message }) => say(form, message, "bad"));
+    act(form.elements, form)?.catch(({ message }) => say(form, message, "bad"));
   };
 }
 
@@ -483,12 +483,20 @@ $("subscribe").oninput = () => {
 
 onSubmit("publish", async ({ kind, name, data, format }, form) => {
   const frame = { type: "publish", ...fieldsOf({ kind: kind.value, name: name.value }) };
-  // JSON is sent as it was typed, since parsing it would round long numbers.
-  if (format.value === "json") JSON.parse(data.value);
-  const json = format.value === "json" ? data.value : JSON.stringify(data.value);
+  const json = format.value === "json" ? checked(data.value) : JSON.stringify(data.value);
   const { position } = await connection.request(frame, json);
   say(form, position ? `published at ${position}` : "given to PostgreSQL, which tells everyone who listens", "good");
 });
+
+/** JSON is sent as it was typed, since writing it anew would round long numbers. */
+function checked(json) {
+  try {
+    JSON.parse(json);
+    return json;
+  } catch ({ message }) {
+    throw new Error(`not JSON: ${message}`);
+  }
+}
 
 onSubmit("token-form", async ({ token }, form) => {
   connection.token = token.value.trim();
