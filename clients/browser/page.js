@@ -130,7 +130,7 @@ export const tests = {
     await until("both have told it", async () => (await rows(page)).length === 2);
     const found = await rows(page);
     assert.equal(found[0].position, found[1].position);
-    assert.deepEqual(found.map(({ topic }) => topic).sort(), ["topic room:eEventSource", "topic room:eWebSocket"]);
+    assert.deepEqual(found.map(({ topic }) => topic).sort(), ["topic room:e EventSource", "topic room:e WebSocket"]);
   },
 
   async "after unsubscribing nothing comes any more"({ server, open }) {

@@ -100,7 +100,13 @@ class Connection {
     this.isOpen = true;
     this.#attempt = 0;
     this.#timers.ping = setInterval(() => this.#ping(), PING_EVERY);
-    this.onState("open", `connected as ${subject ?? "anonymous"}, session ${session}`);
+    this.session = session;
+    this.present(subject);
+  }
+
+  /** Says who the server takes this page for. */
+  present(subject) {
+    this.onState("open", `connected as ${subject ?? "anonymous"}, session ${this.session}`);
   }
 
   #ping() {
@@ -199,7 +205,7 @@ function drawRow({ at, via, topic, position = "", text, look = "" }) {
   const clock = `${time.toTimeString().slice(0, 8)}.${String(time.getMilliseconds()).padStart(3, "0")}`;
   const shown = text.length > SHOWN ? `${text.slice(0, SHOWN)}… (${text.length} characters)` : text;
   for (const part of [clock, topic ? titleOf(topic) : "", position, shown]) row.append(element("td", "", part));
-  if (via) row.cells[1].append(element("span", "via", via));
+  if (via) row.cells[1].append(" ", element("span", "via", via));
   return row;
 }
 
@@ -498,14 +504,14 @@ function checked(json) {
   }
 }
 
-onSubmit("token-form", async ({ token }, form) => {
+onSubmit("token-form", async ({ token }) => {
   connection.token = token.value.trim();
   if (!connection.isOpen || !connection.token) {
     connection.disconnect();
     return connection.connect();
   }
   const { subject } = await connection.request({ type: "authenticate", token: connection.token });
-  say(form, `now ${subject ?? "anonymous"}`, "good");
+  connection.present(subject);
   askAll();
 });
 
