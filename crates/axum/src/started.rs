@@ -8,7 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidewire::{Dialect, Draft, Event, Position, Topic};
 use tidewire_protocol::command::Tag;
-use tidewire_protocol::{Answer, Close, Command, Frame, GapReason, Outcome, Refusal};
+use tidewire_protocol::dialect::View;
+use tidewire_protocol::{Answer, Change, Close, Command, Frame, GapReason, Outcome, Refusal};
 
 /// A subscription as it began.
 #[derive(Clone, Debug)]
@@ -84,6 +85,10 @@ impl Dialect for Noting {
 
     fn event(&self, event: &Event, tag: Option<&Tag>) -> Option<Frame> {
         self.dialect.event(event, tag)
+    }
+
+    fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
+        self.dialect.change(event, change, view)
     }
 
     fn close(&self, close: Close) -> Option<Frame> {

@@ -92,4 +92,4 @@ pub use publisher::Publisher;
 pub use session::Session;
 pub use tidewire_protocol as protocol;
 pub use tidewire_protocol::{Dialect, Draft, Event, Position, Topic};
-pub use upstream::Upstream;
+pub use upstream::{FilterKey, Prepared, RowFilter, TableRows, Upstream};

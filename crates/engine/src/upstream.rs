@@ -4,8 +4,12 @@
 //! after the last one left, so a page reload does not flap. What the upstream hears it hands to
 //! the [`Publisher`](crate::Publisher) like any other source.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use tidewire_protocol::{Payload, Refusal, Topic};
+use tidewire_protocol::change::{Change, Operation, Relation, Row, Snapshot};
+use tidewire_protocol::dialect::Movement;
+use tidewire_protocol::{Code, Interest, Payload, Refusal, Topic};
 
 /// A world outside whose topics must be asked for.
 #[async_trait]
@@ -26,4 +30,76 @@ pub trait Upstream: Send + Sync + 'static {
     /// # Errors
     /// A refusal for the client that asked, for example that the payload is too large there.
     async fn emit(&self, topic: &Topic, payload: &Payload) -> Result<(), Refusal>;
+
+    /// Checks what a listener wants of a table and makes it ready to be applied to changes.
+    ///
+    /// # Errors
+    /// A refusal for the client that asked: an unknown column, a constant that is not of the
+    /// column's type, an operator that cannot be decided exactly.
+    async fn prepare(&self, topic: &Topic, interest: &Interest) -> Result<Prepared, Refusal> {
+        let _ = interest;
+        Err(Refusal::new(Code::BadField, "only tables have columns and filters").about(topic))
+    }
+
+    /// The rows of a table as they are now, of those that `interest` admits.
+    ///
+    /// Returns only when every change that the rows already contain was handed to the publisher,
+    /// so that whatever is said after the topic's head is not in the rows.
+    ///
+    /// # Errors
+    /// A refusal for the client that asked: more rows than a snapshot may have, a database that
+    /// is down.
+    async fn snapshot(&self, topic: &Topic, interest: &Interest) -> Result<TableRows, Refusal> {
+        let _ = interest;
+        Err(Refusal::new(Code::BadField, "only tables have rows").about(topic))
+    }
+}
+
+/// What a listener wants of a table, ready to be applied.
+#[derive(Clone)]
+pub struct Prepared {
+    /// Which operations; empty for all.
+    pub operations: Arc<[Operation]>,
+    /// The columns that are told; `None` for all.
+    pub columns: Option<Arc<[Arc<str>]>>,
+    /// Which rows; `None` for all.
+    pub rows: Option<Arc<dyn RowFilter>>,
+}
+
+/// Which rows of a table a listener wants; pure.
+pub trait RowFilter: Send + Sync + 'static {
+    /// What the change means to the listener; `None` when it is not concerned.
+    ///
+    /// # Errors
+    /// When the table was altered so that the filter cannot be applied any more, why.
+    fn admits(&self, change: &Change) -> Result<Option<Movement>, String>;
+
+    /// A column that must have one of a few values for a row to be admitted, if the filter has
+    /// such a condition: listeners are then found by the value and the others cost nothing.
+    fn key(&self) -> Option<FilterKey<'_>> {
+        None
+    }
+}
+
+/// The condition by which listeners of a table are found.
+#[derive(Clone, Copy)]
+pub struct FilterKey<'a> {
+    /// The column's name.
+    pub column: &'a Arc<str>,
+    /// The values, each in the canonical form that `canonical` gives.
+    pub values: &'a [Arc<str>],
+    /// The canonical form of a value's JSON text: equal values have equal ones. The same function
+    /// for all filters on columns of one type.
+    pub canonical: fn(&str) -> std::borrow::Cow<'_, str>,
+}
+
+/// The rows of a table as a query saw them.
+#[derive(Clone)]
+pub struct TableRows {
+    /// The table's columns.
+    pub relation: Arc<Relation>,
+    /// The rows; shared by listeners that asked the same at the same time.
+    pub rows: Arc<Vec<Row>>,
+    /// Which transactions the rows contain.
+    pub seen: Snapshot,
 }

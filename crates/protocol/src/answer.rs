@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::change::{Relation, Row};
 use crate::command::{Reference, Tag};
 use crate::event::{GapReason, SessionId};
 use crate::position::Position;
@@ -84,6 +85,21 @@ pub enum Answer {
         topic: Topic,
         /// Who is there.
         members: Vec<Member>,
+        /// What the dialect wanted back.
+        tag: Option<Tag>,
+    },
+    /// Rows of a table as they are, before its changes follow; several of these make a snapshot.
+    Rows {
+        /// Which table.
+        topic: Topic,
+        /// The table's columns.
+        relation: Arc<Relation>,
+        /// Some of its rows.
+        rows: Vec<Row>,
+        /// The columns that are told; `None` for all.
+        columns: Option<Arc<[Arc<str>]>>,
+        /// Whether the snapshot is complete with these.
+        last: bool,
         /// What the dialect wanted back.
         tag: Option<Tag>,
     },

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::event::Payload;
+use crate::interest::Interest;
 use crate::position::{Position, PositionError};
 use crate::topic::Topic;
 
@@ -63,6 +64,10 @@ pub struct Subscription {
     pub since: Since,
     /// Whether to be told who is there, now and as it changes.
     pub presence: bool,
+    /// What of a table is wanted; everything for other topics.
+    pub interest: Interest,
+    /// Whether the rows of a table as they are now come first.
+    pub snapshot: bool,
     /// What the dialect wants back with every event of this subscription.
     pub tag: Option<Tag>,
     /// The client's id for this request.
@@ -72,7 +77,15 @@ pub struct Subscription {
 impl Subscription {
     /// Events from now on, without presence.
     pub fn to(topic: Topic) -> Self {
-        Self { topic, since: Since::Now, presence: false, tag: None, reference: None }
+        Self {
+            topic,
+            since: Since::Now,
+            presence: false,
+            interest: Interest::default(),
+            snapshot: false,
+            tag: None,
+            reference: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod alle;
 mod native;
+mod record;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ pub use alle::{Alle, AlleEvents};
 pub use native::{Native, PROTOCOL};
 
 use crate::answer::{Answer, Refusal};
+use crate::change::Change;
 use crate::close::Close;
 use crate::command::{Command, Tag};
 use crate::event::Event;
@@ -39,8 +41,37 @@ pub trait Dialect: Send + Sync {
     /// language does not have such a thing.
     fn event(&self, event: &Event, tag: Option<&Tag>) -> Option<Frame>;
 
+    /// The frame for a change of a row, called once for all sessions that share the view; `None`
+    /// when the language does not have such a thing.
+    fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
+        let _ = (event, change, view);
+        None
+    }
+
     /// The last frame before a connection ends; `None` when the language has none.
     fn close(&self, close: Close) -> Option<Frame>;
+}
+
+/// How a group of listeners sees a change.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What the dialect remembers for the subscription.
+    pub tag: Option<&'a Tag>,
+    /// The columns that are told; `None` for all. Key columns are told in any case.
+    pub columns: Option<&'a [Arc<str>]>,
+    /// What an update means to a listener with a filter.
+    pub movement: Movement,
+}
+
+/// Whether a changed row was and is among those that a listener's filter admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Movement {
+    /// The change is what it is: the row was among them, or there is no filter.
+    Within,
+    /// An update moved the row in, as far as is known.
+    Enters,
+    /// An update moved the row out.
+    Leaves,
 }
 
 /// What sessions must share to share encoded frames.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::change::Change;
 use crate::json;
 use crate::position::Position;
 use crate::presence::PresenceDiff;
@@ -29,6 +30,12 @@ impl Draft {
     /// A message for everyone who listens to the topic.
     pub fn message(topic: Topic, payload: Payload) -> Self {
         Self { topic, name: None, body: Body::Message(payload), audience: Audience::Everyone }
+    }
+
+    /// A row that changed, for everyone who listens to its table.
+    pub fn change(topic: Topic, change: Change) -> Self {
+        let body = Body::Change(Arc::new(change));
+        Self { topic, name: None, body, audience: Audience::Everyone }
     }
 
     /// A mark that events of the topic were missed here.
@@ -78,6 +85,8 @@ pub enum Body {
     Gap(GapReason),
     /// Members came or went; only on presence topics.
     Presence(Arc<PresenceDiff>),
+    /// A row changed; only on tables.
+    Change(Arc<Change>),
 }
 
 impl Body {
@@ -86,6 +95,7 @@ impl Body {
             Self::Message(payload) => payload.len(),
             Self::Gap(_) => 0,
             Self::Presence(diff) => diff.bytes(),
+            Self::Change(change) => change.bytes(),
         }
     }
 }

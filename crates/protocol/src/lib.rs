@@ -14,6 +14,10 @@ pub mod event;
 
 pub mod presence;
 
+pub mod change;
+
+pub mod interest;
+
 pub mod command;
 
 pub mod answer;
@@ -29,11 +33,13 @@ pub mod dialect;
 mod json;
 
 pub use answer::{Answer, Code, Outcome, Refusal, Retry};
+pub use change::{Change, Operation};
 pub use close::Close;
 pub use command::{Command, Publication, Reference, Since, Subscription, Tag, Token};
 pub use dialect::{Dialect, Shape};
 pub use event::{Audience, Body, Draft, Event, GapReason, Payload, PayloadError, SessionId};
 pub use frame::Frame;
+pub use interest::Interest;
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError, TopicKind};
 pub use wire::Wire;

@@ -56,6 +56,7 @@ impl Dialect for Alle {
             | Answer::Tracked { .. }
             | Answer::Untracked { .. }
             | Answer::Members { .. }
+            | Answer::Rows { .. }
             | Answer::Pong { .. } => return None,
         };
         Some(Frame::text(text))
@@ -70,7 +71,7 @@ impl Dialect for Alle {
                 "Error: Notifications on channel {:?} were missed: {reason}",
                 event.topic.name()
             )),
-            Body::Presence(_) => return None,
+            Body::Presence(_) | Body::Change(_) => return None,
         };
         Some(Frame::text(text))
     }
@@ -110,7 +111,7 @@ impl Dialect for AlleEvents {
             Body::Gap(reason) => {
                 Some(Frame::labelled("gap", object.string("reason", reason.word()).finish()))
             }
-            Body::Presence(_) => None,
+            Body::Presence(_) | Body::Change(_) => None,
         }
     }
 

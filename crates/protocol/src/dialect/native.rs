@@ -5,14 +5,16 @@
 //! `id`, and a field that is not known is refused rather than ignored, because a mistyped `since`
 //! would otherwise lose events without a word.
 
+mod change;
 mod decode;
 mod encode;
 mod request;
 
 use crate::answer::{Answer, Code, Refusal};
+use crate::change::Change;
 use crate::close::Close;
 use crate::command::{Command, Tag};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, View};
 use crate::event::Event;
 use crate::frame::Frame;
 
@@ -52,7 +54,11 @@ impl Dialect for Native {
     }
 
     fn event(&self, event: &Event, _tag: Option<&Tag>) -> Option<Frame> {
-        Some(encode::event(event))
+        encode::event(event)
+    }
+
+    fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
+        Some(change::change(event, change, view))
     }
 
     fn close(&self, close: Close) -> Option<Frame> {

@@ -40,7 +40,7 @@ fn subscribe(request: &Request<'_>, reference: Option<Reference>) -> Result<Comm
         let message = "presence goes with topic or notify; nobody is on a table";
         return Err(about(Refusal::new(Code::BadField, message)));
     }
-    Ok(Command::Subscribe(Subscription { topic, since, presence, tag: None, reference }))
+    Ok(Command::Subscribe(Subscription { since, presence, reference, ..Subscription::to(topic) }))
 }
 
 fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {

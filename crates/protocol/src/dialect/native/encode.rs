@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::PROTOCOL;
+use super::change;
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::close::Close;
 use crate::command::Reference;
@@ -70,16 +71,21 @@ pub(super) fn answer(answer: &Answer) -> Frame {
                     .written("expires_at", |out| number_or_null(out, *expires_at))
             })
         }
+        Answer::Rows { topic, relation, rows, columns, last, .. } => {
+            change::rows(topic, relation, rows, columns.as_ref(), *last)
+        }
         Answer::Pong { reference } => labelled("pong", |frame| frame.id(reference.as_ref())),
         Answer::Refused(refusal) => Frame::labelled(REFUSED, error(refusal)),
     }
 }
 
-pub(super) fn event(event: &Event) -> Frame {
+/// `None` for a change, which is told by a frame of its own.
+pub(super) fn event(event: &Event) -> Option<Frame> {
     match &event.body {
-        Body::Message(payload) => Frame::text(message(event, payload)),
-        Body::Gap(reason) => gap(event, *reason),
-        Body::Presence(diff) => presence(&event.topic, diff),
+        Body::Message(payload) => Some(Frame::text(message(event, payload))),
+        Body::Gap(reason) => Some(gap(event, *reason)),
+        Body::Presence(diff) => Some(presence(&event.topic, diff)),
+        Body::Change(_) => None,
     }
 }
 

@@ -1,0 +1,82 @@
+//! Changes and rows of tables in the native dialect.
+
+use std::sync::Arc;
+
+use crate::change::{Change, Relation, Row};
+use crate::dialect::record;
+use crate::dialect::{Movement, View};
+use crate::event::Event;
+use crate::frame::Frame;
+use crate::json::Object;
+use crate::topic::Topic;
+
+/// Microseconds in a millisecond.
+const MICROS: i64 = 1_000;
+
+pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
+    let relation = &*change.relation;
+    let mut frame = Object::new("change")
+        .string("table", event.topic.name())
+        .quoted("position", event.position)
+        .string("op", change.operation.word());
+    if let Some(row) = change.record.as_ref().or(change.old.as_ref()) {
+        frame = frame.written("key", |out| record::key(out, relation, row));
+    }
+    frame = match view.movement {
+        Movement::Within => frame,
+        Movement::Enters => frame.string("move", "enter"),
+        Movement::Leaves => frame.string("move", "leave"),
+    };
+    for (name, row) in [("record", &change.record), ("old", &change.old)] {
+        if let Some(row) = row {
+            let told = |out: &mut String| record::object(out, relation, row, view.columns);
+            frame = frame.written(name, told);
+        }
+    }
+    frame = changed(frame, change, relation);
+    let transaction = &change.transaction;
+    frame = frame
+        .raw("committed_at", transaction.committed_at / MICROS)
+        .raw("xid", transaction.id)
+        .raw("index", change.index)
+        .raw("last", change.last);
+    if let Some(lsn) = transaction.lsn {
+        frame = frame.string("lsn", &format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF));
+    }
+    Frame::text(frame.finish())
+}
+
+fn changed(mut frame: Object, change: &Change, relation: &Relation) -> Object {
+    if let Some(places) = change.changed_columns() {
+        let names = places.iter().map(|&place| &*relation.columns[place].name);
+        frame = frame.written("changed", |out| record::names(out, names));
+    }
+    let Some(row) = &change.record else { return frame };
+    let mut unchanged = record::unchanged(relation, row).peekable();
+    if unchanged.peek().is_some() {
+        frame = frame.written("unchanged", |out| record::names(out, unchanged));
+    }
+    frame
+}
+
+pub(super) fn rows(
+    topic: &Topic,
+    relation: &Relation,
+    rows: &[Row],
+    columns: Option<&Arc<[Arc<str>]>>,
+    last: bool,
+) -> Frame {
+    let columns = columns.map(|columns| &columns[..]);
+    let list = |out: &mut String| {
+        out.push('[');
+        for (index, row) in rows.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            record::object(out, relation, row, columns);
+        }
+        out.push(']');
+    };
+    let frame = Object::new("rows").string("table", topic.name()).written("rows", list);
+    Frame::labelled("rows", frame.raw("last", last).finish())
+}
