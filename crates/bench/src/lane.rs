@@ -1,0 +1,212 @@
+//! One publisher's connection, in whichever way it says things.
+//!
+//! A lane sends what it is given and tells what was answered; when to send is not its business.
+
+mod http;
+mod nats;
+mod sql;
+mod websocket;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use mio::event::Event;
+use mio::net::TcpStream;
+
+use self::http::Http;
+use self::nats::Nats;
+pub(crate) use self::sql::{Login, Sql};
+use self::websocket::WebSocket;
+use crate::inbound::Broken;
+use crate::template::Template;
+
+/// The ways to say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Way {
+    /// `POST` on connections that are kept.
+    Http,
+    /// Messages on a WebSocket.
+    Websocket,
+    /// `PUB` of NATS on TCP.
+    Nats,
+    /// `NOTIFY` in PostgreSQL.
+    Notify,
+    /// `INSERT` into a table whose trigger notifies.
+    Insert,
+}
+
+/// What a lane hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It may begin to send.
+    Ready,
+    /// The first unanswered publication was accepted.
+    Accepted,
+    /// The first unanswered publication was refused, with these words.
+    Refused(String),
+}
+
+/// A language for publishing.
+pub(crate) trait Speech {
+    /// What is sent as soon as the connection stands.
+    fn hello(&self, out: &mut Vec<u8>);
+
+    /// Whether it may send before anything was heard.
+    fn is_ready_at_once(&self) -> bool {
+        false
+    }
+
+    /// Adds one publication.
+    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str);
+
+    /// Whether each publication is answered.
+    fn is_answered(&self) -> bool {
+        true
+    }
+
+    /// Takes what was read, and adds to `out` what must be said at once.
+    ///
+    /// # Errors
+    /// When the server does not speak the language, or does not want this client.
+    fn hear(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        tell: &mut dyn FnMut(Heard),
+    ) -> Result<(), Broken>;
+}
+
+/// A publisher's connection.
+pub(crate) struct Lane {
+    stream: TcpStream,
+    speech: Box<dyn Speech>,
+    is_connected: bool,
+    pub(crate) is_ready: bool,
+    out: Vec<u8>,
+    /// Why it cannot go on.
+    pub(crate) broken: Option<String>,
+}
+
+impl Lane {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// When the template has no such way, or no socket can be had.
+    pub(crate) fn open(
+        template: &Template,
+        way: Way,
+        address: SocketAddr,
+        login: &Login,
+    ) -> anyhow::Result<Self> {
+        let missing = || format!("the template {} has no way {way:?} to publish", template.name);
+        let publish = &template.publish;
+        let host = address.to_string();
+        let speech: Box<dyn Speech> = match way {
+            Way::Http => Box::new(Http::new(publish.http.clone().with_context(missing)?, host)),
+            Way::Websocket => {
+                Box::new(WebSocket::new(publish.websocket.clone().with_context(missing)?, host))
+            }
+            Way::Nats => publish.nats.map(|_| Box::new(Nats::default())).with_context(missing)?,
+            Way::Notify => {
+                let sql = publish.sql.as_ref().with_context(missing)?;
+                Box::new(Sql::new(login.clone(), sql.notify.clone()))
+            }
+            Way::Insert => {
+                let sql = publish.sql.as_ref().and_then(|sql| sql.insert.clone());
+                Box::new(Sql::new(login.clone(), sql.with_context(missing)?))
+            }
+        };
+        let stream = TcpStream::connect(address).context("connecting a publisher")?;
+        let out = Vec::new();
+        Ok(Self { stream, speech, is_connected: false, is_ready: false, out, broken: None })
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.speech.is_answered()
+    }
+
+    /// Sends one publication, or keeps it until the socket takes it.
+    pub(crate) fn publish(&mut self, topic: &str, payload: &str) {
+        self.speech.put(&mut self.out, topic, payload);
+        self.flush();
+    }
+
+    /// Acts on what the kernel says of the socket.
+    pub(crate) fn woken(&mut self, event: &Event, buffer: &mut [u8], tell: &mut dyn FnMut(Heard)) {
+        if !self.is_connected && event.is_writable() {
+            self.connected();
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(buffer, tell);
+        }
+        self.flush();
+    }
+
+    fn connected(&mut self) {
+        match self.stream.take_error() {
+            Ok(None) if self.stream.peer_addr().is_ok() => {
+                let _ = self.stream.set_nodelay(true);
+                self.is_connected = true;
+                self.is_ready = self.speech.is_ready_at_once();
+                self.speech.hello(&mut self.out);
+            }
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => self.broken = Some(error.to_string()),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8], tell: &mut dyn FnMut(Heard)) {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => self.broken = Some("the server closed the connection".to_owned()),
+                Ok(read) => {
+                    let ready = &mut self.is_ready;
+                    let heard = self.speech.hear(&buffer[..read], &mut self.out, &mut |heard| {
+                        *ready |= heard == Heard::Ready;
+                        tell(heard);
+                    });
+                    if let Err(Broken(why)) = heard {
+                        self.broken = Some(why.to_owned());
+                    }
+                    if read < buffer.len() {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.broken = Some(error.to_string()),
+            }
+            if self.broken.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while self.is_connected && !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(written) => drop(self.out.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.broken = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Puts topic and payload into a text.
+fn filled(text: &str, topic: &str, payload: &str) -> String {
+    text.replace("{topic}", topic).replace("{payload}", payload)
+}
+
+#[cfg(test)]
+mod tests;

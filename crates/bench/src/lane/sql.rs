@@ -1,0 +1,95 @@
+//! Publishing by statements to PostgreSQL: its simple query protocol, as much of it as that needs.
+//!
+//! Only for a server that trusts this client, as a private cluster does: no password is known here.
+
+use super::{Heard, Speech, filled};
+use crate::inbound::{Broken, through};
+
+/// Version 3.0 of the protocol.
+const PROTOCOL: i32 = 196_608;
+
+/// As whom to which database.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) database: String,
+}
+
+/// A session with PostgreSQL.
+pub(crate) struct Sql {
+    login: Login,
+    statement: String,
+    left: Vec<u8>,
+    is_ready: bool,
+    error: Option<String>,
+}
+
+impl Sql {
+    pub(crate) fn new(login: Login, statement: String) -> Self {
+        Self { login, statement, left: Vec::new(), is_ready: false, error: None }
+    }
+}
+
+impl Speech for Sql {
+    fn hello(&self, out: &mut Vec<u8>) {
+        let Login { user, database } = &self.login;
+        let mut body = PROTOCOL.to_be_bytes().to_vec();
+        for text in ["user", user, "database", database] {
+            body.extend_from_slice(text.as_bytes());
+            body.push(0);
+        }
+        body.push(0);
+        put_length(out, body.len());
+        out.extend_from_slice(&body);
+    }
+
+    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str) {
+        let statement = filled(&self.statement, topic, payload);
+        out.push(b'Q');
+        put_length(out, statement.len() + 1);
+        out.extend_from_slice(statement.as_bytes());
+        out.push(0);
+    }
+
+    fn hear(
+        &mut self,
+        bytes: &[u8],
+        _: &mut Vec<u8>,
+        tell: &mut dyn FnMut(Heard),
+    ) -> Result<(), Broken> {
+        let Self { left, is_ready, error, .. } = self;
+        through(left, bytes, |bytes| {
+            let mut at = 0;
+            while let Some((kind, body)) = message(&bytes[at..]) {
+                at += body.len() + 5;
+                match kind {
+                    b'R' if body != [0; 4] => return Err(Broken("PostgreSQL wants a password")),
+                    b'E' if !*is_ready => return Err(Broken("PostgreSQL refuses the connection")),
+                    b'E' => *error = Some(words(body)),
+                    b'Z' if !std::mem::replace(is_ready, true) => tell(Heard::Ready),
+                    b'Z' => tell(error.take().map_or(Heard::Accepted, Heard::Refused)),
+                    _ => {}
+                }
+            }
+            Ok(at)
+        })
+    }
+}
+
+fn put_length(out: &mut Vec<u8>, body: usize) {
+    let length = i32::try_from(body + 4).expect("a statement is short");
+    out.extend_from_slice(&length.to_be_bytes());
+}
+
+/// Kind and body of the message at the beginning; `None` when it is not complete.
+fn message(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (&kind, rest) = bytes.split_first()?;
+    let length = usize::try_from(i32::from_be_bytes(*rest.first_chunk()?)).ok()?;
+    Some((kind, rest.get(4..length)?))
+}
+
+/// What an error says: its fields begin with a letter and end with a zero; `M` is the message.
+fn words(body: &[u8]) -> String {
+    let message = body.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(b"M"));
+    String::from_utf8_lossy(message.unwrap_or(b"an error without words")).into_owned()
+}
