@@ -26,16 +26,29 @@ use crate::namespace::Namespaces;
 /// allocator's own.
 const EVENT_OVERHEAD: usize = 200;
 
+/// Bytes a topic costs beside its events and its name: its ring, its lock, and its place in the
+/// map, which grows by doubling.
+const TOPIC_OVERHEAD: usize = 400;
+
+/// A topic that is listened to is read four times a minute, so one that was idle for so long may
+/// be dropped when memory is short.
+const SHORTEST_IDLE: Duration = Duration::from_secs(60);
+
+/// Topics that an append looks at, at most, to make room for its own event: more would be slow,
+/// and one of so many almost always has something to give.
+const TOPICS_TO_CLEAR: usize = 1_000;
+
 /// Locks over the map of topics: enough that two cores or sixty-four rarely meet.
 const SHARDS: usize = 64;
 
 /// How much memory all topics together may use, and when an idle topic is forgotten.
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {
-    /// Bytes over all topics; 256 MiB by default.
+    /// Bytes over all topics; 256 MiB by default. Events are let go of before they pass it; what
+    /// topics take themselves is made up for within a second.
     pub total_bytes: usize,
     /// A topic that was neither written nor read for so long is dropped; an hour by default, at
-    /// least ten minutes.
+    /// least ten minutes, except where topics without events fill the memory.
     pub idle: Duration,
 }
 
@@ -49,14 +62,23 @@ impl Default for MemorySettings {
 pub struct MemoryHistory {
     epoch: Epoch,
     settings: MemorySettings,
-    limits: Arc<RwLock<Arc<Namespaces>>>,
-    shards: Vec<RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>>,
+    namespaces: Arc<RwLock<Arc<Namespaces>>>,
+    /// The namespaces that the rings' limits are of.
+    applied: Mutex<Arc<Namespaces>>,
+    shards: Vec<Shard>,
     hasher: RandomState,
+    /// The part of the map that is cleared next.
+    turn: AtomicUsize,
     /// Highest number of any dropped topic.
     floor: AtomicU64,
+    /// Of events.
     bytes: AtomicUsize,
+    /// Of topics themselves.
+    topic_bytes: AtomicUsize,
     metrics: Metrics,
 }
+
+type Shard = RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>;
 
 struct Ring {
     events: VecDeque<Arc<Event>>,
@@ -69,14 +91,18 @@ struct Ring {
 impl MemoryHistory {
     /// An empty history with limits per topic from `namespaces`.
     pub fn new(settings: MemorySettings, namespaces: Arc<RwLock<Arc<Namespaces>>>) -> Self {
+        let applied = Mutex::new(Arc::clone(&namespaces.read()));
         Self {
             epoch: Epoch(getrandom::u64().expect("the system has randomness")),
             settings,
-            limits: namespaces,
+            namespaces,
+            applied,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
+            turn: AtomicUsize::new(0),
             floor: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
+            topic_bytes: AtomicUsize::new(0),
             metrics: Metrics::default(),
         }
     }
@@ -88,8 +114,12 @@ impl MemoryHistory {
         self
     }
 
-    /// Bytes in use over all topics.
-    pub fn bytes(&self) -> usize {
+    /// Bytes in use over all topics: their events, and beside them the topics themselves.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.event_bytes(), self.topic_bytes.load(Ordering::Relaxed))
+    }
+
+    fn event_bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -99,28 +129,44 @@ impl MemoryHistory {
     }
 
     /// Lets go of events that are too old and of topics that were idle for too long, and of the
-    /// oldest events everywhere while the total is above nine tenths of its limit.
+    /// older half of each topic's events while the total is above nine tenths of its limit.
     ///
     /// Called about once a second by the node.
     pub fn sweep(&self) {
-        let now = Instant::now();
-        let wall = now_ms();
-        for shard in &self.shards {
-            self.sweep_shard(shard, now, wall);
-        }
+        self.apply_namespaces();
         let target = self.settings.total_bytes / 10 * 9;
-        if self.bytes() > target {
-            self.shrink_all(target);
+        let (events, topics) = self.bytes();
+        let idle = match events + topics > target {
+            true => SHORTEST_IDLE,
+            false => self.settings.idle.max(Duration::from_secs(600)),
+        };
+        let (now, wall) = (Instant::now(), now_ms());
+        for shard in &self.shards {
+            self.sweep_shard(shard, now, wall, idle);
         }
+        let topics = self.topic_bytes.load(Ordering::Relaxed);
+        self.clear(usize::MAX, target.saturating_sub(topics));
     }
 
-    fn sweep_shard(
-        &self,
-        shard: &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>,
-        now: Instant,
-        wall: u64,
-    ) {
-        let idle = self.settings.idle.max(Duration::from_secs(600));
+    /// Other rules than last time hold for topics that are here already, too.
+    fn apply_namespaces(&self) {
+        let namespaces = Arc::clone(&self.namespaces.read());
+        let mut applied = self.applied.lock();
+        if Arc::ptr_eq(&applied, &namespaces) {
+            return;
+        }
+        for shard in &self.shards {
+            for (topic, ring) in shard.read().iter() {
+                let mut ring = ring.lock();
+                ring.limits = namespaces.history(topic);
+                let freed = ring.trim(now_ms());
+                self.bytes.fetch_sub(freed, Ordering::Relaxed);
+            }
+        }
+        *applied = namespaces;
+    }
+
+    fn sweep_shard(&self, shard: &Shard, now: Instant, wall: u64, idle: Duration) {
         let mut dead = Vec::new();
         for (topic, ring) in shard.read().iter() {
             let mut ring = ring.lock();
@@ -135,13 +181,7 @@ impl MemoryHistory {
         }
     }
 
-    fn forget(
-        &self,
-        shard: &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>,
-        topic: &Topic,
-        now: Instant,
-        idle: Duration,
-    ) {
+    fn forget(&self, shard: &Shard, topic: &Topic, now: Instant, idle: Duration) {
         let mut topics = shard.write();
         let Some(ring) = topics.get(topic) else { return };
         // Whoever holds the ring outside the map's lock may be about to append to it.
@@ -158,15 +198,21 @@ impl MemoryHistory {
         };
         self.floor.fetch_max(head, Ordering::AcqRel);
         topics.remove(topic);
+        self.topic_bytes.fetch_sub(topic_cost(topic), Ordering::Relaxed);
     }
 
-    /// Halves every topic, largest share first come, until the total is under `target`.
-    fn shrink_all(&self, target: usize) {
-        for shard in &self.shards {
-            for ring in shard.read().values() {
-                if self.bytes() <= target {
-                    return;
-                }
+    /// Halves topic after topic, about `topics` of them, until their events are not above
+    /// `target`; another call goes on where this one ended.
+    fn clear(&self, topics: usize, target: usize) {
+        let mut cleared = 0;
+        for _ in 0..SHARDS {
+            if self.event_bytes() <= target || cleared >= topics {
+                return;
+            }
+            let part = self.turn.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            let rings = self.shards[part].read();
+            cleared += rings.len();
+            for ring in rings.values() {
                 let mut ring = ring.lock();
                 let keep = ring.events.len() / 2;
                 let freed = ring.shrink_to(keep);
@@ -175,42 +221,71 @@ impl MemoryHistory {
         }
     }
 
-    fn shard(&self, topic: &Topic) -> &RwLock<HashMap<Topic, Arc<Mutex<Ring>>>> {
+    fn shard(&self, topic: &Topic) -> &Shard {
         &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
     }
 
+    /// The topic's ring, made if there is none.
     fn ring(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
         let shard = self.shard(topic);
         if let Some(ring) = shard.read().get(topic) {
             return Arc::clone(ring);
         }
-        let limits = self.limits.read().history(topic);
         let mut topics = shard.write();
         let ring = topics.entry(topic.clone()).or_insert_with(|| {
+            self.topic_bytes.fetch_add(topic_cost(topic), Ordering::Relaxed);
             let head = self.floor.load(Ordering::Acquire);
+            let limits = self.namespaces.read().history(topic);
             Arc::new(Mutex::new(Ring::new(head, limits)))
         });
         Arc::clone(ring)
     }
 
+    /// The topic's ring, or what it would be: to ask about a topic does not make one.
+    fn ring_to_read(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
+        if let Some(ring) = self.shard(topic).read().get(topic) {
+            return Arc::clone(ring);
+        }
+        let head = self.floor.load(Ordering::Acquire);
+        Arc::new(Mutex::new(Ring::new(head, HistoryLimits::default())))
+    }
+
     fn append_one(&self, draft: Draft, at: u64) -> Arc<Event> {
         let ring = self.ring(&draft.topic);
-        let mut ring = ring.lock();
+        let event = self.push(&mut ring.lock(), draft, at);
+        if self.excess() > 0 {
+            self.make_room(&ring);
+        }
+        event
+    }
+
+    fn push(&self, ring: &mut Ring, draft: Draft, at: u64) -> Arc<Event> {
         ring.used = Instant::now();
         let position = Position { epoch: self.epoch, seq: ring.head + 1 };
         let event = Arc::new(Event::new(draft, position, at));
         ring.head = position.seq;
-        let grown = cost(&event);
+        self.bytes.fetch_add(cost(&event), Ordering::Relaxed);
         ring.push(Arc::clone(&event));
-        let freed = ring.trim(at);
-        let total = self.bytes.fetch_add(grown, Ordering::Relaxed) + grown;
-        let total = total - freed;
+        let mut freed = ring.trim(at);
+        // A large topic pays for its own events; its newest is kept if others can make room.
+        let newest = ring.events.len().min(1);
+        freed += ring.free(self.excess().saturating_sub(freed), newest);
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
-        if total > self.settings.total_bytes {
-            let freed = ring.free(total - self.settings.total_bytes);
+        event
+    }
+
+    fn excess(&self) -> usize {
+        self.event_bytes().saturating_sub(self.settings.total_bytes)
+    }
+
+    /// Others make room for a small topic's event; when they cannot, it is not kept.
+    fn make_room(&self, ring: &Mutex<Ring>) {
+        self.clear(TOPICS_TO_CLEAR, self.settings.total_bytes);
+        let excess = self.excess();
+        if excess > 0 {
+            let freed = ring.lock().free(excess, 0);
             self.bytes.fetch_sub(freed, Ordering::Relaxed);
         }
-        event
     }
 
     fn at(&self, seq: u64) -> Position {
@@ -245,7 +320,8 @@ impl Ring {
     }
 
     fn expire(&mut self, wall: u64) -> usize {
-        let oldest = wall.saturating_sub(self.limits.age.as_millis() as u64);
+        let age = u64::try_from(self.limits.age.as_millis()).unwrap_or(u64::MAX);
+        let oldest = wall.saturating_sub(age);
         let mut freed = 0;
         while self.events.front().is_some_and(|event| event.at < oldest) {
             freed += self.pop();
@@ -253,9 +329,10 @@ impl Ring {
         freed
     }
 
-    fn free(&mut self, bytes: usize) -> usize {
+    /// Lets go of at least so many bytes, if there are that many before the last `keep` events.
+    fn free(&mut self, bytes: usize, keep: usize) -> usize {
         let mut freed = 0;
-        while freed < bytes && !self.events.is_empty() {
+        while freed < bytes && self.events.len() > keep {
             freed += self.pop();
         }
         freed
@@ -287,9 +364,13 @@ fn cost(event: &Event) -> usize {
     // A presence diff is shared with the roster's flush, but counted whole: better too much.
     let content = match &event.body {
         Body::Gap(_) => 0,
-        Body::Message(_) | Body::Presence(_) => event.content_bytes(),
+        Body::Message(_) | Body::Presence(_) | Body::Change(_) => event.content_bytes(),
     };
     content + event.topic.name().len() + EVENT_OVERHEAD
+}
+
+fn topic_cost(topic: &Topic) -> usize {
+    topic.name().len() + TOPIC_OVERHEAD
 }
 
 fn now_ms() -> u64 {
@@ -304,7 +385,7 @@ impl History for MemoryHistory {
     }
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
-        let ring = self.ring(topic);
+        let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
         ring.used = Instant::now();
         let head = self.at(ring.head);
@@ -324,7 +405,7 @@ impl History for MemoryHistory {
         before: Option<Position>,
         limit: usize,
     ) -> Result<Page, Error> {
-        let ring = self.ring(topic);
+        let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
         ring.used = Instant::now();
         let head = self.at(ring.head);
@@ -349,12 +430,13 @@ impl History for MemoryHistory {
 
     fn tick(&self) {
         self.sweep();
-        self.metrics.history_bytes.set(self.bytes() as i64);
+        let (events, topics) = self.bytes();
+        self.metrics.history_bytes.set((events + topics) as i64);
         self.metrics.history_topics.set(self.topics() as i64);
     }
 
     async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
-        let ring = self.ring(topic);
+        let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
         ring.used = Instant::now();
         Ok(self.at(ring.base()))
