@@ -30,7 +30,7 @@ type Shard = RwLock<HashMap<Topic, Arc<Entry>>>;
 pub(crate) struct Hub {
     shards: Vec<Shard>,
     hasher: RandomState,
-    /// Entries whose last listener left, oldest first.
+    /// Entries whose last listener left, each once, and since when they wait here.
     leaving: Mutex<VecDeque<(Instant, Arc<Entry>)>>,
 }
 
@@ -38,6 +38,8 @@ pub(crate) struct Hub {
 pub(crate) struct Entry {
     pub(crate) topic: Topic,
     listeners: AtomicUsize,
+    /// When the last listener left; only while the entry waits to be looked at.
+    deserted: Mutex<Option<Instant>>,
     /// Set once the topic is attached, followed and placed.
     pub(crate) started: OnceCell<()>,
     /// Where the relay is; `None` until the topic is placed.
@@ -76,7 +78,12 @@ impl Hub {
     /// One listener less.
     pub(crate) fn leave(&self, entry: &Arc<Entry>) {
         if entry.listeners.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.leaving.lock().push_back((Instant::now(), Arc::clone(entry)));
+            let now = Instant::now();
+            let mut leaving = self.leaving.lock();
+            let waits = entry.deserted.lock().replace(now).is_some();
+            if !waits {
+                leaving.push_back((now, Arc::clone(entry)));
+            }
         }
     }
 
@@ -106,8 +113,23 @@ impl Hub {
 
     fn next_deserted(&self, linger: Duration) -> Option<Arc<Entry>> {
         let mut leaving = self.leaving.lock();
-        let due = leaving.front().is_some_and(|(since, _)| since.elapsed() >= linger);
-        if due { leaving.pop_front().map(|(_, entry)| entry) } else { None }
+        while leaving.front().is_some_and(|(since, _)| since.elapsed() >= linger) {
+            let (_, entry) = leaving.pop_front()?;
+            let mut deserted = entry.deserted.lock();
+            match *deserted {
+                // Someone came and went meanwhile, so it has some time left.
+                Some(since) if since.elapsed() < linger => {
+                    drop(deserted);
+                    leaving.push_back((since, entry));
+                }
+                _ => {
+                    *deserted = None;
+                    drop(deserted);
+                    return Some(entry);
+                }
+            }
+        }
+        None
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,9 +147,62 @@ impl Entry {
         Self {
             topic: topic.clone(),
             listeners: AtomicUsize::new(0),
+            deserted: Mutex::new(None),
             started: OnceCell::new(),
             relay: Mutex::default(),
             live: Mutex::new(LiveTopic::default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER: Duration = Duration::from_secs(5);
+
+    fn topic() -> Topic {
+        Topic::application("a").expect("a topic's name")
+    }
+
+    fn visit(hub: &Hub) {
+        let entry = hub.join(&topic());
+        hub.leave(&entry);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_is_left_again_and_again_waits_once() {
+        let hub = Hub::new();
+        for _ in 0..1_000 {
+            visit(&hub);
+        }
+        assert_eq!(hub.leaving.lock().len(), 1);
+        tokio::time::advance(LINGER).await;
+        assert_eq!(hub.remove_deserted(LINGER, |_| {}), [topic()]);
+        assert_eq!((hub.len(), hub.leaving.lock().len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_lingers_from_when_it_was_left_last() {
+        let hub = Hub::new();
+        visit(&hub);
+        tokio::time::advance(LINGER / 2).await;
+        visit(&hub);
+        tokio::time::advance(LINGER / 2).await;
+        assert!(hub.remove_deserted(LINGER, |_| {}).is_empty(), "half of the time is left");
+        tokio::time::advance(LINGER / 2).await;
+        assert_eq!(hub.remove_deserted(LINGER, |_| {}), [topic()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_someone_came_back_to_stays_and_can_be_left_again() {
+        let hub = Hub::new();
+        visit(&hub);
+        let entry = hub.join(&topic());
+        tokio::time::advance(LINGER).await;
+        assert!(hub.remove_deserted(LINGER, |_| {}).is_empty(), "someone listens");
+        hub.leave(&entry);
+        tokio::time::advance(LINGER).await;
+        assert_eq!(hub.remove_deserted(LINGER, |_| {}), [topic()]);
     }
 }

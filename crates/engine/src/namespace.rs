@@ -82,12 +82,7 @@ impl Namespaces {
     ///
     /// # Errors
     /// As [`Authorizer::authorize`].
-    pub fn check(
-        &self,
-        identity: &Identity,
-        action: Action,
-        topic: &Topic,
-    ) -> Result<(), Refusal> {
+    pub fn check(&self, identity: &Identity, action: Action, topic: &Topic) -> Result<(), Refusal> {
         if identity.is_granted(action, topic) {
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! One running engine: holds all parts, opens sessions, shuts down.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use tidewire_protocol::{
 };
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Authorizer, Identity};
@@ -33,6 +35,10 @@ const SESSION_SHARDS: usize = 16;
 
 /// Most relay workers: beyond, the map of topics is the limit.
 const MAX_RELAY_WORKERS: usize = 16;
+
+/// What a shutdown keeps of its grace period for the tasks to end, at most: what they do is short
+/// unless a store hangs.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// One running engine; cheap to clone.
 ///
@@ -342,9 +348,10 @@ impl Inner {
             let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
             tasks.push(tokio::spawn(async move { relay.run(index, stop).await }));
         }
-        // These two look after sessions, which hold the node, so they hold it too: it is
+        // These look after sessions, which hold the node, so they hold it too: it is
         // `Node::shutdown` that ends them.
         tasks.push(tokio::spawn(ticker::run(Arc::clone(self), self.stop.clone())));
+        tasks.push(tokio::spawn(ticker::let_go(Arc::clone(self), self.stop.clone())));
         let node = Arc::clone(self);
         tasks.push(tokio::spawn(async move { node.see_off().await }));
     }
@@ -411,27 +418,25 @@ impl Node {
         }
     }
 
-    /// Opens a session for a client.
+    /// Opens a session for a client; while the node shuts down, one that ends at once.
     ///
     /// # Errors
     /// `TooManyConnections` at the limit.
     pub fn open(&self, opening: Opening) -> Result<Session, Refusal> {
         let limits = self.0.limits.load();
-        if self.0.sessions.len() >= limits.connections {
-            let message = format!("this server takes at most {} connections", limits.connections);
-            return Err(Refusal::new(Code::TooManyConnections, message));
-        }
         let now = self.0.clock.seconds();
         let mailbox = Arc::new(Mailbox::new(opening.wire, opening.outlet, now));
         let id = Inner::session_id();
-        self.0.sessions.insert(id, Arc::clone(&mailbox));
+        if !self.0.sessions.insert(id, Arc::clone(&mailbox), limits.connections) {
+            let message = format!("this server takes at most {} connections", limits.connections);
+            return Err(Refusal::new(Code::TooManyConnections, message));
+        }
         let labels = labels(opening.dialect.name(), opening.wire);
         self.0.metrics.connections.get_or_create(&labels).inc();
         self.0.metrics.connections_opened.get_or_create(&labels).inc();
         let shape = Shape { dialect: opening.dialect, wire: opening.wire, tag: None };
         let (marked, composite) = (opening.marked, opening.composite);
-        let mut session =
-            Session::new(Arc::clone(&self.0), id, mailbox, shape, marked, composite);
+        let mut session = Session::new(Arc::clone(&self.0), id, mailbox, shape, marked, composite);
         session.become_identity(opening.identity);
         Ok(session)
     }
@@ -508,15 +513,20 @@ impl Node {
 
     /// Ends every session with [`Close::Restart`], each told to come back after another number of
     /// seconds up to `spread`, waits until all are gone or `grace` has passed, and stops all
-    /// tasks. The node does nothing any more after that.
+    /// tasks, at the end of the grace period even those that wait for a store. The node does
+    /// nothing any more after that.
     pub async fn shutdown(&self, spread: Duration, grace: Duration) {
+        let deadline = Instant::now() + grace;
         let spread = u16::try_from(spread.as_secs()).unwrap_or(u16::MAX);
         self.0.sessions.close_all(spread);
-        let _ = tokio::time::timeout(grace, self.0.sessions.emptied()).await;
+        let farewells = deadline - LAST_WORK.min(grace / 4);
+        let _ = timeout_at(farewells, self.0.sessions.emptied()).await;
         self.0.stop.cancel();
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
-        for task in tasks {
-            let _ = task.await;
+        for mut task in tasks {
+            if timeout_at(deadline, &mut task).await.is_err() {
+                task.abort();
+            }
         }
     }
 }
@@ -533,16 +543,19 @@ pub(crate) fn labels(dialect: &'static str, wire: Wire) -> ClientLabels {
 /// The mailboxes of all open sessions.
 pub(crate) struct Sessions {
     shards: Vec<Mutex<HashMap<SessionId, Arc<Mailbox>>>>,
-    count: std::sync::atomic::AtomicUsize,
+    count: AtomicUsize,
     empty: Notify,
+    /// Over how many seconds clients come back, once the node shuts down.
+    restart: OnceLock<u16>,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
         Self {
             shards: (0..SESSION_SHARDS).map(|_| Mutex::default()).collect(),
-            count: std::sync::atomic::AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
             empty: Notify::new(),
+            restart: OnceLock::new(),
         }
     }
 }
@@ -553,17 +566,27 @@ impl Sessions {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.count.load(std::sync::atomic::Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 
-    fn insert(&self, id: SessionId, mailbox: Arc<Mailbox>) {
-        self.shard(id).lock().insert(id, mailbox);
-        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// Adds a session unless there are `limit`.
+    fn insert(&self, id: SessionId, mailbox: Arc<Mailbox>, limit: usize) -> bool {
+        let one_more = |count| (count < limit).then_some(count + 1);
+        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            return false;
+        }
+        let mut shard = self.shard(id).lock();
+        // Under the lock: either `close_all` finds the session, or this finds that it has begun.
+        if let Some(&spread) = self.restart.get() {
+            mailbox.close(Close::Restart { after: random_up_to(spread) });
+        }
+        shard.insert(id, mailbox);
+        true
     }
 
     pub(crate) fn remove(&self, id: SessionId) {
         self.shard(id).lock().remove(&id);
-        if self.count.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+        if self.count.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.empty.notify_waiters();
         }
     }
@@ -578,6 +601,7 @@ impl Sessions {
     }
 
     fn close_all(&self, spread: u16) {
+        let spread = *self.restart.get_or_init(|| spread);
         for shard in &self.shards {
             for mailbox in shard.lock().values() {
                 mailbox.close(Close::Restart { after: random_up_to(spread) });
@@ -598,7 +622,7 @@ impl Sessions {
 
 fn random_up_to(limit: u16) -> u16 {
     let random = getrandom::u32().expect("the system has randomness");
-    (u64::from(random) * (u64::from(limit) + 1) >> 32) as u16
+    ((u64::from(random) * (u64::from(limit) + 1)) >> 32) as u16
 }
 
 /// Members whose sessions have ended and who are still to be taken off; never more than were

@@ -4,8 +4,8 @@
 //! that is ready in one go and joins it per topic. A [`Cursor`] tells what is missing; that is
 //! read from the history before anything after it is handed over.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -48,7 +48,16 @@ struct Worker {
 struct Inbox {
     events: Vec<Arc<Event>>,
     /// Topics to compare with the history's head.
-    checks: Vec<Topic>,
+    checks: HashSet<Topic>,
+    /// Topics whose history could not be read, to be tried again at the next tick.
+    failed: HashSet<Topic>,
+}
+
+impl Inbox {
+    /// What can be done now.
+    fn take(&mut self) -> (Vec<Arc<Event>>, HashSet<Topic>) {
+        (std::mem::take(&mut self.events), std::mem::take(&mut self.checks))
+    }
 }
 
 impl Relay {
@@ -105,7 +114,7 @@ impl Relay {
         inbox.events.extend(events);
         for event in dropped {
             if !inbox.checks.contains(&event.topic) {
-                inbox.checks.push(event.topic.clone());
+                inbox.checks.insert(event.topic.clone());
             }
         }
     }
@@ -113,8 +122,20 @@ impl Relay {
     /// Compares a topic with its history soon, in case an announcement was lost.
     pub(crate) fn check(&self, topic: &Topic) {
         let worker = self.worker(topic);
-        worker.inbox.lock().checks.push(topic.clone());
+        worker.inbox.lock().checks.insert(topic.clone());
         worker.wake.notify_one();
+    }
+
+    /// Tries again what could not be read; called about once a second.
+    pub(crate) fn tick(&self) {
+        for worker in &self.workers {
+            let mut inbox = worker.inbox.lock();
+            let failed = std::mem::take(&mut inbox.failed);
+            if !failed.is_empty() {
+                inbox.checks.extend(failed);
+                worker.wake.notify_one();
+            }
+        }
     }
 
     /// One worker's life; ends when `stop` is cancelled.
@@ -133,14 +154,14 @@ impl Relay {
 
     async fn drain(&self, worker: &Worker) {
         loop {
-            let inbox = std::mem::take(&mut *worker.inbox.lock());
-            if inbox.events.is_empty() && inbox.checks.is_empty() {
+            let (events, checks) = worker.inbox.lock().take();
+            if events.is_empty() && checks.is_empty() {
                 return;
             }
-            for (topic, events) in by_topic(inbox.events) {
+            for (topic, events) in by_topic(events) {
                 self.take_in(&topic, events).await;
             }
-            for topic in inbox.checks {
+            for topic in checks {
                 self.compare(&topic).await;
             }
             // Other tasks of this thread have their turn between two rounds.
@@ -169,7 +190,10 @@ impl Relay {
                 Step::Next => ready.push(event),
                 Step::Stale => {}
                 Step::Gap | Step::NewEpoch => {
-                    self.backfill(&mut cursor, &mut ready).await;
+                    // What cannot be read now need not be tried for every event that waits.
+                    if !self.backfill(&mut cursor, &mut ready).await {
+                        break;
+                    }
                 }
             }
         }
@@ -191,13 +215,13 @@ impl Relay {
         entry.relay.lock().cursor = Some(cursor);
     }
 
-    /// Reads everything after the cursor from history.
-    async fn backfill(&self, cursor: &mut Cursor, ready: &mut Ready<'_>) {
+    /// Reads everything after the cursor from history; `false` when it cannot be read now.
+    async fn backfill(&self, cursor: &mut Cursor, ready: &mut Ready<'_>) -> bool {
         self.metrics.backfills.inc();
         loop {
             let topic = &ready.entry.topic;
             match self.history.read(topic, cursor.position(), PAGE).await {
-                Ok(Page::Events(events)) if events.is_empty() => return,
+                Ok(Page::Events(events)) if events.is_empty() => return true,
                 Ok(Page::Events(events)) => {
                     for event in events {
                         cursor.jump(event.position);
@@ -205,11 +229,16 @@ impl Relay {
                     }
                 }
                 Ok(Page::Lost { head, reason }) => {
-                    let Some(from) = self.restart_from(topic, head, reason).await else { return };
+                    let Some(from) = self.restart_from(topic, head, reason).await else {
+                        return false;
+                    };
                     ready.tell_gap(from, reason);
                     cursor.jump(from);
                 }
-                Err(error) => return self.failed(topic, &error),
+                Err(error) => {
+                    self.failed(topic, &error);
+                    return false;
+                }
             }
         }
     }
@@ -236,6 +265,7 @@ impl Relay {
 
     fn failed(&self, topic: &Topic, error: &crate::Error) {
         self.metrics.failures.inc();
+        self.worker(topic).inbox.lock().failed.insert(topic.clone());
         tracing::warn!(%topic, error = error as &dyn std::error::Error, "reading missed events");
     }
 }

@@ -1,9 +1,9 @@
 //! One ticker for everything that happens by the clock, so that no connection has a timer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tidewire_protocol::Topic;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +40,7 @@ pub(crate) fn wall_seconds() -> u64 {
 
 /// Ticks until `stop` is cancelled.
 pub(crate) async fn run(node: Arc<Inner>, stop: CancellationToken) {
-    let ticks = AtomicU64::new(0);
+    let mut ticks = 0;
     let mut interval = interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -49,21 +49,18 @@ pub(crate) async fn run(node: Arc<Inner>, stop: CancellationToken) {
             // 1. The node stops.
             () = stop.cancelled() => return,
             // 2. A second has passed.
-            _ = interval.tick() => tick(&node, ticks.fetch_add(1, Ordering::Relaxed)).await,
+            _ = interval.tick() => tick(&node, ticks),
         }
+        ticks += 1;
     }
 }
 
-async fn tick(node: &Inner, count: u64) {
+fn tick(node: &Inner, count: u64) {
     let limits = node.limits.load_full();
     node.sessions.tick(&limits, node.clock.seconds(), wall_seconds());
     node.publisher.tick(&limits);
     node.history.tick();
-    for topic in node.remove_deserted(limits.linger) {
-        if let Err(error) = node.broker.unfollow(&topic).await {
-            tracing::warn!(%topic, error = &error as &dyn std::error::Error, "unfollowing");
-        }
-    }
+    node.relay.tick();
     let per_tick = PARTS / CHECK_TICKS;
     for part in 0..per_tick {
         for topic in node.hub.part(((count * per_tick + part) % PARTS) as usize) {
@@ -71,4 +68,38 @@ async fn tick(node: &Inner, count: u64) {
         }
     }
     node.measure();
+}
+
+/// Lets go of topics that nobody listens to any more, until `stop` is cancelled.
+///
+/// Apart from [`run`], because a broker may take its time.
+pub(crate) async fn let_go(node: Arc<Inner>, stop: CancellationToken) {
+    let mut interval = interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let work = async {
+        loop {
+            interval.tick().await;
+            let linger = node.limits.load().linger;
+            for topic in node.remove_deserted(linger) {
+                unfollow(&node, &topic).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn unfollow(node: &Inner, topic: &Topic) {
+    let mut done = node.broker.unfollow(topic).await;
+    // Whoever came meanwhile may have followed the topic before this took effect.
+    if node.hub.get(topic).is_some() {
+        done = done.and(node.broker.follow(topic).await);
+        node.relay.check(topic);
+    }
+    if let Err(error) = done {
+        node.metrics.failures.inc();
+        tracing::warn!(%topic, error = &error as &dyn std::error::Error, "unfollowing");
+    }
 }

@@ -100,12 +100,15 @@ impl LiveTopic {
         Some(at)
     }
 
-    /// The member receives nothing any more.
-    pub(crate) fn leave(&mut self, session: SessionId, key: SubscriptionKey) {
+    /// The member receives nothing any more; gives the place up to which it has everything, if it
+    /// was live.
+    pub(crate) fn leave(&mut self, session: SessionId, key: SubscriptionKey) -> Option<Position> {
         if let Some(place) = self.places.remove(&(session, key)) {
             self.take_off(place);
+            return self.at;
         }
-        self.ahead.retain(|(member, ..)| member.id() != (session, key));
+        let ahead = self.ahead.iter().position(|(member, ..)| member.id() == (session, key))?;
+        Some(self.ahead.swap_remove(ahead).2)
     }
 
     /// Hands events over; the batch must follow [`LiveTopic::at`].

@@ -19,7 +19,7 @@ use crate::mailbox::{Mailbox, SubscriptionKey};
 
 const SESSIONS: usize = 3;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Action {
     /// An event is appended; whether it is announced, and from which session it is hidden.
     Say { announced: bool, hidden_from: Option<usize> },
