@@ -76,8 +76,10 @@ pub(crate) struct Mailbox {
 }
 
 struct State {
-    queue: VecDeque<Outgoing>,
+    queue: VecDeque<Waiting>,
     bytes: usize,
+    /// How many of the bytes the client asked for itself.
+    answers: usize,
     outlet: Option<Box<dyn Outlet>>,
     /// The outlet took nothing at the last try; its transport waits for writability.
     blocked: bool,
@@ -87,11 +89,18 @@ struct State {
     closing: Option<Close>,
 }
 
+struct Waiting {
+    outgoing: Outgoing,
+    /// How many of its bytes count as an answer.
+    answer: usize,
+}
+
 impl Mailbox {
     pub(crate) fn new(wire: Wire, outlet: Option<Box<dyn Outlet>>, now: u32) -> Self {
         let state = State {
             queue: VecDeque::new(),
             bytes: 0,
+            answers: 0,
             outlet,
             blocked: false,
             stalled: None,
@@ -126,20 +135,25 @@ impl Mailbox {
         if state.bytes + outgoing.bytes.len() > limit {
             return Offer::Full;
         }
-        state.push(outgoing);
+        state.push(outgoing, 0);
         Offer::Taken
     }
 
     /// Queues bytes without trying the socket, whatever waits; for answers, of which a session
     /// makes no more than its client asks for.
+    ///
+    /// A client that asks and asks and does not read ends; what waits besides answers is no
+    /// reason, because that is bounded where it is offered.
     pub(crate) fn queue(&self, bytes: Bytes, limit: usize) {
         let mut state = self.state.lock();
         if state.closing.is_some() {
             return;
         }
-        state.push(Outgoing { bytes, mark: None });
-        if state.bytes > 2 * limit {
+        if state.answers > limit {
             state.closing = Some(Close::SlowConsumer);
+        } else {
+            let length = bytes.len();
+            state.push(Outgoing { bytes, mark: None }, length);
         }
         drop(state);
         self.wake.notify_one();
@@ -148,7 +162,7 @@ impl Mailbox {
     /// Queues the very last bytes, after the session was told to end.
     pub(crate) fn queue_last(&self, bytes: Bytes) {
         let mut state = self.state.lock();
-        state.push(Outgoing { bytes, mark: None });
+        state.push(Outgoing { bytes, mark: None }, 0);
         state.blocked = false;
     }
 
@@ -193,14 +207,15 @@ impl Mailbox {
         let mut state = self.state.lock();
         let was_full = state.bytes > 0;
         state.bytes = 0;
+        state.answers = 0;
         state.stalled = None;
-        let taken = std::mem::take(&mut state.queue).into();
+        let taken = std::mem::take(&mut state.queue);
         drop(state);
         if was_full {
             // There is room again for whoever catches up.
             self.wake.notify_one();
         }
-        taken
+        taken.into_iter().map(|waiting| waiting.outgoing).collect()
     }
 
     /// Writes what waits; `true` when nothing is left.
@@ -260,7 +275,8 @@ impl Mailbox {
             return Some(Close::Idle);
         }
         let stalled = self.state.lock().stalled;
-        stalled.is_some_and(|since| since.elapsed() >= limits.write_timeout)
+        stalled
+            .is_some_and(|since| since.elapsed() >= limits.write_timeout)
             .then_some(Close::SlowConsumer)
     }
 
@@ -301,16 +317,17 @@ impl State {
                 }
             }
         }
-        self.push(outgoing);
+        self.push(outgoing, 0);
         true
     }
 
-    fn push(&mut self, outgoing: Outgoing) {
+    fn push(&mut self, outgoing: Outgoing, answer: usize) {
         if self.queue.is_empty() {
             self.stalled = Some(Instant::now());
         }
         self.bytes += outgoing.bytes.len();
-        self.queue.push_back(outgoing);
+        self.answers += answer;
+        self.queue.push_back(Waiting { outgoing, answer });
     }
 
     fn write_queue(&self) -> io::Result<usize> {
@@ -318,12 +335,12 @@ impl State {
         if let [only] = self.queue.as_slices().0
             && self.queue.len() == 1
         {
-            return outlet.try_write(&only.bytes);
+            return outlet.try_write(&only.outgoing.bytes);
         }
         let mut buffers = [IoSlice::new(&[]); WRITE_BUFFERS];
         let mut count = 0;
-        for (buffer, outgoing) in buffers.iter_mut().zip(&self.queue) {
-            *buffer = IoSlice::new(&outgoing.bytes);
+        for (buffer, waiting) in buffers.iter_mut().zip(&self.queue) {
+            *buffer = IoSlice::new(&waiting.outgoing.bytes);
             count += 1;
         }
         outlet.try_write_vectored(&buffers[..count])
@@ -333,11 +350,13 @@ impl State {
         self.bytes -= written;
         self.stalled = Some(Instant::now());
         while let Some(first) = self.queue.front_mut() {
-            if first.bytes.len() > written {
-                first.bytes.advance(written);
+            let bytes = &mut first.outgoing.bytes;
+            if bytes.len() > written {
+                bytes.advance(written);
                 return;
             }
-            written -= first.bytes.len();
+            written -= bytes.len();
+            self.answers -= first.answer;
             self.queue.pop_front();
         }
     }
@@ -423,6 +442,26 @@ mod tests {
     fn a_single_message_larger_than_the_limit_still_passes() {
         let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
         assert_eq!(mailbox.offer(message(1, 500), 100), Offer::Taken);
+    }
+
+    #[test]
+    fn a_client_that_asks_and_does_not_read_ends() {
+        let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
+        mailbox.queue(vec![1; 150].into(), 100);
+        assert_eq!(mailbox.closing(), None, "one answer may be larger than all that may wait");
+        mailbox.queue(vec![1; 10].into(), 100);
+        assert_eq!(mailbox.closing(), Some(Close::SlowConsumer));
+    }
+
+    #[test]
+    fn pages_from_history_that_wait_are_no_reason_to_end() {
+        let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
+        let _ = mailbox.offer(message(1, 500), usize::MAX);
+        for _ in 0..3 {
+            mailbox.queue(vec![2; 20].into(), 100);
+        }
+        assert_eq!(mailbox.closing(), None);
+        assert_eq!(mailbox.take().len(), 4);
     }
 
     #[tokio::test(start_paused = true)]

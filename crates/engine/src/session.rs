@@ -23,9 +23,10 @@ use crate::hub::{Entry, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
+use crate::session::catch_up::Reading;
 
-/// Refused requests in a row, for coming too fast, after which a client is let go: it does not
-/// read its answers.
+/// Requests refused for coming too fast, beyond those that were not, after which a client is let
+/// go: it asks at more than twice its rate and takes no notice of the answers.
 const PATIENCE: u32 = 1_000;
 
 /// One connected client. Owned by its transport's task; dropping it leaves all its topics and
@@ -39,8 +40,13 @@ pub struct Session {
     subscriptions: Vec<Subscribed>,
     next_key: u32,
     tracked: Vec<(Topic, Arc<str>)>,
+    /// A page on its way from the history, for one subscription at a time.
+    reading: Option<Box<Reading>>,
+    /// Which subscription's turn it is to catch up.
+    turn: usize,
     bucket: Bucket,
-    refused_in_a_row: u32,
+    /// Requests refused for coming too fast, less those that were not.
+    too_fast: u32,
 }
 
 /// A subscription in force.
@@ -108,8 +114,10 @@ impl Session {
             subscriptions: Vec::new(),
             next_key: 0,
             tracked: Vec::new(),
+            reading: None,
+            turn: 0,
             bucket,
-            refused_in_a_row: 0,
+            too_fast: 0,
         }
     }
 
@@ -137,37 +145,42 @@ impl Session {
     /// The connection must end so.
     pub async fn receive(&mut self, frame: Frame) -> Result<(), Close> {
         self.node.metrics.requests.inc();
-        let commands = self.admit_request().and_then(|()| self.form.shape.dialect.decode(&frame));
-        match commands {
-            Ok(commands) => {
-                self.refused_in_a_row = 0;
-                for command in commands {
-                    if let Err(refusal) = self.perform(command).await {
-                        self.refuse(refusal);
-                    }
-                }
-            }
-            Err(refusal) => self.refuse_in_a_row(refusal)?,
+        if !self.is_in_time() {
+            self.refuse_too_fast()?;
+        } else if let Err(refusal) = self.carry_out(&frame).await {
+            self.refuse(refusal);
         }
         self.mailbox.closing().map_or(Ok(()), Err)
     }
 
-    fn admit_request(&mut self) -> Result<(), Refusal> {
-        let limits = self.node.limits.load();
-        let (rate, burst) = (limits.messages_per_second, limits.burst);
-        if self.bucket.take(rate, burst, Instant::now()) {
-            return Ok(());
+    async fn carry_out(&mut self, frame: &Frame) -> Result<(), Refusal> {
+        for command in self.form.shape.dialect.decode(frame)? {
+            if let Err(refusal) = self.perform(command).await {
+                self.refuse(refusal);
+            }
         }
-        let message = format!("more than {rate} requests in a second");
-        Err(Refusal::new(Code::RateLimited, message))
+        Ok(())
     }
 
-    fn refuse_in_a_row(&mut self, refusal: Refusal) -> Result<(), Close> {
-        self.refused_in_a_row += 1;
-        if self.refused_in_a_row >= PATIENCE {
+    /// Whether another request may come already.
+    fn is_in_time(&mut self) -> bool {
+        let limits = self.node.limits.load();
+        let (rate, burst) = (limits.messages_per_second, limits.burst);
+        let in_time = self.bucket.take(rate, burst, Instant::now());
+        self.too_fast = match in_time {
+            true => self.too_fast.saturating_sub(1),
+            false => self.too_fast + 1,
+        };
+        in_time
+    }
+
+    fn refuse_too_fast(&self) -> Result<(), Close> {
+        if self.too_fast >= PATIENCE {
             return Err(Close::TooFast);
         }
-        self.refuse(refusal);
+        let rate = self.node.limits.load().messages_per_second;
+        let message = format!("more than {rate} requests in a second");
+        self.refuse(Refusal::new(Code::RateLimited, message));
         Ok(())
     }
 
@@ -188,9 +201,24 @@ impl Session {
             if self.mailbox.has_output() {
                 return Ok(());
             }
-            if !self.catch_up().await {
-                self.mailbox.changed().await;
+            if !self.catch_up() {
+                self.something_new().await;
             }
+        }
+    }
+
+    /// Waits for a page from the history, or for anything else. Cancel safe: the page is still on
+    /// its way afterwards.
+    async fn something_new(&mut self) {
+        let Some(reading) = &mut self.reading else {
+            return self.mailbox.changed().await;
+        };
+        tokio::select! {
+            biased;
+            // 1. A page has come; first, so that a busy mailbox does not keep it waiting.
+            found = reading.found() => self.take_in(found),
+            // 2. Something was queued, a subscription fell behind, or the session is to end.
+            () = self.mailbox.changed() => {}
         }
     }
 
@@ -284,21 +312,26 @@ impl Session {
         self.subscriptions.iter().position(|held| held.entry().topic == *topic)
     }
 
+    /// Ends a subscription and gives it back as [`Phase::CatchingUp`] after all it received.
     fn remove(&mut self, topic: &Topic) -> Option<Subscribed> {
         let place = self.place_of(topic)?;
-        let subscription = self.subscriptions.swap_remove(place);
-        self.leave(&subscription);
-        Some(subscription)
+        if let Some(after) = self.leave(&self.subscriptions[place]) {
+            self.subscriptions[place].phase = Phase::CatchingUp { after };
+        } else {
+            self.note_fallen();
+        }
+        Some(self.subscriptions.swap_remove(place))
     }
 
-    fn leave(&self, subscription: &Subscribed) {
-        subscription.entry().live.lock().leave(self.id, subscription.key);
+    fn leave(&self, subscription: &Subscribed) -> Option<Position> {
         if subscription.entry().topic.kind() != TopicKind::Presence {
             self.node.metrics.subscriptions.dec();
         }
+        subscription.entry().live.lock().leave(self.id, subscription.key)
     }
 
     fn leave_everything(&mut self) {
+        self.reading = None;
         for subscription in std::mem::take(&mut self.subscriptions) {
             self.leave(&subscription);
         }

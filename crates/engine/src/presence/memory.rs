@@ -9,12 +9,16 @@ use parking_lot::Mutex;
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{Audience, Body, Code, Draft, Refusal, Topic};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Presence, Roster};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::publisher::Publisher;
+
+/// Pause after a history that could not be written.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Rosters in memory; one task tells what changed.
 #[derive(Default)]
@@ -43,29 +47,34 @@ impl MemoryPresence {
     /// The first change after a quiet time is told at once, what follows within the presence
     /// interval together.
     pub async fn run(&self, publisher: Publisher, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                // 1. The node stops.
-                () = stop.cancelled() => return,
-                // 2. Someone came or went.
-                () = self.changed.notified() => self.tell(&publisher).await,
-            }
-            self.pause(self.limits.load().presence_interval, &stop).await;
-        }
-    }
-
-    async fn pause(&self, interval: Duration, stop: &CancellationToken) {
         tokio::select! {
+            biased;
+            // 1. The node stops.
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(interval) => {}
+            // 2. Until then, people come and go.
+            () = self.tell_changes(&publisher) => {}
         }
     }
 
+    async fn tell_changes(&self, publisher: &Publisher) {
+        loop {
+            self.changed.notified().await;
+            self.tell(publisher).await;
+            let interval = self.limits.load().presence_interval;
+            sleep(interval).await;
+        }
+    }
+
+    /// Returns once all is told: newer changes of a topic must not overtake older ones.
     async fn tell(&self, publisher: &Publisher) {
-        let drafts = self.take_drafts();
-        if !drafts.is_empty() {
-            publisher.publish(drafts).await;
+        let mut drafts = self.take_drafts();
+        while !drafts.is_empty() {
+            let results = publisher.publish(drafts.clone()).await;
+            let told = drafts.into_iter().zip(results);
+            drafts = told.filter_map(|(draft, result)| result.is_err().then_some(draft)).collect();
+            if !drafts.is_empty() {
+                sleep(RETRY).await;
+            }
         }
     }
 
@@ -96,13 +105,13 @@ impl Presence for MemoryPresence {
     async fn track(&self, topic: &Topic, member: Member) -> Result<(), Refusal> {
         let limit = self.limits.load().members;
         let mut state = self.state.lock();
-        let roster = state.rosters.entry(topic.clone()).or_default();
-        let known = roster.contains(&member.reference);
-        if !known && roster.len() >= limit {
+        let roster = state.rosters.get(topic);
+        let known = roster.is_some_and(|roster| roster.contains(&member.reference));
+        if !known && roster.map_or(0, Roster::len) >= limit {
             let message = format!("a topic has at most {limit} members");
             return Err(Refusal::new(Code::TooManyMembers, message).about(topic));
         }
-        roster.track(member);
+        state.rosters.entry(topic.clone()).or_default().track(member);
         state.untold.insert(topic.clone());
         drop(state);
         if !known {

@@ -1,38 +1,93 @@
 //! Pulling from the history until a subscription can go live.
+//!
+//! What waits for a store is a [`Reading`], which touches nothing of the session and stays where
+//! it is while the session attends to other things; what it found is then taken in at once. So a
+//! slow store holds back no live event, and nothing is lost when waiting is given up.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_protocol::{Answer, Event, GapReason, Position, TopicKind};
+use tidewire_protocol::presence::Member;
+use tidewire_protocol::{Answer, Event, GapReason, Position, Topic, TopicKind};
+use tokio::time::sleep;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::{Phase, Session};
 use crate::history::Page;
+use crate::mailbox::SubscriptionKey;
+use crate::node::Inner;
 use crate::relay::gap_event;
 
 /// Events read at a time: a page of small events fits the default mailbox many times, and one of
-/// the largest is turned down rarely.
+/// the largest is handed over in parts.
 pub(super) const PAGE: usize = 64;
 
-/// Pause after a history that could not be read.
+/// Pause after a store that could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Pause where the relay has not come to where the history is: it is told to look, which takes
+/// it one read.
+const RELAY_LAG: Duration = Duration::from_millis(20);
+
+/// Something on its way for one subscription.
+pub(super) struct Reading {
+    key: SubscriptionKey,
+    after: Position,
+    work: ReusableBoxFuture<'static, Found>,
+}
+
+/// What the history had.
+pub(super) enum Found {
+    Events(Vec<Arc<Event>>),
+    /// The place is lost.
+    Lost {
+        head: Position,
+        reason: GapReason,
+    },
+    /// Changes of presence were lost, so this is everyone who is there.
+    Members {
+        head: Position,
+        members: Vec<Member>,
+    },
+    /// Nothing yet; the pause before the next try is over.
+    Nothing,
+}
+
+impl Reading {
+    /// Waits for what was asked for. Cancel safe.
+    pub(super) async fn found(&mut self) -> Found {
+        poll_fn(|context| self.work.poll(context)).await
+    }
+}
+
 impl Session {
-    /// Does one step for one subscription that is behind, if there is one and there is room.
-    ///
-    /// Cancel safe: what was read is handed over in one go after the last wait.
-    pub(super) async fn catch_up(&mut self) -> bool {
-        if !self.mailbox.has_room(self.node.limits.load().mailbox_bytes) {
+    /// Does one step for one subscription that is behind, if there is one and there is room;
+    /// `false` when there is nothing to do but wait.
+    pub(super) fn catch_up(&mut self) -> bool {
+        if self.reading.is_some() || !self.has_room() {
             return false;
         }
-        let behind = self.subscriptions.iter().enumerate().find_map(|(index, held)| {
-            let Phase::CatchingUp { after } = held.phase else { return None };
-            Some((index, after))
-        });
-        let Some((index, after)) = behind else { return false };
+        let Some((index, after)) = self.next_behind() else { return false };
         if !self.try_to_go_live(index, after) {
-            self.pull(index, after).await;
+            self.begin_reading(index, after);
         }
         true
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.mailbox.has_room(self.node.limits.load().mailbox_bytes)
+    }
+
+    /// In turn, so that one that cannot be read does not hold up the others.
+    fn next_behind(&self) -> Option<(usize, Position)> {
+        let count = self.subscriptions.len();
+        (0..count).map(|offset| (self.turn + offset) % count).find_map(|index| {
+            match self.subscriptions[index].phase {
+                Phase::CatchingUp { after } => Some((index, after)),
+                Phase::Live => None,
+            }
+        })
     }
 
     pub(super) fn try_to_go_live(&mut self, index: usize, after: Position) -> bool {
@@ -46,55 +101,96 @@ impl Session {
         live
     }
 
-    async fn pull(&mut self, index: usize, after: Position) {
-        let topic = self.subscriptions[index].topic();
-        match self.node.history.read(&topic, after, PAGE).await {
-            Ok(Page::Events(events)) if events.is_empty() => {
-                // The relay has not come to what the history has; it is about to.
-                tokio::task::yield_now().await;
-            }
-            Ok(Page::Events(events)) => self.hand_over(index, &events),
-            Ok(Page::Lost { head, reason }) => self.lose_place(index, head, reason).await,
-            Err(error) => {
-                self.node.metrics.failures.inc();
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(%topic, error, "catching up");
-                tokio::time::sleep(RETRY).await;
-            }
+    fn begin_reading(&mut self, index: usize, after: Position) {
+        let held = &self.subscriptions[index];
+        let (key, work) = (held.key, read(Arc::clone(&self.node), held.topic(), after));
+        let work = ReusableBoxFuture::new(work);
+        self.turn = index + 1;
+        self.reading = Some(Box::new(Reading { key, after, work }));
+    }
+
+    /// Hands over what was found, if its subscription is still where it was asked for.
+    pub(super) fn take_in(&mut self, found: Found) {
+        let Some(reading) = self.reading.take() else { return };
+        let index = self.subscriptions.iter().position(|held| {
+            held.key == reading.key && held.phase == Phase::CatchingUp { after: reading.after }
+        });
+        let Some(index) = index else { return };
+        match found {
+            Found::Events(events) => self.hand_over(index, &events),
+            Found::Lost { head, reason } => self.lose_place(index, head, reason),
+            Found::Members { head, members } => self.tell_members_anew(index, head, members),
+            Found::Nothing => {}
         }
     }
 
-    /// Hands events to this session alone, and notes how far it came.
+    /// Hands events to this session alone, as many as there is room for, and notes how far it
+    /// came.
     pub(super) fn hand_over(&mut self, index: usize, events: &[Arc<Event>]) {
+        let events = fitting(events, self.node.limits.load().mailbox_bytes / 2);
         let held = &self.subscriptions[index];
         let form = self.form_with(held.tag.as_ref());
         let Some(last) = events.last() else { return };
         let mine = events.iter().filter(|event| event.audience.admits(self.id));
-        // A page is always taken: there was room for half a mailbox.
+        // Always taken: there was room for half a mailbox.
         let _ = form.encode(mine).offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
         self.node.metrics.deliveries.inc_by(events.len() as u64);
         self.subscriptions[index].phase = Phase::CatchingUp { after: last.position };
     }
 
     /// What this subscription should have next is gone: says so, and goes on from the head.
-    async fn lose_place(&mut self, index: usize, head: Position, reason: GapReason) {
-        let topic = self.subscriptions[index].topic();
-        if topic.kind() == TopicKind::Presence {
-            return self.tell_members_anew(index, head).await;
-        }
+    fn lose_place(&mut self, index: usize, head: Position, reason: GapReason) {
         self.node.metrics.gap(reason);
-        let gap = Arc::new(gap_event(&topic, head, reason));
+        let gap = Arc::new(gap_event(&self.subscriptions[index].topic(), head, reason));
         self.hand_over(index, &[gap]);
     }
 
     /// A listener that lost changes of presence is given the whole list.
-    async fn tell_members_anew(&mut self, index: usize, head: Position) {
+    fn tell_members_anew(&mut self, index: usize, head: Position, members: Vec<Member>) {
         let topic = self.subscriptions[index].topic().subject();
-        let Ok(members) = self.node.presence.members(&topic).await else {
-            return tokio::time::sleep(RETRY).await;
-        };
         let tag = self.subscriptions[index].tag.clone();
         self.say(&Answer::Members { topic, members, tag });
         self.subscriptions[index].phase = Phase::CatchingUp { after: head };
     }
+}
+
+/// The first events of about so many bytes; at least one.
+fn fitting(events: &[Arc<Event>], bytes: usize) -> &[Arc<Event>] {
+    let mut sum = 0;
+    let fits = events.iter().take_while(|event| {
+        let before = sum;
+        sum += event.content_bytes();
+        before == 0 || sum <= bytes
+    });
+    &events[..fits.count()]
+}
+
+/// One try to read what comes after a place.
+async fn read(node: Arc<Inner>, topic: Topic, after: Position) -> Found {
+    let (head, reason) = match node.history.read(&topic, after, PAGE).await {
+        Ok(Page::Events(events)) if events.is_empty() => {
+            node.relay.check(&topic);
+            sleep(RELAY_LAG).await;
+            return Found::Nothing;
+        }
+        Ok(Page::Events(events)) => return Found::Events(events),
+        Ok(Page::Lost { head, reason }) => (head, reason),
+        Err(error) => {
+            tracing::warn!(%topic, error = &error as &dyn std::error::Error, "catching up");
+            return fail(&node).await;
+        }
+    };
+    if topic.kind() != TopicKind::Presence {
+        return Found::Lost { head, reason };
+    }
+    match node.presence.members(&topic.subject()).await {
+        Ok(members) => Found::Members { head, members },
+        Err(_) => fail(&node).await,
+    }
+}
+
+async fn fail(node: &Inner) -> Found {
+    node.metrics.failures.inc();
+    sleep(RETRY).await;
+    Found::Nothing
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{
-    Answer, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since, Subscription, Tag,
-    Token, Topic, TopicKind,
+    Answer, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since,
+    Subscription, Tag, Token, Topic, TopicKind,
 };
 
 use super::catch_up::PAGE;
@@ -20,6 +20,9 @@ use crate::publisher::unavailable;
 ///
 /// A thousand members then fit into two megabytes of one answer.
 const MEMBER_BYTES: usize = 2_048;
+
+/// How often *earliest* is asked for again when the history was trimmed in between.
+const EARLIEST_TRIES: usize = 3;
 
 /// Where the presence of a topic begins for a listener.
 struct PresenceStart {
@@ -83,11 +86,15 @@ impl Session {
         if self.repeats(&wish) {
             return self.answer_again(wish).await;
         }
-        self.remove_with_presence(&wish.topic);
-        self.check_room()?;
+        if self.place_of(&wish.topic).is_none() {
+            self.check_room()?;
+        }
         let listening = self.listen(&wish.topic).await?;
         let start = self.start_of(&wish).await?;
         let presence = self.presence_start(&wish).await?;
+        // Only now is one that is in force replaced: a refused request changes nothing.
+        let replaced = self.remove_with_presence(&wish.topic);
+        let start = start.or_else(|| go_on(replaced.as_ref()?));
         self.begin(listening, wish, start, presence);
         Ok(())
     }
@@ -151,23 +158,45 @@ impl Session {
 
     /// From where the subscription begins; `None` for where the topic is when it goes live.
     async fn start_of(&self, wish: &Subscription) -> Result<Option<Start>, Refusal> {
-        let history = &self.node.history;
-        let (after, outcome) = match wish.since {
+        let start = match wish.since {
             Since::Now => return Ok(None),
-            Since::Earliest => {
-                let earliest = history.earliest(&wish.topic).await;
-                (earliest.map_err(|error| unavailable(&error))?, Outcome::Fresh)
+            Since::Earliest => self.start_at_earliest(&wish.topic).await,
+            Since::Position(position) => {
+                self.start_at(&wish.topic, position, Outcome::Resumed).await
             }
-            Since::Position(position) => (position, Outcome::Resumed),
         };
-        let page = history.read(&wish.topic, after, PAGE).await;
-        Ok(Some(match page.map_err(|error| unavailable(&error))? {
+        let start = start.map_err(|error| unavailable(&error))?;
+        if let Outcome::Gap(reason) = start.outcome {
+            self.node.metrics.gap(reason);
+        }
+        Ok(Some(start))
+    }
+
+    /// What was the earliest may be trimmed before it is read, so it is asked for again.
+    async fn start_at_earliest(&self, topic: &Topic) -> Result<Start, crate::Error> {
+        let mut tries = EARLIEST_TRIES;
+        loop {
+            tries -= 1;
+            let earliest = self.node.history.earliest(topic).await?;
+            let start = self.start_at(topic, earliest, Outcome::Fresh).await?;
+            if start.outcome == Outcome::Fresh || tries == 0 {
+                return Ok(start);
+            }
+        }
+    }
+
+    async fn start_at(
+        &self,
+        topic: &Topic,
+        after: Position,
+        outcome: Outcome,
+    ) -> Result<Start, crate::Error> {
+        Ok(match self.node.history.read(topic, after, PAGE).await? {
             Page::Events(events) => Start { position: after, outcome, events },
             Page::Lost { head, reason } => {
-                self.node.metrics.gap(reason);
                 Start { position: head, outcome: Outcome::Gap(reason), events: Vec::new() }
             }
-        }))
+        })
     }
 
     async fn presence_start(&self, wish: &Subscription) -> Result<Option<PresenceStart>, Refusal> {
@@ -198,7 +227,7 @@ impl Session {
         self.node.metrics.subscriptions.inc();
         let index = self.hold(listening, tag.clone(), wish.presence);
         match start {
-            Some(start) => self.begin_behind(index, wish, start, members),
+            Some(start) => self.begin_behind(index, wish, &start, members),
             None => self.begin_live(index, wish, members),
         }
         if let Some((listening, after)) = presence {
@@ -229,12 +258,14 @@ impl Session {
         &mut self,
         index: usize,
         wish: Subscription,
-        start: Start,
+        start: &Start,
         members: Option<Vec<Member>>,
     ) {
         self.say(&subscribed(wish, start.position, start.outcome, members));
         self.subscriptions[index].phase = Phase::CatchingUp { after: start.position };
-        self.hand_over(index, &start.events);
+        if self.has_room() {
+            self.hand_over(index, &start.events);
+        }
         if let Phase::CatchingUp { after } = self.subscriptions[index].phase {
             self.try_to_go_live(index, after);
         }
@@ -280,12 +311,30 @@ impl Session {
             return Err(Refusal::new(Code::NotSubscribed, message));
         }
         let member = self.new_member(topic, key, meta)?;
-        self.node.presence.track(topic, member.clone()).await?;
-        if self.tracked_on(topic).is_none() {
+        let known = self.tracked_on(topic).is_some();
+        if !known {
+            self.check_tracked()?;
+            // Before anything is waited for: if the session ends meanwhile, the member goes too.
             self.tracked.push((topic.clone(), Arc::clone(&member.reference)));
+        }
+        if let Err(refusal) = self.node.presence.track(topic, member.clone()).await {
+            if !known {
+                self.untrack(topic).await;
+            }
+            return Err(refusal);
         }
         self.say(&Answer::Tracked { topic: topic.clone(), member, reference });
         Ok(())
+    }
+
+    /// A member stays when the subscription ends, so they have a limit of their own.
+    fn check_tracked(&self) -> Result<(), Refusal> {
+        let limit = self.node.limits.load().subscriptions;
+        if self.tracked.len() < limit {
+            return Ok(());
+        }
+        let message = format!("a connection is tracked on at most {limit} topics");
+        Err(Refusal::new(Code::TooManySubscriptions, message))
     }
 
     /// A session is one member of a topic, so tracking again replaces what it said before.
@@ -332,26 +381,48 @@ impl Session {
     }
 
     async fn end_forbidden(&mut self) {
-        let topics: Vec<Topic> = self.subscriptions.iter().map(|held| held.topic()).collect();
-        for topic in topics {
-            let action = match topic.kind() {
-                TopicKind::Presence => Action::Presence,
-                _ => Action::Subscribe,
-            };
-            if let Err(refusal) = self.may(action, &topic.subject()).await {
-                self.end(&topic, refusal);
+        let held = self.subscriptions.iter().map(|held| (held.topic(), held.presence));
+        let topics: Vec<_> =
+            held.filter(|(topic, _)| topic.kind() != TopicKind::Presence).collect();
+        for (topic, presence) in topics {
+            if let Err(refusal) = self.may_keep(&topic, presence).await {
+                self.end(topic, refusal);
+            }
+        }
+        for (topic, _) in self.tracked.clone() {
+            if self.may(Action::Track, &topic).await.is_err() {
+                self.untrack(&topic).await;
             }
         }
     }
 
-    fn end(&mut self, topic: &Topic, refusal: Refusal) {
-        let Some(held) = self.remove_with_presence(topic) else { return };
-        let topic = topic.subject();
+    /// Who asked for presence and may not see it any more loses the whole subscription, as it
+    /// would have been refused as a whole.
+    async fn may_keep(&self, topic: &Topic, presence: bool) -> Result<(), Refusal> {
+        self.may(Action::Subscribe, topic).await?;
+        if presence {
+            self.may(Action::Presence, topic).await?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, topic: Topic, refusal: Refusal) {
+        let Some(held) = self.remove_with_presence(&topic) else { return };
         self.say(&Answer::Ended { topic, tag: held.tag.clone(), refusal });
     }
 
     async fn may(&self, action: Action, topic: &Topic) -> Result<(), Refusal> {
         self.node.authorizer.authorize(&self.identity, action, topic).await
+    }
+}
+
+/// Where a subscription goes on that replaces another and names no place.
+fn go_on(replaced: &Subscribed) -> Option<Start> {
+    match replaced.phase {
+        Phase::CatchingUp { after } => {
+            Some(Start { position: after, outcome: Outcome::Fresh, events: Vec::new() })
+        }
+        Phase::Live => None,
     }
 }
 
