@@ -1,0 +1,226 @@
+//! The history in memory: what it lets go of, it says so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use proptest::prelude::*;
+use tidewire::history::{HistoryLimits, MemoryHistory, MemorySettings};
+use tidewire::protocol::Payload;
+use tidewire::{Draft, Event, History, Namespace, Namespaces, Page, Position, Who};
+
+use crate::support::topic;
+
+const TOPICS: usize = 4;
+
+#[derive(Clone, Debug)]
+enum Action {
+    /// Events of so many bytes each.
+    Say { topic: usize, count: usize, bytes: usize },
+    /// Someone remembers where the topic is.
+    Remember { topic: usize },
+    /// Everyone on the topic comes back to where they were.
+    Resume { topic: usize },
+    /// Someone looks at it, as the relay does.
+    Look { topic: usize },
+    /// Time passes, and the ticker ticks.
+    Pass { seconds: u64 },
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let topic = 0..TOPICS;
+    prop_oneof![
+        6 => (topic.clone(), 1usize..8, 0usize..800)
+            .prop_map(|(topic, count, bytes)| Action::Say { topic, count, bytes }),
+        3 => topic.clone().prop_map(|topic| Action::Remember { topic }),
+        3 => topic.clone().prop_map(|topic| Action::Resume { topic }),
+        1 => topic.prop_map(|topic| Action::Look { topic }),
+        3 => prop_oneof![Just(1u64), Just(61), Just(601), Just(3_601)]
+            .prop_map(|seconds| Action::Pass { seconds }),
+    ]
+}
+
+struct Model {
+    history: MemoryHistory,
+    total: usize,
+    /// Everything ever said on each topic.
+    said: HashMap<usize, Vec<Arc<Event>>>,
+    /// Places, and how much was said before them.
+    remembered: Vec<(usize, Position, usize)>,
+}
+
+fn name(index: usize) -> tidewire::Topic {
+    topic(&format!("topic {index}"))
+}
+
+impl Model {
+    /// A history that keeps `events` events of each topic and `total` bytes in all.
+    fn new(events: usize, total: usize) -> Self {
+        let limits = HistoryLimits { events, ..HistoryLimits::default() };
+        let namespaces = Namespaces::new(Vec::new(), limits, false);
+        let settings = MemorySettings { total_bytes: total, ..MemorySettings::default() };
+        let history = MemoryHistory::new(settings, Arc::new(RwLock::new(Arc::new(namespaces))));
+        Self { history, total, said: HashMap::new(), remembered: Vec::new() }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Say { topic, count, bytes } => self.say(topic, count, bytes).await,
+            Action::Remember { topic } => self.remember(topic).await,
+            Action::Resume { topic } => self.resume(topic).await,
+            Action::Look { topic } => {
+                self.history.earliest(&name(topic)).await.expect("memory");
+            }
+            Action::Pass { seconds } => {
+                tokio::time::advance(Duration::from_secs(seconds)).await;
+                self.history.tick();
+            }
+        }
+        let (bytes, _) = self.history.bytes();
+        assert!(bytes <= self.total, "{bytes} bytes are kept, which is more than {}", self.total);
+    }
+
+    async fn say(&mut self, topic: usize, count: usize, bytes: usize) {
+        let payload = Payload::Text("x".repeat(bytes).into());
+        let draft = Draft::message(name(topic), payload);
+        for result in self.history.append(vec![draft; count]).await {
+            let event = result.expect("memory");
+            let said = self.said.entry(topic).or_default();
+            let last = said.last().map(|event| event.position);
+            assert!(last.is_none_or(|last| last < event.position), "numbers began again");
+            said.push(event);
+        }
+    }
+
+    async fn remember(&mut self, topic: usize) {
+        let head = self.history.head(&name(topic)).await.expect("memory");
+        let before = self.said.get(&topic).map_or(0, Vec::len);
+        self.remembered.push((topic, head, before));
+    }
+
+    async fn resume(&mut self, topic: usize) {
+        let nothing = Vec::new();
+        let said = self.said.get(&topic).unwrap_or(&nothing);
+        for (_, place, before) in self.remembered.iter().filter(|(on, ..)| *on == topic) {
+            let page = self.history.read(&name(topic), *place, usize::MAX).await;
+            let Page::Events(events) = page.expect("memory") else { continue };
+            let missed: Vec<_> = said[*before..].iter().map(|event| event.position).collect();
+            let told: Vec<_> = events.iter().map(|event| event.position).collect();
+            assert_eq!(told, missed, "who is resumed is told all that was said since");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn who_is_resumed_missed_nothing_and_memory_has_its_limit(
+        events in prop_oneof![0usize..4, Just(1_000)],
+        total in 4_000usize..20_000,
+        actions in prop::collection::vec(action(), 1..80),
+    ) {
+        run(async {
+            let mut model = Model::new(events, total);
+            for action in actions {
+                model.act(action).await;
+            }
+        });
+    }
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(test);
+}
+
+fn in_memory(settings: MemorySettings) -> MemoryHistory {
+    MemoryHistory::new(settings, Arc::default())
+}
+
+async fn say(history: &MemoryHistory, name: &str, bytes: usize) -> Position {
+    let draft = Draft::message(topic(name), Payload::Text("x".repeat(bytes).into()));
+    history.append(vec![draft]).await.remove(0).expect("memory").position
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_dropped_never_begins_its_numbers_again() {
+    let limits = HistoryLimits { events: 0, ..HistoryLimits::default() };
+    let namespaces = Arc::new(RwLock::new(Arc::new(Namespaces::new(Vec::new(), limits, false))));
+    let history = MemoryHistory::new(MemorySettings::default(), namespaces);
+    let mut last = say(&history, "a", 10).await;
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(3_601)).await;
+        history.tick();
+        assert_eq!(history.topics(), 0);
+        let next = say(&history, "a", 10).await;
+        assert!(next > last);
+        last = next;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_ask_about_a_topic_keeps_nothing() {
+    let history = in_memory(MemorySettings::default());
+    let place = say(&history, "a", 10).await;
+    let bytes = history.bytes();
+    for number in 0..100 {
+        let topic = topic(&format!("unknown {number}"));
+        history.read(&topic, place, 10).await.expect("memory");
+        history.read_back(&topic, None, 10).await.expect("memory");
+        history.earliest(&topic).await.expect("memory");
+    }
+    assert_eq!((history.topics(), history.bytes()), (1, bytes));
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_count_as_memory_and_go_soon_when_it_is_short() {
+    let settings = MemorySettings { total_bytes: 100_000, ..MemorySettings::default() };
+    let history = in_memory(settings);
+    for number in 0..1_000 {
+        history.head(&topic(&format!("topic {number}"))).await.expect("memory");
+    }
+    assert!(history.bytes().1 > 100_000, "a thousand topics are not for nothing");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    history.tick();
+    assert_eq!((history.topics(), history.bytes()), (0, (0, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_event_on_a_small_topic_is_kept_when_memory_is_full() {
+    let settings = MemorySettings { total_bytes: 100_000, ..MemorySettings::default() };
+    let history = in_memory(settings);
+    for number in 0..2_000 {
+        say(&history, &format!("large {}", number % 5), 100).await;
+    }
+    let place = say(&history, "small", 100).await;
+    let page = history.read(&topic("small"), place.before(), 10).await.expect("memory");
+    assert!(matches!(page, Page::Events(events) if events.len() == 1));
+    assert!(history.bytes().0 <= 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_rules_hold_for_topics_that_are_there() {
+    let namespaces = Arc::new(RwLock::new(Arc::new(Namespaces::default())));
+    let history = MemoryHistory::new(MemorySettings::default(), Arc::clone(&namespaces));
+    for _ in 0..10 {
+        say(&history, "a", 10).await;
+    }
+    let namespace = Namespace {
+        pattern: "a".parse().expect("a pattern"),
+        subscribe: Who::Anyone,
+        publish: Who::Anyone,
+        presence: Who::Anyone,
+        history: HistoryLimits { events: 3, ..HistoryLimits::default() },
+    };
+    let rules = Namespaces::new(vec![namespace], HistoryLimits::default(), false);
+    *namespaces.write() = Arc::new(rules);
+    history.tick();
+    let back = history.read_back(&topic("a"), None, 100).await.expect("memory");
+    assert!(matches!(back, Page::Events(events) if events.len() == 3));
+}
