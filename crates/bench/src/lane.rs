@@ -4,19 +4,19 @@
 
 mod http;
 mod nats;
+mod socket;
 mod sql;
 mod websocket;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use mio::event::Event;
-use mio::net::TcpStream;
 
 use self::http::Http;
 use self::nats::Nats;
-pub(crate) use self::sql::{Login, Sql};
+pub(crate) use self::socket::{Door, Socket};
+pub(crate) use self::sql::{Login, Sql, execute};
 use self::websocket::WebSocket;
 use crate::inbound::Broken;
 use crate::template::Template;
@@ -80,7 +80,7 @@ pub(crate) trait Speech {
 
 /// A publisher's connection.
 pub(crate) struct Lane {
-    stream: TcpStream,
+    socket: Socket,
     speech: Box<dyn Speech>,
     is_connected: bool,
     pub(crate) is_ready: bool,
@@ -97,17 +97,20 @@ impl Lane {
     pub(crate) fn open(
         template: &Template,
         way: Way,
-        address: SocketAddr,
+        door: &Door,
+        host: &str,
         login: &Login,
     ) -> anyhow::Result<Self> {
         let missing = || format!("the template {} has no way {way:?} to publish", template.name);
         let publish = &template.publish;
-        let host = address.to_string();
         let speech: Box<dyn Speech> = match way {
-            Way::Http => Box::new(Http::new(publish.http.clone().with_context(missing)?, host)),
-            Way::Websocket => {
-                Box::new(WebSocket::new(publish.websocket.clone().with_context(missing)?, host))
+            Way::Http => {
+                Box::new(Http::new(publish.http.clone().with_context(missing)?, host.to_owned()))
             }
+            Way::Websocket => Box::new(WebSocket::new(
+                publish.websocket.clone().with_context(missing)?,
+                host.to_owned(),
+            )),
             Way::Nats => publish.nats.map(|_| Box::new(Nats::default())).with_context(missing)?,
             Way::Notify => {
                 let sql = publish.sql.as_ref().with_context(missing)?;
@@ -118,13 +121,13 @@ impl Lane {
                 Box::new(Sql::new(login.clone(), sql.with_context(missing)?))
             }
         };
-        let stream = TcpStream::connect(address).context("connecting a publisher")?;
+        let socket = Socket::connect(door).context("connecting a publisher")?;
         let out = Vec::new();
-        Ok(Self { stream, speech, is_connected: false, is_ready: false, out, broken: None })
+        Ok(Self { socket, speech, is_connected: false, is_ready: false, out, broken: None })
     }
 
-    pub(crate) fn stream(&mut self) -> &mut TcpStream {
-        &mut self.stream
+    pub(crate) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
     }
 
     pub(crate) fn is_answered(&self) -> bool {
@@ -149,21 +152,20 @@ impl Lane {
     }
 
     fn connected(&mut self) {
-        match self.stream.take_error() {
-            Ok(None) if self.stream.peer_addr().is_ok() => {
-                let _ = self.stream.set_nodelay(true);
+        match self.socket.is_connected() {
+            Ok(true) => {
                 self.is_connected = true;
                 self.is_ready = self.speech.is_ready_at_once();
                 self.speech.hello(&mut self.out);
             }
-            Ok(None) => {}
-            Ok(Some(error)) | Err(error) => self.broken = Some(error.to_string()),
+            Ok(false) => {}
+            Err(error) => self.broken = Some(error.to_string()),
         }
     }
 
     fn read(&mut self, buffer: &mut [u8], tell: &mut dyn FnMut(Heard)) {
         loop {
-            match self.stream.read(buffer) {
+            match self.socket.read(buffer) {
                 Ok(0) => self.broken = Some("the server closed the connection".to_owned()),
                 Ok(read) => {
                     let ready = &mut self.is_ready;
@@ -190,7 +192,7 @@ impl Lane {
 
     fn flush(&mut self) {
         while self.is_connected && !self.out.is_empty() {
-            match self.stream.write(&self.out) {
+            match self.socket.write(&self.out) {
                 Ok(written) => drop(self.out.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

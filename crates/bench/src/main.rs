@@ -3,11 +3,14 @@
 //! One thread drives thousands of raw sockets; the server runs as a process of its own and is
 //! charged by the kernel's books. `docs/performance.md` says how to use it and what was found.
 
+mod args;
 mod client;
 mod clock;
+mod compare;
 mod inbound;
 mod lane;
 mod latency;
+mod plot;
 mod process;
 mod report;
 mod run;
@@ -15,81 +18,39 @@ mod scenario;
 mod server;
 mod stamp;
 mod swarm;
+mod system;
 mod tally;
 mod template;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 
-use crate::lane::Way;
+use crate::args::{Args, Command, PlotFlags, RunFlags, TableFlags};
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{Effort, Run};
 use crate::scenario::{Load, Scenario};
 use crate::server::Server;
-
-/// Measures what it costs to bring messages to many clients.
-#[derive(Debug, Parser)]
-#[command(name = "tidewire-bench", version, max_term_width = 100)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Measure scenarios
-    Run(RunFlags),
-    /// Say which scenarios there are
-    List,
-}
-
-#[derive(Debug, clap::Args)]
-struct RunFlags {
-    /// Scenarios, all when none is named
-    scenarios: Vec<String>,
-    /// Seconds to measure each
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
-    /// Times to measure each, one scenario after the other
-    #[arg(long, default_value_t = 1)]
-    runs: usize,
-    /// The program to start for each run
-    #[arg(long, value_name = "FILE", default_value = "target/release/tidewire")]
-    server_binary: PathBuf,
-    /// A running server to measure instead
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// The running server's process, for what it costs
-    #[arg(long, requires = "url")]
-    pid: Option<i32>,
-    /// Speak by this template instead of the scenario's
-    #[arg(long)]
-    template: Option<String>,
-    /// Publish this way instead of the scenario's
-    #[arg(long)]
-    way: Option<Way>,
-    /// So many subscribers instead of the scenario's
-    #[arg(long)]
-    subscribers: Option<usize>,
-    /// So many publications a second instead of the scenario's load
-    #[arg(long, conflicts_with = "outstanding")]
-    rate: Option<f64>,
-    /// So many publications outstanding instead of the scenario's load
-    #[arg(long)]
-    outstanding: Option<usize>,
-    /// Add a line of JSON for each run to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
+use crate::system::{Places, System};
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let done = match Args::parse().command {
+        Command::Run(flags) => measure(&flags),
+        Command::Table(flags) => table(&flags),
+        Command::Plot(flags) => draw(&flags),
+        Command::List => {
+            for scenario in scenario::ALL {
+                println!("{:20} {}", scenario.name, scenario.about);
+            }
+            Ok(())
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidewire-bench: {error:#}");
@@ -98,77 +59,85 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
-    match args.command {
-        Command::Run(flags) => measure(&flags),
-        Command::List => {
-            for scenario in scenario::ALL {
-                println!("{:20} {}", scenario.name, scenario.about);
-            }
-            Ok(())
-        }
-    }
-}
-
+/// Every scenario with every system, a round at a time: what the machine's neighbours do falls on
+/// all alike.
 fn measure(flags: &RunFlags) -> anyhow::Result<()> {
     let scenarios = chosen(flags)?;
+    let places = places(flags)?;
     let mut reports = Vec::new();
     let mut failed = 0;
     for _ in 0..flags.runs {
         for scenario in &scenarios {
-            match once(flags, scenario) {
-                Ok(report) => {
-                    keep(flags.json.as_deref(), &report)?;
-                    eprint!("{}", report::table(std::slice::from_ref(&report)));
-                    reports.push(report);
-                }
-                Err(error) => {
-                    eprintln!("{}: {error:#}", scenario.name);
-                    failed += 1;
+            for &system in &flags.system {
+                let Some(scenario) = system.adapt(scenario) else { continue };
+                match once(flags, system, &scenario, &places) {
+                    Ok(report) => {
+                        keep(flags.json.as_deref(), &report)?;
+                        eprint!("{}", report::table(std::slice::from_ref(&report)));
+                        reports.push(report);
+                    }
+                    Err(error) => {
+                        eprintln!("{} {}: {error:#}", scenario.name, system.name());
+                        failed += 1;
+                    }
                 }
             }
         }
     }
     print!("{}", report::table(&reports));
+    // A scratch folder is kept when something failed, for its logs.
     if failed > 0 {
-        bail!("{failed} runs failed");
+        bail!("{failed} runs failed; logs are in {}", places.scratch.display());
     }
+    let _ = fs::remove_dir_all(&places.scratch);
     Ok(())
 }
 
 fn chosen(flags: &RunFlags) -> anyhow::Result<Vec<Scenario>> {
-    let mut scenarios = if flags.scenarios.is_empty() {
+    let named: Vec<_> = if flags.scenarios.is_empty() {
         scenario::ALL.to_vec()
     } else {
         flags.scenarios.iter().map(|name| scenario::named(name)).collect::<Result<_, _>>()?
     };
-    for scenario in &mut scenarios {
-        if let Some(subscribers) = flags.subscribers {
-            scenario.topics = if scenario.topics > 1 { subscribers } else { 1 };
-            scenario.subscribers = subscribers;
-        }
+    let mut scenarios = Vec::new();
+    for mut scenario in named {
         scenario.way = flags.way.unwrap_or(scenario.way);
+        scenario.payload = flags.payload.unwrap_or(scenario.payload).max(stamp::LENGTH);
         if let Some(rate) = flags.rate {
             scenario.load = Load::Paced(rate);
         }
         if let Some(outstanding) = flags.outstanding {
             scenario.load = Load::Outstanding(outstanding);
         }
+        let counts = Some(&flags.subscribers).filter(|counts| !counts.is_empty());
+        for &subscribers in counts.unwrap_or(&vec![scenario.subscribers]) {
+            let topics = if scenario.topics > 1 { subscribers } else { 1 };
+            scenarios.push(Scenario { subscribers, topics, ..scenario.clone() });
+        }
     }
     Ok(scenarios)
 }
 
-fn once(flags: &RunFlags, scenario: &Scenario) -> anyhow::Result<Report> {
-    let server = match &flags.url {
-        Some(url) => Server::attached(address(url)?, flags.pid),
-        None => Server::tidewire(&flags.server_binary, &log_file())?,
-    };
-    let templates = run::templates(scenario, flags.template.as_deref())?;
-    Run::measure(scenario, &server, templates, flags.seconds)
+fn places(flags: &RunFlags) -> anyhow::Result<Places> {
+    let scratch = std::env::temp_dir().join(format!("tidewire-bench-{}", std::process::id()));
+    let current = std::env::current_dir().context("looking where this is")?;
+    let peers = current.join(&flags.peers);
+    Ok(Places { tidewire: flags.server_binary.clone(), peers, scratch })
 }
 
-fn log_file() -> PathBuf {
-    std::env::temp_dir().join(format!("tidewire-bench-{}.log", std::process::id()))
+fn once(
+    flags: &RunFlags,
+    system: System,
+    scenario: &Scenario,
+    places: &Places,
+) -> anyhow::Result<Report> {
+    let server = match &flags.url {
+        Some(url) => Server::attached(address(url)?, flags.pid),
+        None => system.start(scenario, places)?,
+    };
+    let templates = system::templates(scenario, flags.template.as_deref(), places)?;
+    let effort = Effort { seconds: flags.seconds, handshakes: flags.handshakes };
+    Run::measure(scenario, &server, templates, effort)
 }
 
 /// Where `http://host:port` or `host:port` is.
@@ -180,9 +149,48 @@ fn address(url: &str) -> anyhow::Result<SocketAddr> {
 
 fn keep(file: Option<&Path>, report: &Report) -> anyhow::Result<()> {
     let Some(path) = file else { return Ok(()) };
+    if let Some(folder) = path.parent() {
+        let _ = fs::create_dir_all(folder);
+    }
     let mut line = serde_json::to_string(report)?;
     line.push('\n');
     let file = OpenOptions::new().create(true).append(true).open(path);
     let mut file = file.with_context(|| format!("writing {}", path.display()))?;
     Ok(file.write_all(line.as_bytes())?)
+}
+
+fn table(flags: &TableFlags) -> anyhow::Result<()> {
+    let text = compare::markdown(&read(&flags.files)?);
+    let Some(path) = &flags.into else {
+        print!("{text}");
+        return Ok(());
+    };
+    let document =
+        fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let name = &flags.mark;
+    let missing =
+        || format!("{} has no marks <!-- {name} --> and <!-- /{name} -->", path.display());
+    let document = compare::put_into(&document, name, &text).with_context(missing)?;
+    fs::write(path, document).with_context(|| format!("writing {}", path.display()))
+}
+
+fn draw(flags: &PlotFlags) -> anyhow::Result<()> {
+    let mut reports = read(&flags.files)?;
+    reports.retain(|report| report.scenario == flags.scenario);
+    fs::write(&flags.out, plot::svg(&reports))
+        .with_context(|| format!("writing {}", flags.out.display()))
+}
+
+/// The reports of several files of JSON lines.
+fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for path in files {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        for line in text.lines() {
+            let report = serde_json::from_str(line);
+            reports.push(report.with_context(|| format!("a line of {}", path.display()))?);
+        }
+    }
+    Ok(reports)
 }

@@ -37,6 +37,11 @@ impl Watched {
         Self { pids }
     }
 
+    /// The process without those that descend from it.
+    pub(crate) fn alone(pid: i32) -> Self {
+        Self { pids: vec![pid] }
+    }
+
     /// Processor time until now.
     pub(crate) fn usage(&self) -> Usage {
         self.pids.iter().fold(Usage::default(), |sum, &pid| {

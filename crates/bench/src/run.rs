@@ -17,10 +17,6 @@ use crate::swarm::Swarm;
 use crate::tally::Count;
 use crate::template::Template;
 
-/// Handshakes under way at once where it is not a storm that is measured: more than two cores need
-/// to be busy, and far fewer than a listening socket's queue takes.
-const HANDSHAKES: usize = 128;
-
 /// For the server to come to rest after connections were opened.
 const SETTLE: u64 = SECOND / 2;
 
@@ -47,13 +43,21 @@ pub(crate) struct Run<'a> {
     scenario: &'a Scenario,
     watched: Option<Watched>,
     swarm: Swarm,
-    /// Seconds to measure.
-    seconds: f64,
+    effort: Effort,
     report: Report,
     /// Resident bytes before anybody came, and the most under load.
     resident: u64,
     peak: u64,
     gave_up: u64,
+}
+
+/// How much effort to make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Seconds to measure.
+    pub(crate) seconds: f64,
+    /// Handshakes under way at once, where it is not a storm that is measured.
+    pub(crate) handshakes: usize,
 }
 
 /// A look at everything that counts.
@@ -74,7 +78,7 @@ impl<'a> Run<'a> {
         scenario: &'a Scenario,
         server: &Server,
         templates: Vec<Template>,
-        seconds: f64,
+        effort: Effort,
     ) -> anyhow::Result<Report> {
         let (lanes, _) = scenario.lanes();
         let target = server.target.clone();
@@ -92,12 +96,13 @@ impl<'a> Run<'a> {
         };
         let watched = server.watched.clone();
         let mut run =
-            Self { scenario, watched, swarm, seconds, report, resident: 0, peak: 0, gave_up: 0 };
+            Self { scenario, watched, swarm, effort, report, resident: 0, peak: 0, gave_up: 0 };
         run.resident = run.resident_now();
         run.report.resident_before = run.watched.as_ref().map(|_| run.resident as f64 / 1024.0);
         match scenario.kind {
             Kind::Load | Kind::Stalled => run.load()?,
             Kind::Idle => run.idle()?,
+            Kind::Held => run.held()?,
             Kind::Storm => run.storm()?,
             Kind::Resume => run.resume()?,
         }
@@ -106,12 +111,12 @@ impl<'a> Run<'a> {
     }
 
     fn load(&mut self) -> anyhow::Result<()> {
-        self.connect(HANDSHAKES)?;
+        self.connect(self.effort.handshakes)?;
         self.report.kib_subscribed = self.kib_each(self.resident_now());
         let stalled = (self.scenario.kind == Kind::Stalled).then(|| self.stall()).transpose()?;
         self.begin_publishing()?;
         let start = self.swarm.tally.count;
-        self.drive(clock::now() + (self.seconds * 0.2 * SECOND as f64) as u64)?;
+        self.drive(clock::now() + (self.effort.seconds * 0.2 * SECOND as f64) as u64)?;
         self.measure_window()?;
         self.drain()?;
         self.totals(start);
@@ -121,35 +126,33 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Connects without subscribing, subscribes, and looks at what that costs at rest.
+    /// Looks at what subscribed connections cost at rest.
     fn idle(&mut self) -> anyhow::Result<()> {
-        let can_hold = self.scenario.templates.len() == 1 && self.swarm.has_dialogue();
-        if can_hold {
-            self.swarm.hold = true;
-            self.connect(HANDSHAKES)?;
-            self.report.kib_connected = self.kib_each(self.resident_now());
-            let connecting = self.report.cpu_per_connection.take();
-            let before = self.look();
-            self.swarm.hold = false;
-            for number in 0..self.swarm.clients.len() {
-                self.swarm.release(number);
-                if number % HANDSHAKES == 0 {
-                    self.swarm.turn(Duration::ZERO)?;
-                }
-            }
-            self.await_ready(HANDSHAKES, 0)?;
-            self.settle()?;
-            let subscribing = self.cpu_each(before, self.look());
-            self.report.cpu_per_connection = connecting.zip(subscribing).map(|(a, b)| a + b);
-        } else {
-            self.connect(HANDSHAKES)?;
-        }
+        self.connect(self.effort.handshakes)?;
         self.report.kib_subscribed = self.kib_each(self.resident_now());
         let before = self.look();
-        self.wait((self.seconds * SECOND as f64) as u64)?;
+        self.wait((self.effort.seconds * SECOND as f64) as u64)?;
         let after = self.look();
         self.report.seconds = (after.at - before.at) as f64 / SECOND as f64;
         self.report.server_cores = self.cores(before, after);
+        Ok(())
+    }
+
+    /// Connects all without subscribing, then subscribes all.
+    fn held(&mut self) -> anyhow::Result<()> {
+        self.swarm.hold = true;
+        self.connect(self.effort.handshakes)?;
+        self.report.kib_connected = self.kib_each(self.resident_now());
+        self.swarm.hold = false;
+        for number in 0..self.swarm.clients.len() {
+            self.swarm.release(number);
+            if number % self.effort.handshakes == 0 {
+                self.swarm.turn(Duration::ZERO)?;
+            }
+        }
+        self.await_ready(1, 0)?;
+        self.settle()?;
+        self.report.kib_subscribed = self.kib_each(self.resident_now());
         Ok(())
     }
 
@@ -161,7 +164,7 @@ impl<'a> Run<'a> {
 
     /// Everybody leaves, something is said, everybody comes back.
     fn resume(&mut self) -> anyhow::Result<()> {
-        self.connect(HANDSHAKES)?;
+        self.connect(self.effort.handshakes)?;
         self.begin_publishing()?;
         self.drain()?;
         let start = self.swarm.tally.count;
@@ -301,7 +304,7 @@ impl<'a> Run<'a> {
         self.swarm.tally.answer.clear();
         self.swarm.lateness.clear();
         let before = self.look();
-        self.drive(before.at + (self.seconds * SECOND as f64) as u64)?;
+        self.drive(before.at + (self.effort.seconds * SECOND as f64) as u64)?;
         let after = self.look();
         self.window(before, after);
         self.report.latency = self.swarm.tally.latency.summary();

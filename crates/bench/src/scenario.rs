@@ -18,14 +18,26 @@ pub(crate) enum Load {
 pub(crate) enum Kind {
     /// They subscribe; then they are published to and measured.
     Load,
-    /// They connect, wait, subscribe, wait: what does that cost?
+    /// They subscribe and wait: what does that cost?
     Idle,
+    /// They connect; only when all are there they subscribe.
+    Held,
     /// They connect and subscribe all at once.
     Storm,
     /// As [`Kind::Load`], but the last subscriber reads nothing.
     Stalled,
     /// All leave, something is said, all come back at once to where they were.
     Resume,
+}
+
+/// What a server must have for a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// A database.
+    Postgres,
+    /// A secret, and clients that show tokens.
+    Tokens,
 }
 
 /// One scenario.
@@ -46,8 +58,8 @@ pub(crate) struct Scenario {
     pub(crate) lanes: usize,
     /// Bytes of a payload.
     pub(crate) payload: usize,
-    /// Whether the server needs a PostgreSQL.
-    pub(crate) postgres: bool,
+    /// What the server must have.
+    pub(crate) needs: Needs,
     /// Whether peers can do it.
     pub(crate) for_peers: bool,
 }
@@ -64,7 +76,7 @@ const BASE: Scenario = Scenario {
     load: Load::Paced(20.0),
     lanes: 1,
     payload: 128,
-    postgres: false,
+    needs: Needs::Nothing,
     for_peers: true,
 };
 
@@ -108,7 +120,7 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "mixed",
         about: "1 NOTIFY channel, 1,000 subscribers of two dialects, 20 messages a second",
         templates: &["notify", "alle"],
-        postgres: true,
+        needs: Needs::Postgres,
         for_peers: false,
         ..BASE
     },
@@ -120,7 +132,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "idle-10k",
-        about: "10,000 connections that wait, then subscribe and wait",
+        about: "10,000 subscribers, and nothing is said",
         kind: Kind::Idle,
         subscribers: 10_000,
         load: Load::Silence,
@@ -128,10 +140,19 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "idle-18k",
-        about: "18,000 connections that wait, then subscribe and wait",
+        about: "18,000 subscribers, and nothing is said",
         kind: Kind::Idle,
         subscribers: 18_000,
         load: Load::Silence,
+        ..BASE
+    },
+    Scenario {
+        name: "connected-10k",
+        about: "10,000 connections that wait, and then subscribe all together",
+        kind: Kind::Held,
+        subscribers: 10_000,
+        load: Load::Silence,
+        for_peers: false,
         ..BASE
     },
     Scenario {
@@ -140,6 +161,16 @@ pub(crate) const ALL: &[Scenario] = &[
         kind: Kind::Storm,
         subscribers: 10_000,
         load: Load::Silence,
+        ..BASE
+    },
+    Scenario {
+        name: "connect-jwt",
+        about: "10,000 clients connect with a JSON Web Token each, and subscribe",
+        kind: Kind::Idle,
+        subscribers: 10_000,
+        load: Load::Silence,
+        needs: Needs::Tokens,
+        for_peers: false,
         ..BASE
     },
     Scenario {
@@ -166,7 +197,7 @@ pub(crate) const ALL: &[Scenario] = &[
         way: Way::Notify,
         subscribers: 100,
         load: Load::Paced(100.0),
-        postgres: true,
+        needs: Needs::Postgres,
         for_peers: false,
         ..BASE
     },
@@ -177,7 +208,7 @@ pub(crate) const ALL: &[Scenario] = &[
         way: Way::Insert,
         subscribers: 100,
         load: Load::Paced(100.0),
-        postgres: true,
+        needs: Needs::Postgres,
         for_peers: false,
         ..BASE
     },

@@ -1,4 +1,4 @@
-//! The server that is measured: started for it and ended after it, or one that runs already.
+//! A server's process: started for one run and ended after it, or one that runs already.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -11,11 +11,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clock::{self, SECOND};
-use crate::lane::Login;
+use crate::lane::{Door, Login};
 use crate::process::Watched;
 use crate::swarm::Target;
 
-/// For a server to take its first connection.
+/// For a server to take its first connection, and to say what it has to say.
 const START: u64 = 60 * SECOND;
 
 /// For a server to end after it was asked to.
@@ -28,69 +28,108 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) target: Target,
+    /// Its processes, where they are known.
     pub(crate) watched: Option<Watched>,
-    /// What was started for it, last first.
-    started: Vec<Started>,
+    process: Option<Process>,
 }
 
 /// A process of ours: it ends with this value, and with this program however that ends.
-struct Started {
+struct Process {
     child: Child,
+    /// What it writes.
+    log: PathBuf,
+    /// What it leaves behind.
+    rubbish: Option<PathBuf>,
+}
+
+/// A program to be started.
+pub(crate) struct Program {
+    pub(crate) command: Command,
 }
 
 impl Server {
     /// One that runs already. Without its process there is nothing to say about cost.
     pub(crate) fn attached(address: SocketAddr, pid: Option<i32>) -> Self {
-        let target = Target { address, publish: address, login: Login::default() };
         let watched = pid.map(Watched::tree);
-        Self { name: "tidewire".to_owned(), target, watched, started: Vec::new() }
+        Self { name: "attached".to_owned(), target: target(address), watched, process: None }
     }
 
-    /// Tidewire, with limits that allow for what is measured.
+    /// The process that was started; 0 for one that ran already.
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.as_ref().map_or(0, Process::pid)
+    }
+
+    /// Removes a folder when the server has ended.
+    pub(crate) fn remove_after(&mut self, folder: PathBuf) {
+        if let Some(process) = &mut self.process {
+            process.rubbish = Some(folder);
+        }
+    }
+
+    /// Waits until the server has said something; what follows it on its line.
     ///
     /// # Errors
-    /// When it does not start.
-    pub(crate) fn tidewire(binary: &Path, log: &Path) -> anyhow::Result<Self> {
-        let address = free_address()?;
-        let mut command = command(binary)?;
-        command.args(["serve", "--listen", &address.to_string()]);
-        for (key, value) in TIDEWIRE {
-            command.env(key, value);
-        }
-        Self::start("tidewire", command, address, log)
-    }
-
-    fn start(
-        name: &str,
-        mut command: Command,
-        address: SocketAddr,
-        log: &Path,
-    ) -> anyhow::Result<Self> {
-        let output = fs::File::create(log).with_context(|| format!("writing {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().with_context(|| format!("starting {name}"))?;
-        let mut started = Started { child };
-        started.await_listening(address).with_context(|| {
+    /// When it does not come.
+    pub(crate) fn await_said(&self, before: &str) -> anyhow::Result<String> {
+        let log = &self.process.as_ref().context("a server that runs already says nothing")?.log;
+        let deadline = clock::now() + START;
+        while clock::now() < deadline {
             let said = fs::read_to_string(log).unwrap_or_default();
-            format!("{name} does not start; it says:\n{said}")
-        })?;
-        let watched = Some(Watched::tree(started.pid()));
-        let target = Target { address, publish: address, login: Login::default() };
-        Ok(Self { name: name.to_owned(), target, watched, started: vec![started] })
+            let after = said.split_once(before).and_then(|(_, after)| after.split_once('\n'));
+            if let Some((line, _)) = after {
+                return Ok(line.to_owned());
+            }
+            std::thread::sleep(AGAIN);
+        }
+        bail!("{} never said {before:?}", self.name)
     }
 }
 
-/// What Tidewire is told: nobody is refused for being one of many, and it ends at once.
-const TIDEWIRE: &[(&str, &str)] = &[
-    ("TIDEWIRE_LIMITS_CONNECTIONS", "1000000"),
-    ("TIDEWIRE_LIMITS_MESSAGES_PER_SECOND", "1000000000"),
-    ("TIDEWIRE_LIMITS_BURST", "1000000000"),
-    ("TIDEWIRE_SHUTDOWN_SPREAD", "0s"),
-    ("TIDEWIRE_SHUTDOWN_GRACE", "1s"),
-    ("TIDEWIRE_LOG_LEVEL", "warn"),
-];
+impl Program {
+    /// A program by its path, or by its name in `PATH` and where servers are. Its process ends
+    /// when this one does, even if that is killed: `setpriv` of util-linux makes the system call
+    /// for that, which in Rust would take unsafe code.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn new(program: &Path) -> anyhow::Result<Self> {
+        let program = found(program)?;
+        let setpriv = Path::new("/usr/bin/setpriv");
+        if !setpriv.exists() {
+            return Ok(Self { command: Command::new(program) });
+        }
+        let mut command = Command::new(setpriv);
+        command.args(["--pdeathsig", "TERM", "--"]).arg(program);
+        Ok(Self { command })
+    }
 
-impl Started {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// When it does not; with what it said.
+    pub(crate) fn start(
+        mut self,
+        name: &str,
+        address: SocketAddr,
+        logs: &Path,
+    ) -> anyhow::Result<Server> {
+        let log = logs.join(format!("{name}.log"));
+        let output =
+            fs::File::create(&log).with_context(|| format!("writing {}", log.display()))?;
+        self.command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = self.command.spawn().with_context(|| format!("starting {name}"))?;
+        let mut process = Process { child, log, rubbish: None };
+        process.await_listening(address).with_context(|| {
+            let said = fs::read_to_string(&process.log).unwrap_or_default();
+            format!("{name} does not start; it says: {said}")
+        })?;
+        let watched = Some(Watched::tree(process.pid()));
+        let name = name.to_owned();
+        Ok(Server { name, target: target(address), watched, process: Some(process) })
+    }
+}
+
+impl Process {
     fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("process ids are small")
     }
@@ -108,10 +147,8 @@ impl Started {
         }
         Ok(())
     }
-}
 
-impl Drop for Started {
-    fn drop(&mut self) {
+    fn end(&mut self) {
         let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
         let deadline = clock::now() + STOP;
         while let Ok(None) = self.child.try_wait() {
@@ -125,20 +162,19 @@ impl Drop for Started {
     }
 }
 
-/// A command whose process ends when this program does, even if it is killed: `setpriv` of
-/// util-linux makes the system call for that, which in Rust would take unsafe code.
-fn command(program: &Path) -> anyhow::Result<Command> {
-    let program = found(program)?;
-    let setpriv = Path::new("/usr/bin/setpriv");
-    if !setpriv.exists() {
-        return Ok(Command::new(program));
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(rubbish) = &self.rubbish {
+            let _ = fs::remove_dir_all(rubbish);
+        }
     }
-    let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "TERM", "--"]).arg(program);
-    Ok(command)
 }
 
-/// A program by its path, or by its name in `PATH` and where servers are.
+fn target(address: SocketAddr) -> Target {
+    Target { address, publish: Door::Tcp(address), login: Login::default() }
+}
+
 fn found(program: &Path) -> anyhow::Result<PathBuf> {
     if program.components().count() > 1 {
         let missing = || format!("{} is not there; build it first", program.display());
@@ -147,13 +183,16 @@ fn found(program: &Path) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();
     places.push(PathBuf::from("/usr/sbin"));
-    let files = places.into_iter().map(|place| place.join(program));
+    let mut files = places.into_iter().map(|place| place.join(program));
     let missing = || format!("{} is not installed", program.display());
-    files.into_iter().find(|file| file.is_file()).with_context(missing)
+    files.find(|file| file.is_file()).with_context(missing)
 }
 
 /// An address of this machine that is free now.
-fn free_address() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     let listener =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
     Ok(listener.local_addr()?)

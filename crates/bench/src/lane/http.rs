@@ -62,21 +62,24 @@ impl Speech for Http {
 fn answer(bytes: &[u8]) -> Result<Option<(Heard, usize)>, Broken> {
     let Some(head) = head::read(bytes)? else { return Ok(None) };
     let rest = &bytes[head.length..];
+    let mut body = Vec::new();
     let length = if head.chunked {
         let mut chunks = Chunks::default();
-        let taken = chunks.feed(rest, |_| {})?;
+        let taken = chunks.feed(rest, |data| body.extend_from_slice(data))?;
         if chunks != Chunks::Done {
             return Ok(None);
         }
         taken
     } else {
-        head.content_length.unwrap_or(0)
+        let length = head.content_length.unwrap_or(0);
+        let Some(whole) = rest.get(..length) else { return Ok(None) };
+        body.extend_from_slice(whole);
+        length
     };
-    let Some(body) = rest.get(..length) else { return Ok(None) };
     let heard = if (200..300).contains(&head.status) {
         Heard::Accepted
     } else {
-        let body: String = String::from_utf8_lossy(body).chars().take(SHOWN).collect();
+        let body: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
         Heard::Refused(format!("{} {body}", head.status))
     };
     Ok(Some((heard, head.length + length)))

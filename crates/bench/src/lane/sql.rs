@@ -2,6 +2,12 @@
 //!
 //! Only for a server that trusts this client, as a private cluster does: no password is known here.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
 use super::{Heard, Speech, filled};
 use crate::inbound::{Broken, through};
 
@@ -92,4 +98,43 @@ fn message(bytes: &[u8]) -> Option<(u8, &[u8])> {
 fn words(body: &[u8]) -> String {
     let message = body.split(|&byte| byte == 0).find_map(|field| field.strip_prefix(b"M"));
     String::from_utf8_lossy(message.unwrap_or(b"an error without words")).into_owned()
+}
+
+/// Carries out statements, one after the other.
+///
+/// # Errors
+/// When PostgreSQL cannot be reached or refuses one.
+pub(crate) fn execute(socket: &Path, login: &Login, statements: &[String]) -> anyhow::Result<()> {
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("connecting to {}", socket.display()))?;
+    let mut sql = Sql::new(login.clone(), "{payload}".to_owned());
+    let mut out = Vec::new();
+    sql.hello(&mut out);
+    let mut statements = statements.iter();
+    loop {
+        stream.write_all(&out)?;
+        out.clear();
+        if let Heard::Refused(why) = next(&mut sql, &mut stream)? {
+            bail!("PostgreSQL refuses: {why}");
+        }
+        let Some(statement) = statements.next() else { return Ok(()) };
+        sql.put(&mut out, "", statement);
+    }
+}
+
+/// Reads until something was heard.
+fn next(sql: &mut Sql, stream: &mut UnixStream) -> anyhow::Result<Heard> {
+    let mut buffer = [0; 4096];
+    let mut first = None;
+    while first.is_none() {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            bail!("PostgreSQL closed the connection");
+        }
+        sql.hear(&buffer[..read], &mut Vec::new(), &mut |heard| {
+            first.get_or_insert(heard);
+        })
+        .map_err(|Broken(why)| anyhow::anyhow!(why))?;
+    }
+    first.context("something was heard")
 }

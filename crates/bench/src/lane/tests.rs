@@ -39,7 +39,7 @@ fn answers_over_http_are_told_one_by_one() {
     let expected = [
         Heard::Accepted,
         Heard::Accepted,
-        Heard::Refused("429 4\r\nslow\r\n0\r\n\r\n".to_owned()),
+        Heard::Refused("429 slow".to_owned()),
         Heard::Refused("503 no".to_owned()),
     ];
     assert_eq!(heard(&mut http(), answers), expected);
@@ -81,8 +81,8 @@ fn postgres_that_wants_a_password_is_said_so() {
 #[test]
 fn a_way_that_a_template_does_not_have_is_named() {
     let template = Template::named("ws").unwrap();
-    let address = "127.0.0.1:1".parse().unwrap();
-    let Err(error) = Lane::open(&template, Way::Nats, address, &Login::default()) else {
+    let door = Door::Tcp("127.0.0.1:1".parse().unwrap());
+    let Err(error) = Lane::open(&template, Way::Nats, &door, "h:1", &Login::default()) else {
         panic!("a lane was opened");
     };
     assert_eq!(error.to_string(), "the template ws has no way Nats to publish");
