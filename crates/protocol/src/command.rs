@@ -18,6 +18,8 @@ pub enum Command {
     Unsubscribe {
         /// Which topic.
         topic: Topic,
+        /// Which of the session's subscriptions to it; see [`Subscription::key`].
+        key: Option<Arc<str>>,
         /// The client's id for this request.
         reference: Option<Reference>,
     },
@@ -70,6 +72,14 @@ pub struct Subscription {
     pub snapshot: bool,
     /// What the dialect wants back with every event of this subscription.
     pub tag: Option<Tag>,
+    /// It follows from another request, such as to publish: where the session is subscribed to the
+    /// topic already, nothing is done.
+    pub implied: bool,
+    /// Tells this one from the session's other subscriptions to the topic; a second with the same
+    /// key replaces the first.
+    ///
+    /// Those of one tag are one listener: what several of them want is told once.
+    pub key: Option<Arc<str>>,
     /// The client's id for this request.
     pub reference: Option<Reference>,
 }
@@ -84,6 +94,8 @@ impl Subscription {
             interest: Interest::default(),
             snapshot: false,
             tag: None,
+            implied: false,
+            key: None,
             reference: None,
         }
     }

@@ -4,12 +4,15 @@
 //! dialect is fixed at the handshake and never guessed from its first frame.
 
 mod alle;
+mod fluxbase;
 mod native;
 mod record;
+mod timestamp;
 
 use std::sync::Arc;
 
 pub use alle::{Alle, AlleEvents};
+pub use fluxbase::Fluxbase;
 pub use native::{Native, PROTOCOL};
 
 use crate::answer::{Answer, Refusal};
@@ -18,6 +21,7 @@ use crate::close::Close;
 use crate::command::{Command, Tag};
 use crate::event::Event;
 use crate::frame::Frame;
+use crate::presence::{Member, PresenceDiff};
 use crate::wire::Wire;
 
 /// A wire language. Stateless: the same input always gives the same output.
@@ -37,6 +41,12 @@ pub trait Dialect: Send + Sync {
     /// The frame for an answer; `None` when the language does not have such a thing.
     fn answer(&self, answer: &Answer) -> Option<Frame>;
 
+    /// All frames for an answer, in order, for a language that tells some of them in several;
+    /// otherwise the one of [`answer`](Self::answer).
+    fn answers(&self, answer: &Answer) -> Vec<Frame> {
+        self.answer(answer).into_iter().collect()
+    }
+
     /// The frame for an event, called once for all sessions that share the tag; `None` when the
     /// language does not have such a thing.
     fn event(&self, event: &Event, tag: Option<&Tag>) -> Option<Frame>;
@@ -45,6 +55,27 @@ pub trait Dialect: Send + Sync {
     /// when the language does not have such a thing.
     fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
         let _ = (event, change, view);
+        None
+    }
+
+    /// The frames for people who came or went, in order, called once for all sessions that share
+    /// the tag; by default the one of [`event`](Self::event).
+    ///
+    /// `members` is everyone who is there now, where that is known without waiting.
+    fn presence(
+        &self,
+        event: &Event,
+        diff: &PresenceDiff,
+        members: Option<&[Member]>,
+        tag: Option<&Tag>,
+    ) -> Vec<Frame> {
+        let _ = (diff, members);
+        self.event(event, tag).into_iter().collect()
+    }
+
+    /// The frame that is sent to every client at the ping interval, for languages in which the
+    /// server shows that it lives by a frame of its own.
+    fn heartbeat(&self) -> Option<Frame> {
         None
     }
 

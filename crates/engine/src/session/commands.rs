@@ -53,7 +53,7 @@ impl Session {
                 let done = self.subscribe(wish).await;
                 done.map_err(|refusal| refusal.about(&topic).to(reference))
             }
-            Command::Unsubscribe { topic, reference } => {
+            Command::Unsubscribe { topic, key: _, reference } => {
                 self.unsubscribe(topic, reference);
                 Ok(())
             }

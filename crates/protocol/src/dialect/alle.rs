@@ -159,7 +159,11 @@ fn command(text: &str) -> Result<Command, Refusal> {
             Ok(Command::Subscribe(subscription))
         }
         "unsubscribe" => {
-            Ok(Command::Unsubscribe { topic: channel(request.channel)?, reference: None })
+            Ok(Command::Unsubscribe {
+                topic: channel(request.channel)?,
+                key: None,
+                reference: None,
+            })
         }
         "notify" => Ok(Command::Publish(Publication {
             topic: channel(request.channel)?,

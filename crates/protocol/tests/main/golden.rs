@@ -6,8 +6,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use tidewire_protocol::dialect::{Alle, Dialect, Native};
-use tidewire_protocol::{Answer, Command, Frame, Payload, Reference, Since, TopicKind};
+use tidewire_protocol::dialect::{Alle, Dialect, Fluxbase, Native};
+use tidewire_protocol::{
+    Answer, Command, Frame, Interest, Payload, Reference, Since, Tag, TopicKind,
+};
 
 #[test]
 fn native_frames_mean_what_their_golden_file_says() {
@@ -20,9 +22,23 @@ fn alle_frames_mean_what_their_golden_file_says() {
 }
 
 #[test]
+fn fluxbase_frames_mean_what_their_golden_file_says() {
+    check(&Fluxbase, "fluxbase.txt");
+}
+
+#[test]
+fn fluxbase_reads_a_binary_frame_like_a_text() {
+    let frame =
+        Frame::Binary(bytes::Bytes::from_static(b"{\"type\":\"subscribe\",\"channel\":\"a\"}"));
+    assert_eq!(meaning(&Fluxbase, &frame), "subscribe topic:a with presence");
+    let frame = Frame::Binary(bytes::Bytes::from_static(&[0xff]));
+    assert!(meaning(&Fluxbase, &frame).starts_with("refused "));
+}
+
+#[test]
 fn binary_frames_are_refused_by_native_and_ignored_by_alle() {
     let frame = Frame::Binary(bytes::Bytes::from_static(b"{\"type\":\"ping\"}"));
-    assert_eq!(meaning(&Alle, &frame), "");
+    assert_eq!(meaning(&Alle, &frame), "nothing");
     assert!(meaning(&Native, &frame).contains("\"binary_frame\""));
 }
 
@@ -59,6 +75,7 @@ fn unescaped(frame: &str) -> String {
 
 fn meaning(dialect: &dyn Dialect, frame: &Frame) -> String {
     match dialect.decode(frame) {
+        Ok(commands) if commands.is_empty() => "nothing".to_owned(),
         Ok(commands) => commands.iter().map(told).collect::<Vec<_>>().join("; "),
         Err(refusal) => match dialect.answer(&Answer::Refused(refusal)) {
             Some(Frame::Text { text, .. }) => format!("refused {text}"),
@@ -76,10 +93,19 @@ fn told(command: &Command) -> String {
                 Since::Position(position) => format!(" since {position}"),
             };
             let presence = if it.presence { " with presence" } else { "" };
-            format!("subscribe {}{since}{presence}{}", it.topic, id(it.reference.as_ref()))
+            let implied = if it.implied { " implied" } else { "" };
+            let key = key(it.key.as_deref());
+            let tag = it.tag.as_ref().map_or(String::new(), |Tag(tag)| format!(" tag {tag}"));
+            let wanted = wanted(&it.interest);
+            let snapshot = if it.snapshot { " with snapshot" } else { "" };
+            let id = id(it.reference.as_ref());
+            format!(
+                "subscribe {}{since}{wanted}{snapshot}{presence}{implied}{tag}{key}{id}",
+                it.topic
+            )
         }
-        Command::Unsubscribe { topic, reference } => {
-            format!("unsubscribe {topic}{}", id(reference.as_ref()))
+        Command::Unsubscribe { topic, key: name, reference } => {
+            format!("unsubscribe {topic}{}{}", key(name.as_deref()), id(reference.as_ref()))
         }
         Command::Publish(it) => {
             let (kind, content) = match &it.payload {
@@ -91,8 +117,7 @@ fn told(command: &Command) -> String {
             let name = it.name.as_ref().map_or(String::new(), |name| format!(" event {name:?}"));
             let echo = if it.echo { "" } else { " without echo" };
             let confirm = if it.confirm { " confirmed" } else { "" };
-            let key = it.idempotency_key.as_ref();
-            let key = key.map_or(String::new(), |key| format!(" key {key:?}"));
+            let key = key(it.idempotency_key.as_deref());
             let id = id(it.reference.as_ref());
             format!("publish {} {kind} {content:?}{name}{key}{echo}{confirm}{id}", it.topic)
         }
@@ -108,6 +133,26 @@ fn told(command: &Command) -> String {
         }
         Command::Ping { reference } => format!("ping{}", id(reference.as_ref())),
     }
+}
+
+/// What of a table is wanted.
+fn wanted(interest: &Interest) -> String {
+    let words: Vec<_> = interest.operations.iter().map(|operation| operation.word()).collect();
+    let mut out = String::new();
+    if !words.is_empty() {
+        write!(out, " events {}", words.join(" ")).unwrap();
+    }
+    if !interest.columns.is_empty() {
+        write!(out, " columns {}", interest.columns.join(" ")).unwrap();
+    }
+    if let Some(filter) = &interest.filter {
+        write!(out, " where {filter:?}").unwrap();
+    }
+    out
+}
+
+fn key(name: Option<&str>) -> String {
+    name.map_or(String::new(), |name| format!(" key {name:?}"))
 }
 
 fn id(reference: Option<&Reference>) -> String {

@@ -1,11 +1,14 @@
 //! Requests of the native dialect as commands.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::request::{Field, Kind, Request, Text};
 use crate::answer::{Code, Refusal};
+use crate::change::Operation;
 use crate::command::{Command, Publication, Reference, Since, Subscription, Token};
 use crate::event::Payload;
+use crate::interest::Interest;
 use crate::json;
 use crate::topic::{Topic, TopicKind};
 
@@ -19,7 +22,9 @@ pub(super) fn command(text: &str) -> Result<Command, Refusal> {
 fn meaning(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
     match request.kind()? {
         Kind::Subscribe => subscribe(request, reference),
-        Kind::Unsubscribe => Ok(Command::Unsubscribe { topic: topic(request)?, reference }),
+        Kind::Unsubscribe => {
+            Ok(Command::Unsubscribe { topic: topic(request)?, key: None, reference })
+        }
         Kind::Publish => publish(request, reference),
         Kind::Track => track(request, reference),
         Kind::Untrack => Ok(Command::Untrack { topic: topic(request)?, reference }),
@@ -40,7 +45,60 @@ fn subscribe(request: &Request<'_>, reference: Option<Reference>) -> Result<Comm
         let message = "presence goes with topic or notify; nobody is on a table";
         return Err(about(Refusal::new(Code::BadField, message)));
     }
-    Ok(Command::Subscribe(Subscription { since, presence, reference, ..Subscription::to(topic) }))
+    let interest = interest(request, topic.kind()).map_err(about)?;
+    let snapshot = snapshot(request, topic.kind(), since).map_err(about)?;
+    let subscription = Subscription::to(topic.clone());
+    let wish = Subscription { since, presence, interest, snapshot, reference, ..subscription };
+    Ok(Command::Subscribe(wish))
+}
+
+/// What of a table is wanted.
+fn interest(request: &Request<'_>, kind: TopicKind) -> Result<Interest, Refusal> {
+    for field in [Field::Events, Field::Columns, Field::Filter] {
+        if kind != TopicKind::Table && request.get(field).is_some() {
+            return Err(bad(format!("{} goes with table only", field.name())));
+        }
+    }
+    Ok(Interest {
+        operations: operations(request)?,
+        columns: columns(request)?,
+        filter: text(request, Field::Filter)?,
+    })
+}
+
+/// Which operations: a list of their words, or `"*"`.
+fn operations(request: &Request<'_>) -> Result<Vec<Operation>, Refusal> {
+    match request.get(Field::Events) {
+        None | Some("\"*\"") => Ok(Vec::new()),
+        Some(_) => Interest::operations_of(&list(request, Field::Events)?).map_err(bad),
+    }
+}
+
+fn columns(request: &Request<'_>) -> Result<Vec<Arc<str>>, Refusal> {
+    match request.get(Field::Columns) {
+        None => Ok(Vec::new()),
+        Some(_) => Interest::columns_of(&list(request, Field::Columns)?).map_err(bad),
+    }
+}
+
+fn list<'a>(request: &Request<'a>, field: Field) -> Result<Vec<Cow<'a, str>>, Refusal> {
+    let json = request.get(field).unwrap_or_default();
+    let texts: Result<Vec<Text<'_>>, _> = serde_json::from_str(json);
+    let texts = texts.map_err(|_| bad(format!("{} must be a list of strings", field.name())))?;
+    Ok(texts.into_iter().map(|Text(text)| text).collect())
+}
+
+fn snapshot(request: &Request<'_>, kind: TopicKind, since: Since) -> Result<bool, Refusal> {
+    let snapshot = flag(request, Field::Snapshot, false)?;
+    if snapshot && kind != TopicKind::Table {
+        return Err(bad("snapshot goes with table only"));
+    }
+    if snapshot && since == Since::Earliest {
+        return Err(bad(
+            "a snapshot is the table as it is now; it goes with since \"now\" or a position",
+        ));
+    }
+    Ok(snapshot)
 }
 
 fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {

@@ -36,10 +36,14 @@ pub(super) enum Field {
     Key,
     Meta,
     Token,
+    Events,
+    Columns,
+    Filter,
+    Snapshot,
 }
 
 impl Field {
-    const ALL: [Field; 14] = [
+    const ALL: [Field; 18] = [
         Self::Type,
         Self::Id,
         Self::Topic,
@@ -54,6 +58,10 @@ impl Field {
         Self::Key,
         Self::Meta,
         Self::Token,
+        Self::Events,
+        Self::Columns,
+        Self::Filter,
+        Self::Snapshot,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -72,6 +80,10 @@ impl Field {
             Self::Key => "key",
             Self::Meta => "meta",
             Self::Token => "token",
+            Self::Events => "events",
+            Self::Columns => "columns",
+            Self::Filter => "filter",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -114,10 +126,13 @@ impl Kind {
     /// Its fields besides `type` and `id`.
     fn fields(self) -> &'static [Field] {
         use Field::{
-            Data, Echo, Event, Key, Meta, Notify, Presence, Private, Since, Table, Token, Topic,
+            Columns, Data, Echo, Event, Events, Filter, Key, Meta, Notify, Presence, Private,
+            Since, Snapshot, Table, Token, Topic,
         };
         match self {
-            Self::Subscribe => &[Topic, Table, Notify, Private, Since, Presence],
+            Self::Subscribe => {
+                &[Topic, Table, Notify, Private, Since, Presence, Events, Columns, Filter, Snapshot]
+            }
             Self::Unsubscribe => &[Topic, Table, Notify, Private],
             Self::Publish => &[Topic, Notify, Private, Event, Data, Echo, Key],
             Self::Track => &[Topic, Notify, Private, Key, Meta],
