@@ -145,7 +145,7 @@ impl MemoryHistory {
             self.sweep_shard(shard, now, wall, idle);
         }
         let topics = self.topic_bytes.load(Ordering::Relaxed);
-        self.clear(usize::MAX, target.saturating_sub(topics));
+        self.clear(usize::MAX, target.saturating_sub(topics), None);
     }
 
     /// Other rules than last time hold for topics that are here already, too.
@@ -202,8 +202,8 @@ impl MemoryHistory {
     }
 
     /// Halves topic after topic, about `topics` of them, until their events are not above
-    /// `target`; another call goes on where this one ended.
-    fn clear(&self, topics: usize, target: usize) {
+    /// `target`; another call goes on where this one ended. One may be spared.
+    fn clear(&self, topics: usize, target: usize, spared: Option<&Arc<Mutex<Ring>>>) {
         let mut cleared = 0;
         for _ in 0..SHARDS {
             if self.event_bytes() <= target || cleared >= topics {
@@ -212,7 +212,9 @@ impl MemoryHistory {
             let part = self.turn.fetch_add(1, Ordering::Relaxed) % SHARDS;
             let rings = self.shards[part].read();
             cleared += rings.len();
-            for ring in rings.values() {
+            let others =
+                rings.values().filter(|ring| !spared.is_some_and(|it| Arc::ptr_eq(it, ring)));
+            for ring in others {
                 let mut ring = ring.lock();
                 let keep = ring.events.len() / 2;
                 let freed = ring.shrink_to(keep);
@@ -279,8 +281,8 @@ impl MemoryHistory {
     }
 
     /// Others make room for a small topic's event; when they cannot, it is not kept.
-    fn make_room(&self, ring: &Mutex<Ring>) {
-        self.clear(TOPICS_TO_CLEAR, self.settings.total_bytes);
+    fn make_room(&self, ring: &Arc<Mutex<Ring>>) {
+        self.clear(TOPICS_TO_CLEAR, self.settings.total_bytes, Some(ring));
         let excess = self.excess();
         if excess > 0 {
             let freed = ring.lock().free(excess, 0);

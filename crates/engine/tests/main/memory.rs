@@ -198,10 +198,13 @@ async fn a_new_event_on_a_small_topic_is_kept_when_memory_is_full() {
     for number in 0..2_000 {
         say(&history, &format!("large {}", number % 5), 100).await;
     }
-    let place = say(&history, "small", 100).await;
-    let page = history.read(&topic("small"), place.before(), 10).await.expect("memory");
-    assert!(matches!(page, Page::Events(events) if events.len() == 1));
-    assert!(history.bytes().0 <= 100_000);
+    for number in 0..100 {
+        let name = format!("small {number}");
+        let place = say(&history, &name, 100).await;
+        let page = history.read(&topic(&name), place.before(), 10).await.expect("memory");
+        assert!(matches!(page, Page::Events(events) if events.len() == 1));
+        assert!(history.bytes().0 <= 100_000);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tidewire::broker::LocalBroker;
 use tidewire::protocol::Payload;
 use tidewire::{Broker, Draft, Error, Event, Inlet, Limits, Node, Position, Topic};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Client, SOON, keeping, topic};
 
@@ -21,6 +21,9 @@ const TOPICS: [&str; 2] = ["a", "b"];
 const PUBLISHERS: u64 = 4;
 const EVENTS: u64 = 400;
 const SESSIONS: u64 = 12;
+
+/// How often a reader that waits looks whether it is at the end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Small, fast, and the same again for the same seed.
 struct Dice(AtomicU64);
@@ -97,6 +100,9 @@ impl Broker for Storm {
 /// Everything that was said, by topic and place.
 type Log = Arc<Mutex<HashMap<(&'static str, u64), String>>>;
 
+/// Where each topic ends, once that is known.
+type Ends = Arc<Mutex<HashMap<&'static str, Position>>>;
+
 /// One subscriber of one topic and what it has seen.
 struct Reader {
     client: Client,
@@ -105,7 +111,6 @@ struct Reader {
     /// What it received: each place once.
     seen: HashMap<u64, String>,
     gaps: u64,
-    last: bool,
 }
 
 impl Reader {
@@ -113,7 +118,7 @@ impl Reader {
         let mut client = Client::open(node);
         let answer = client.subscribe(topic).await;
         let at = place(&answer);
-        Self { client, topic, at, seen: HashMap::new(), gaps: 0, last: false }
+        Self { client, topic, at, seen: HashMap::new(), gaps: 0 }
     }
 
     /// Takes in one frame; the rule of the whole program is checked here.
@@ -123,7 +128,6 @@ impl Reader {
             Some("event") => {
                 assert_eq!(at, self.at.next(), "an event came after {}", self.at);
                 let content = frame["data"].as_str().expect("a text").to_owned();
-                self.last |= content == "last";
                 assert_eq!(self.seen.insert(at.seq, content), None, "an event came twice");
             }
             Some("gap") => {
@@ -147,14 +151,17 @@ impl Reader {
         self.at = place(&answer);
     }
 
-    /// Reads at its own pace until it has seen the last event.
-    async fn read(mut self, node: Node, dice: Dice) -> Self {
-        while !self.last {
-            let frame =
-                timeout(SOON, self.client.next()).await.expect("the last event should come");
+    /// Reads at its own pace until it is at the end.
+    async fn read(mut self, node: Node, dice: Dice, ends: Ends) -> Self {
+        let deadline = Instant::now() + SOON;
+        while ends.lock().get(self.topic) != Some(&self.at) {
+            let (at, topic) = (self.at, self.topic);
+            assert!(Instant::now() < deadline, "stuck at {at} of {topic}, which ends: {ends:?}");
+            // What is still waited for may be known to be the end only now.
+            let Ok(frame) = timeout(LOOK, self.client.next()).await else { continue };
             self.take_in(&frame);
             match dice.roll(60) {
-                0 if !self.last => self.come_back(&node).await,
+                0 => self.come_back(&node).await,
                 1..4 => sleep(Duration::from_millis(dice.roll(4))).await,
                 _ => {}
             }
@@ -167,15 +174,16 @@ fn place(frame: &Value) -> Position {
     frame["position"].as_str().expect("a position").parse().expect("a position")
 }
 
-async fn say(node: &Node, log: &Log, name: &'static str, contents: Vec<String>) {
+async fn say(node: &Node, log: &Log, name: &'static str, contents: Vec<String>) -> Position {
     let drafts = contents.iter();
     let drafts =
         drafts.map(|text| Draft::message(topic(name), Payload::Text(text.as_str().into())));
     let results = node.publisher().publish(drafts.collect()).await;
-    for (result, content) in results.into_iter().zip(contents) {
-        let position = result.expect("a history that works").position;
-        log.lock().insert((name, position.seq), content);
-    }
+    let events = results.into_iter().map(|result| result.expect("a history that works"));
+    let positions: Vec<_> = events.map(|event| event.position).collect();
+    let places = positions.iter().map(|position| (name, position.seq));
+    log.lock().extend(places.zip(contents));
+    *positions.last().expect("something is said")
 }
 
 async fn publish_all(node: Node, log: Log, publisher: u64, dice: Dice) {
@@ -202,11 +210,12 @@ async fn storm(seed: u64, keep: usize, mailbox_bytes: usize) -> u64 {
         .history(Arc::new(keeping(keep)))
         .broker(Arc::clone(&broker) as _)
         .start();
-    let log = Log::default();
+    let (log, ends) = (Log::default(), Ends::default());
     let mut readers = JoinSet::new();
     for session in 0..SESSIONS {
         let reader = Reader::open(&node, TOPICS[session as usize % 2]).await;
-        readers.spawn(reader.read(node.clone(), Dice::new(seed * 100 + session)));
+        let dice = Dice::new(seed * 100 + session);
+        readers.spawn(reader.read(node.clone(), dice, Arc::clone(&ends)));
     }
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
@@ -216,7 +225,8 @@ async fn storm(seed: u64, keep: usize, mailbox_bytes: usize) -> u64 {
     publishers.join_all().await;
     broker.calm.store(true, Ordering::SeqCst);
     for name in TOPICS {
-        say(&node, &log, name, vec!["last".to_owned()]).await;
+        let end = say(&node, &log, name, vec!["last".to_owned()]).await;
+        ends.lock().insert(name, end);
     }
     let readers = readers.join_all().await;
     node.shutdown(Duration::ZERO, Duration::from_millis(100)).await;

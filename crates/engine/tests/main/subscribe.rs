@@ -76,10 +76,8 @@ async fn a_place_ahead_of_everything_is_a_gap() {
     let last = publish(&node, "a", "x").await;
     let ahead = Position { seq: u64::MAX, ..last };
     gap_and_then_what_comes(&node, place(ahead), "position_unknown", last).await;
-    gap_and_then_what_comes(&node, place(Position { seq: 3, ..last }), "position_unknown", {
-        Position { seq: 2, ..last }
-    })
-    .await;
+    let (head, ahead) = (Position { seq: 2, ..last }, Position { seq: 3, ..last });
+    gap_and_then_what_comes(&node, place(ahead), "position_unknown", head).await;
 }
 
 async fn gap_and_then_what_comes(node: &Node, since: Value, reason: &str, head: Position) {
