@@ -1,0 +1,22 @@
+//! The whole server against a real PostgreSQL, with clients that are not ours: started inside the
+//! test, or as the program where signals, environment and memory matter.
+
+mod authentication;
+mod bad_input;
+mod commands;
+mod examples;
+mod history;
+mod library;
+mod limits;
+mod memory;
+mod notify;
+mod openapi;
+mod operating;
+mod outages;
+mod publishing;
+mod restarts;
+mod resuming;
+mod rights;
+mod slow_reader;
+mod support;
+mod walls;

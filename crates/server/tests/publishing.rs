@@ -1,0 +1,160 @@
+//! `POST /v1/publish`: one, a batch, repeats.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Server, client, get, post, post_with, request};
+
+const PATH: &str = "/v1/publish";
+
+async fn history(server: &Server, topic: &str) -> Vec<Value> {
+    let path = format!("/v1/history?topic={topic}&after=earliest&limit=1000");
+    let page = get(server.address, &path).await.good().await;
+    page["events"].as_array().expect("events").clone()
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_is_said_in_order_and_one_more_is_refused() {
+    let server = Server::start(&[]).await;
+    let batch = |count: usize| {
+        (0..count).map(|number| json!({ "topic": "batch", "data": number })).collect::<Value>()
+    };
+    assert_eq!(
+        post(server.address, PATH, &batch(1_001)).await.refused().await,
+        (413, "too_large".to_owned())
+    );
+    assert!(history(&server, "batch").await.is_empty(), "a refused batch says nothing");
+
+    let results = post(server.address, PATH, &batch(1_000)).await.good().await;
+    let results = results["results"].as_array().expect("results").clone();
+    let said = history(&server, "batch").await;
+    assert_eq!((results.len(), said.len()), (1_000, 1_000));
+    for (number, (result, event)) in results.iter().zip(&said).enumerate() {
+        assert_eq!(event["data"], number);
+        assert_eq!(event["position"], result["position"]);
+    }
+    let empty = post(server.address, PATH, &json!([])).await.good().await;
+    assert_eq!(empty, json!({ "results": [] }));
+}
+
+#[tokio::test]
+async fn one_bad_publication_does_not_hold_up_a_batch() {
+    let server = Server::start(&[]).await;
+    let batch = json!([
+        { "topic": "a", "data": 1 },
+        { "topic": "", "data": 2 },
+        { "topic": "a" },
+        { "topic": "a", "notify": "b", "data": 3 },
+        { "topic": "a", "data": 4, "colour": "red" },
+        "five",
+        { "notify": "b", "data": 6 },
+        { "topic": "a", "data": 7 },
+    ]);
+    let answer = post(server.address, PATH, &batch).await.good().await;
+    let words: Vec<&str> = answer["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .map(|result| result["error"]["code"].as_str().unwrap_or("said"))
+        .collect();
+    let expected = [
+        "said",
+        "bad_topic",
+        "missing_field",
+        "bad_field",
+        "bad_field",
+        "bad_field",
+        "not_configured",
+        "said",
+    ];
+    assert_eq!(words, expected);
+    assert_eq!(history(&server, "a").await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_said_is_refused_with_its_code() {
+    let keys = [("limits.body_bytes", "4KiB"), ("limits.payload_bytes", "1KiB")];
+    let server = Server::start(&keys).await;
+    for (body, status, code) in [
+        ("{", 400, "bad_json"),
+        ("", 400, "bad_json"),
+        ("[1", 400, "bad_json"),
+        ("3", 400, "bad_field"),
+        ("{}", 400, "bad_field"),
+        (r#"{"topic":"a"}"#, 400, "missing_field"),
+        (r#"{"topic":"a","topic":"b","data":1}"#, 400, "bad_field"),
+        (r#"{"topic":"a\u0000b","data":1}"#, 400, "bad_topic"),
+        (r#"{"notify":"a","private":true,"data":1}"#, 400, "bad_field"),
+        (r#"{"table":"public.a","data":1}"#, 400, "bad_field"),
+        (r#"{"topic":"a","data":1e999}"#, 400, "bad_field"),
+        (r#"{"notify":"a","data":1}"#, 501, "not_configured"),
+    ] {
+        let answer = request(server.address, Method::POST, PATH, &[], body).await;
+        assert_eq!(answer.refused().await, (status, code.to_owned()), "{body}");
+    }
+    for (bytes, status) in [(1_000, 200), (1_100, 413), (5_000, 413)] {
+        let body = json!({ "topic": "a", "data": "x".repeat(bytes) });
+        assert_eq!(post(server.address, PATH, &body).await.status, status, "{bytes}");
+    }
+    let deep = format!(r#"{{"topic":"a","data":{}{}}}"#, "[".repeat(101), "]".repeat(101));
+    let answer = request(server.address, Method::POST, PATH, &[], &deep).await;
+    assert_eq!(answer.refused().await, (400, "bad_field".to_owned()));
+    let long_key = "k".repeat(256);
+    for key in ["", "naïve", &long_key] {
+        let body = json!({ "topic": "a", "data": 1 });
+        let answer = post_with(server.address, PATH, &[("idempotency-key", key)], &body).await;
+        assert_eq!(answer.status, 400, "{key:?}");
+    }
+}
+
+#[tokio::test]
+async fn data_goes_out_byte_for_byte() {
+    let server = Server::start(&[]).await;
+    let mut stream = get(server.address, "/v1/sse?topic=bytes").await;
+    for data in ["null", r#"{"b": 1.0,  "a": "\u00e9", "b": 1e2}"#, "\"\"", "[ ]", "false"] {
+        let body = format!(r#"{{"topic":"bytes","data":{data}}}"#);
+        let answer = request(server.address, Method::POST, PATH, &[], &body).await;
+        answer.good().await;
+        let event = stream.message().await;
+        let text = event.text();
+        assert!(text.ends_with(&format!(r#""data":{data}}}"#)), "{data} became {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_repeats_at_once_are_said_once_and_answered_alike() {
+    let server = Server::start(&[]).await;
+    let address = server.address;
+    let headers = [("idempotency-key", "order-123")];
+    let repeats = (0..50).map(|_| {
+        tokio::spawn(async move {
+            let body = json!({ "topic": "once", "data": "paid" });
+            post_with(address, PATH, &headers, &body).await.good().await
+        })
+    });
+    let mut answers = Vec::new();
+    for repeat in repeats.collect::<Vec<_>>() {
+        answers.push(repeat.await.expect("an answer"));
+    }
+    let said = history(&server, "once").await;
+    assert_eq!(said.len(), 1);
+    assert!(answers.iter().all(|answer| answer["position"] == said[0]["position"]));
+
+    let other = json!({ "topic": "once", "data": "lost" });
+    let refused = post_with(address, PATH, &headers, &other).await.refused().await;
+    assert_eq!(refused, (409, "key_reused".to_owned()));
+
+    // A WebSocket's key is the same key, when the same client uses it.
+    let mut speaker = client(address).await;
+    let again =
+        json!({ "type": "publish", "topic": "once", "data": "paid", "key": "order-123" });
+    assert_eq!(speaker.ask(again).await["position"], said[0]["position"]);
+
+    let batch = json!([{ "topic": "once", "data": 1 }, { "topic": "once", "data": 1 }]);
+    let headers = [("idempotency-key", "a batch")];
+    let first = post_with(address, PATH, &headers, &batch).await.good().await;
+    assert_ne!(first["results"][0], first["results"][1], "each counts for itself");
+    let second = post_with(address, PATH, &headers, &batch).await.good().await;
+    assert_eq!(first, second);
+    assert_eq!(history(&server, "once").await.len(), 3);
+}

@@ -1,0 +1,318 @@
+//! The walls between crates: who may depend on whom, and on what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each crate is built from, apart from tests. A new line here is a decision.
+const MAY_USE: &[(&str, &[&str])] = &[
+    (
+        "tidewire-protocol",
+        &["base64", "bytes", "memchr", "serde", "serde_json", "strsim", "thiserror"],
+    ),
+    (
+        "tidewire",
+        &[
+            "tidewire-protocol",
+            "arc-swap",
+            "async-trait",
+            "bytes",
+            "futures-util",
+            "getrandom",
+            "parking_lot",
+            "prometheus-client",
+            "serde_json",
+            "slab",
+            "thiserror",
+            "tokio",
+            "tokio-util",
+            "tracing",
+        ],
+    ),
+    (
+        "tidewire-postgres",
+        &[
+            "tidewire-protocol",
+            "tidewire",
+            "async-trait",
+            "bytes",
+            "deadpool",
+            "futures-util",
+            "getrandom",
+            "nix",
+            "parking_lot",
+            "postgres-protocol",
+            "postgres-types",
+            "prometheus-client",
+            "rustls",
+            "rustls-native-certs",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tokio-postgres",
+            "tokio-postgres-rustls",
+            "tokio-rustls",
+            "tokio-util",
+            "tracing",
+            "x509-cert",
+        ],
+    ),
+    (
+        "tidewire-adapters",
+        &[
+            "tidewire-protocol",
+            "tidewire",
+            "arc-swap",
+            "async-trait",
+            "base64",
+            "bytes",
+            "futures-util",
+            "getrandom",
+            "jsonwebtoken",
+            "parking_lot",
+            "prometheus-client",
+            "reqwest",
+            "secrecy",
+            "serde",
+            "serde_json",
+            "sha2",
+            "subtle",
+            "thiserror",
+            "tokio",
+            "tokio-util",
+            "tracing",
+        ],
+    ),
+    (
+        "tidewire-axum",
+        &[
+            "tidewire-protocol",
+            "tidewire",
+            "async-trait",
+            "axum",
+            "bytes",
+            "futures-util",
+            "http",
+            "http-body",
+            "http-body-util",
+            "hyper",
+            "hyper-util",
+            "parking_lot",
+            "percent-encoding",
+            "prometheus-client",
+            "rustls",
+            "serde",
+            "serde_json",
+            "socket2",
+            "thiserror",
+            "tokio",
+            "tokio-rustls",
+            "tokio-util",
+            "tower-http",
+            "tracing",
+            "tungstenite",
+        ],
+    ),
+    // Measures from outside: it knows none of the others.
+    (
+        "tidewire-bench",
+        &[
+            "anyhow",
+            "clap",
+            "hdrhistogram",
+            "memchr",
+            "mio",
+            "nix",
+            "serde",
+            "serde_json",
+            "socket2",
+            "toml",
+        ],
+    ),
+];
+
+/// What must not be in a crate's tree at all, however deep.
+const NEVER_SEES: &[(&str, &[&str])] = &[
+    (
+        "tidewire-protocol",
+        &["tokio", "getrandom", "rand", "mio", "socket2", "http", "hyper", "chrono", "time"],
+    ),
+    (
+        "tidewire",
+        &[
+            "axum",
+            "http",
+            "hyper",
+            "reqwest",
+            "tungstenite",
+            "tokio-postgres",
+            "redis",
+            "async-nats",
+            "jsonwebtoken",
+            "rustls",
+            "mio",
+            "clap",
+            "toml",
+        ],
+    ),
+];
+
+/// The one crate that knows all others; nobody depends on it.
+const TOP: &str = "tidewire-server";
+
+/// Crates side by side, which do not know each other.
+const SIBLINGS: [&str; 3] = ["tidewire-postgres", "tidewire-adapters", "tidewire-axum"];
+
+struct Dependency {
+    name: String,
+    /// Whether it is in what is built, and not only in tests or a build script.
+    is_built_in: bool,
+}
+
+/// What cargo says of the workspace, for this machine, with all features.
+struct Graph {
+    /// Direct dependencies of each crate of the workspace.
+    direct: BTreeMap<String, Vec<Dependency>>,
+    /// Direct dependencies of every package, those for tests included where they are ours.
+    tree: BTreeMap<String, BTreeSet<String>>,
+    /// The same without those for tests.
+    built: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    fn read() -> Self {
+        let metadata = metadata();
+        let packages = list(&metadata["packages"]);
+        let names: BTreeMap<&str, &str> =
+            packages.iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
+        let ours: BTreeSet<&str> = list(&metadata["workspace_members"]).iter().map(text).collect();
+        let own = packages.iter().filter(|package| ours.contains(text(&package["id"])));
+        let direct = own.map(|package| {
+            let dependencies = list(&package["dependencies"]).iter().map(dependency);
+            (text(&package["name"]).to_owned(), dependencies.collect())
+        });
+        let tree = edges(&metadata, &names, |_| true);
+        let built = edges(&metadata, &names, |kind| kind["kind"] != "dev");
+        Self { direct: direct.collect(), tree, built }
+    }
+
+    /// Everything that is in what a crate is built from.
+    fn below(&self, name: &str) -> BTreeSet<String> {
+        let (mut seen, mut left) = (BTreeSet::new(), vec![name.to_owned()]);
+        while let Some(next) = left.pop() {
+            for below in self.built.get(&next).into_iter().flatten() {
+                if seen.insert(below.clone()) {
+                    left.push(below.clone());
+                }
+            }
+        }
+        seen
+    }
+
+    fn users_of(&self, name: &str) -> BTreeSet<&str> {
+        let users = self.tree.iter().filter(|(_, below)| below.contains(name));
+        users.map(|(user, _)| user.as_str()).collect()
+    }
+}
+
+fn metadata() -> Value {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--offline", "--all-features"])
+        .args(["--filter-platform", &host])
+        .current_dir(root)
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn dependency(value: &Value) -> Dependency {
+    Dependency { name: text(&value["name"]).to_owned(), is_built_in: value["kind"].is_null() }
+}
+
+fn edges(
+    metadata: &Value,
+    names: &BTreeMap<&str, &str>,
+    counts: impl Fn(&Value) -> bool,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let nodes = list(&metadata["resolve"]["nodes"]).iter();
+    let named = |id: &Value| names[text(id)].to_owned();
+    let mut edges = BTreeMap::<String, BTreeSet<String>>::new();
+    for node in nodes {
+        let below = list(&node["deps"]).iter();
+        let below = below.filter(|below| list(&below["dep_kinds"]).iter().any(&counts));
+        edges.entry(named(&node["id"])).or_default().extend(below.map(|below| named(&below["pkg"])));
+    }
+    edges
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
+
+#[test]
+fn each_crate_uses_what_it_may_and_nothing_else() {
+    let graph = Graph::read();
+    for (name, dependencies) in &graph.direct {
+        if name == TOP {
+            continue;
+        }
+        let may = MAY_USE.iter().find(|(known, _)| known == name);
+        let (_, may) = may.unwrap_or_else(|| panic!("say in this test what {name} may use"));
+        for dependency in dependencies.iter().filter(|dependency| dependency.is_built_in) {
+            let used = &dependency.name;
+            assert!(may.contains(&used.as_str()), "{name} must not use {used}");
+        }
+    }
+}
+
+#[test]
+fn siblings_do_not_know_each_other_and_nobody_knows_the_server() {
+    let graph = Graph::read();
+    for (name, dependencies) in &graph.direct {
+        // In tests neither: what a crate needs to be tried is a sign of what it stands on.
+        for dependency in dependencies.iter().map(|dependency| dependency.name.as_str()) {
+            assert_ne!(dependency, TOP, "{name} must not know {TOP}");
+            let both = SIBLINGS.contains(&name.as_str()) && SIBLINGS.contains(&dependency);
+            assert!(!both || name == dependency, "{name} must not know {dependency}");
+        }
+    }
+}
+
+#[test]
+fn what_is_below_stays_light() {
+    let graph = Graph::read();
+    for (name, never) in NEVER_SEES {
+        let below = graph.below(name);
+        for seen in *never {
+            assert!(!below.contains(*seen), "{name} sees {seen}");
+        }
+    }
+}
+
+#[test]
+fn every_library_is_behind_the_wall_that_deny_toml_names() {
+    let graph = Graph::read();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deny.toml");
+    let text = std::fs::read_to_string(path).expect("the file");
+    let table: toml::Table = text.parse().expect("TOML");
+    let bans = table["bans"]["deny"].as_array().expect("a list of bans");
+    for ban in bans {
+        let name = ban["crate"].as_str().expect("a crate");
+        let wrappers = ban.get("wrappers").and_then(toml::Value::as_array);
+        let wrappers = wrappers.into_iter().flatten().filter_map(toml::Value::as_str);
+        let wrappers: BTreeSet<&str> = wrappers.collect();
+        let users = graph.users_of(name);
+        let strangers: Vec<_> = users.difference(&wrappers).collect();
+        assert!(strangers.is_empty(), "{name} is used by {strangers:?}");
+    }
+}
