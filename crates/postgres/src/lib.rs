@@ -27,6 +27,10 @@ pub mod connect;
 
 pub mod notify;
 
+pub mod wal;
+
+mod values;
+
 pub mod auth_function;
 
 pub mod private_cluster;

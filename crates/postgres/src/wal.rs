@@ -1,0 +1,3 @@
+//! The write-ahead log as a source of row changes.
+
+pub mod pgoutput;
