@@ -18,6 +18,8 @@ pub mod change;
 
 pub mod interest;
 
+pub mod filter;
+
 pub mod command;
 
 pub mod answer;

@@ -1,0 +1,379 @@
+//! A filter ready to be applied to changes.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as Memory};
+
+use regex::Regex;
+use thiserror::Error;
+
+use super::kind::{Fold, Kind, Text, Unsupported};
+use super::like::Matcher;
+use super::scalar::{Canonical, Datum, canonical, canonical_constant, scalar};
+use super::verdict::Verdict;
+use super::{Comparison, Condition, Filter, Is, Node, Test};
+use crate::change::{Change, Operation, Relation, Row, Value};
+use crate::dialect::Movement;
+
+/// A filter ready to be applied to changes of one table.
+///
+/// It judges from the values in the change alone, with SQL's three truth values: a condition on
+/// NULL is neither true nor false, and a row is admitted only where the filter is true.
+#[derive(Debug)]
+pub struct Predicate {
+    columns: Vec<Column>,
+    root: Rule,
+    key: Option<OwnKey>,
+}
+
+/// What a filter must know of a column.
+#[derive(Clone, Debug)]
+pub struct ColumnType {
+    /// How its values are compared.
+    pub kind: Kind,
+    /// The oids that its type may have in a [`Relation`]: of a domain, also of what is under it.
+    pub type_oids: [u32; 2],
+    /// The type's name, for messages.
+    pub type_name: Arc<str>,
+}
+
+/// A column that must have one of a few values for a row to be admitted.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    /// The column's name.
+    pub column: &'a Arc<str>,
+    /// The values in canonical form.
+    pub values: &'a [Arc<str>],
+    /// The canonical form of a value's JSON text.
+    pub canonical: fn(&str) -> Cow<'_, str>,
+}
+
+/// The table was altered so that a filter cannot be applied any more.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Altered {
+    /// A column is gone or has another name.
+    #[error("the filter's column {0:?} is not in the table any more: subscribe again without it")]
+    MissingColumn(Arc<str>),
+    /// A column is of another type.
+    #[error("the filter's column {0:?} is of another type now: subscribe again")]
+    OtherType(Arc<str>),
+    /// A value that the column's type did not have, such as a new label of an enum.
+    #[error("the filter's column {0:?} has a value that its type did not have: subscribe again")]
+    UnknownValue(Arc<str>),
+}
+
+#[derive(Debug)]
+struct Column {
+    name: Arc<str>,
+    known: ColumnType,
+    /// Where the column was last found; tables rarely change.
+    place: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Rule {
+    Condition { column: usize, check: Check },
+    Not(Box<Rule>),
+    All(Vec<Rule>),
+    Any(Vec<Rule>),
+}
+
+#[derive(Debug)]
+enum Check {
+    Compare(Comparison, Datum<'static>),
+    /// In order.
+    OneOf(Vec<Datum<'static>>),
+    Distinct(Datum<'static>),
+    Like(Matcher),
+    Match(Regex),
+    Is(Is),
+}
+
+struct OwnKey {
+    column: Arc<str>,
+    values: Vec<Arc<str>>,
+    canonical: Canonical,
+}
+
+impl fmt::Debug for OwnKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} in {:?}", self.column, self.values)
+    }
+}
+
+impl Predicate {
+    /// Makes a filter ready.
+    ///
+    /// Its constants are what `to_jsonb` prints for them, as [`scalar`] texts. `types` is asked for
+    /// each condition's column, which the caller has looked up.
+    ///
+    /// # Errors
+    /// [`Unsupported`] for the first condition that cannot be decided exactly.
+    pub fn new(filter: &Filter, types: impl Fn(&str) -> ColumnType) -> Result<Self, Unsupported> {
+        let mut columns: Vec<Column> = Vec::new();
+        for condition in filter.conditions() {
+            if columns.iter().all(|column| column.name != condition.column) {
+                let known = types(&condition.column);
+                let place = AtomicUsize::new(0);
+                columns.push(Column { name: Arc::clone(&condition.column), known, place });
+            }
+        }
+        let root = Rule::new(&filter.root, &columns)?;
+        let key = choose_key(&filter.root, &columns);
+        Ok(Self { columns, root, key })
+    }
+
+    /// The most selective condition without which no row is admitted, if there is one that values
+    /// can be looked up by.
+    pub fn key(&self) -> Option<Key<'_>> {
+        self.key.as_ref().map(|key| Key {
+            column: &key.column,
+            values: &key.values,
+            canonical: key.canonical,
+        })
+    }
+
+    /// What a change means to the listener; `None` when it is not concerned.
+    ///
+    /// An insert counts by the new row, a delete by the old one, an update by both. A value that
+    /// the change does not tell excludes nothing: a delete that tells only the key reaches every
+    /// listener whose filter its key does not contradict, since a row that silently stays on a
+    /// screen is worse than being told of one that was never there. Where the old row of an update
+    /// is not told, an update that moves a row out is not seen as one. A truncate is everybody's.
+    ///
+    /// # Errors
+    /// [`Altered`] when the table is not what the filter was made for.
+    pub fn admits(&self, change: &Change) -> Result<Option<Movement>, Altered> {
+        for column in &self.columns {
+            column.place(&change.relation)?;
+        }
+        let new = change.record.as_ref();
+        let old = change.old.as_ref();
+        let judge =
+            |row, behind| self.judge(&self.root, &Told { relation: &change.relation, row, behind });
+        let within = |verdict: Verdict| verdict.is_possible().then_some(Movement::Within);
+        match change.operation {
+            Operation::Truncate => Ok(Some(Movement::Within)),
+            Operation::Insert => Ok(within(judge(new, None)?)),
+            Operation::Delete => Ok(within(judge(old, None)?)),
+            Operation::Update => Ok(movement(judge(old, None)?, judge(new, old)?)),
+        }
+    }
+
+    fn judge(&self, rule: &Rule, told: &Told<'_>) -> Result<Verdict, Altered> {
+        match rule {
+            Rule::Condition { column, check } => self.columns[*column].judge(check, told),
+            Rule::Not(inner) => Ok(!self.judge(inner, told)?),
+            Rule::All(rules) => self.fold(rules, told, Verdict::YES, Verdict::and, Verdict::NO),
+            Rule::Any(rules) => self.fold(rules, told, Verdict::NO, Verdict::or, Verdict::YES),
+        }
+    }
+
+    /// Joins verdicts until one decides.
+    fn fold(
+        &self,
+        rules: &[Rule],
+        told: &Told<'_>,
+        start: Verdict,
+        join: fn(Verdict, Verdict) -> Verdict,
+        decided: Verdict,
+    ) -> Result<Verdict, Altered> {
+        let mut verdict = start;
+        for rule in rules {
+            verdict = join(verdict, self.judge(rule, told)?);
+            if verdict == decided {
+                break;
+            }
+        }
+        Ok(verdict)
+    }
+}
+
+/// What an update means to a listener, by the verdicts on the row before and after.
+fn movement(old: Verdict, new: Verdict) -> Option<Movement> {
+    match (old.is_possible(), new.is_possible()) {
+        (true, true) => Some(Movement::Within),
+        (false, true) => Some(Movement::Enters),
+        _ if old.is_certain() => Some(Movement::Leaves),
+        _ => None,
+    }
+}
+
+/// A row as far as a change tells it.
+struct Told<'a> {
+    relation: &'a Relation,
+    row: Option<&'a Row>,
+    /// Where a value that the statement did not change may be found.
+    behind: Option<&'a Row>,
+}
+
+impl<'a> Told<'a> {
+    fn json(&self, place: usize) -> Option<&'a str> {
+        match self.row?.0.get(place)? {
+            Value::Json(text) => Some(text),
+            Value::Unchanged => self.behind?.0.get(place)?.json(),
+            Value::Absent => None,
+        }
+    }
+}
+
+impl Column {
+    fn place(&self, relation: &Relation) -> Result<usize, Altered> {
+        let hint = self.place.load(Memory::Relaxed);
+        let is_there = relation.columns.get(hint).is_some_and(|column| column.name == self.name);
+        let place = match is_there {
+            true => hint,
+            false => relation
+                .column(&self.name)
+                .ok_or_else(|| Altered::MissingColumn(Arc::clone(&self.name)))?,
+        };
+        if !self.known.type_oids.contains(&relation.columns[place].type_oid) {
+            return Err(Altered::OtherType(Arc::clone(&self.name)));
+        }
+        self.place.store(place, Memory::Relaxed);
+        Ok(place)
+    }
+
+    fn judge(&self, check: &Check, told: &Told<'_>) -> Result<Verdict, Altered> {
+        match told.json(self.place(told.relation)?) {
+            None => Ok(Verdict::UNKNOWN),
+            Some("null") => Ok(of_null(check)),
+            Some(json) => self.judge_value(check, json).map(Verdict::from),
+        }
+    }
+
+    fn judge_value(&self, check: &Check, json: &str) -> Result<bool, Altered> {
+        Ok(match check {
+            Check::Compare(comparison, constant) => {
+                holds(*comparison, self.read(json)?.order(constant))
+            }
+            Check::OneOf(list) => {
+                let value = self.read(json)?;
+                list.binary_search_by(|constant| constant.order(&value)).is_ok()
+            }
+            Check::Distinct(constant) => self.read(json)?.order(constant).is_ne(),
+            Check::Like(matcher) => matcher.matches(&scalar(json)),
+            Check::Match(regex) => regex.is_match(&scalar(json)),
+            Check::Is(Is::Null | Is::Unknown) => false,
+            Check::Is(Is::True) => json == "true",
+            Check::Is(Is::False) => json == "false",
+        })
+    }
+
+    fn read<'j>(&self, json: &'j str) -> Result<Datum<'j>, Altered> {
+        Datum::read(&self.known.kind, scalar(json))
+            .ok_or_else(|| Altered::UnknownValue(Arc::clone(&self.name)))
+    }
+}
+
+/// What SQL says of NULL.
+fn of_null(check: &Check) -> Verdict {
+    match check {
+        Check::Is(is) => matches!(is, Is::Null | Is::Unknown).into(),
+        Check::Distinct(_) => Verdict::YES,
+        Check::Compare(..) | Check::OneOf(_) | Check::Like(_) | Check::Match(_) => Verdict::NULL,
+    }
+}
+
+fn holds(comparison: Comparison, order: Ordering) -> bool {
+    match comparison {
+        Comparison::Equal => order.is_eq(),
+        Comparison::NotEqual => order.is_ne(),
+        Comparison::Less => order.is_lt(),
+        Comparison::AtMost => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        Comparison::AtLeast => order.is_ge(),
+    }
+}
+
+impl Rule {
+    fn new(node: &Node, columns: &[Column]) -> Result<Self, Unsupported> {
+        let each = |list: &[Node]| -> Result<Vec<Self>, Unsupported> {
+            list.iter().map(|node| Self::new(node, columns)).collect()
+        };
+        Ok(match node {
+            Node::Condition(condition) => Self::condition(condition, columns)?,
+            Node::Not(inner) => Self::Not(Box::new(Self::new(inner, columns)?)),
+            Node::All(list) => Self::All(each(list)?),
+            Node::Any(list) => Self::Any(each(list)?),
+        })
+    }
+
+    fn condition(condition: &Condition, columns: &[Column]) -> Result<Self, Unsupported> {
+        let column = columns
+            .iter()
+            .position(|column| column.name == condition.column)
+            .expect("the columns of all conditions were collected");
+        let known = &columns[column].known;
+        let unsupported = |why| Unsupported {
+            column: Arc::clone(&condition.column),
+            type_name: Arc::clone(&known.type_name),
+            word: condition.test.word(),
+            why,
+        };
+        known.kind.supports(&condition.test).map_err(unsupported)?;
+        let check = Check::new(&condition.test, &known.kind).ok_or_else(|| {
+            unsupported("has a value that is not understood outside of PostgreSQL")
+        })?;
+        Ok(Self::Condition { column, check })
+    }
+}
+
+impl Check {
+    /// `None` when a constant is not as `to_jsonb` prints those of the kind.
+    fn new(test: &Test, kind: &Kind) -> Option<Self> {
+        let read = |text: &Arc<str>| Some(Datum::read(kind, Cow::Borrowed(text))?.into_owned());
+        Some(match test {
+            Test::Compare(comparison, constant) => Self::Compare(*comparison, read(constant)?),
+            Test::Distinct(constant) => Self::Distinct(read(constant)?),
+            Test::OneOf(list) => {
+                let mut list = list.iter().map(read).collect::<Option<Vec<_>>>()?;
+                list.sort_by(|a, b| a.order(b));
+                Self::OneOf(list)
+            }
+            Test::Like(like) => Self::Like(like.matcher(fold_of(kind))),
+            Test::Match(regular) => Self::Match(regular.compiled().clone()),
+            Test::Is(is) => Self::Is(*is),
+        })
+    }
+}
+
+fn fold_of(kind: &Kind) -> &Fold {
+    match kind {
+        Kind::Text(Text { fold, .. }) | Kind::Padded(Text { fold, .. }) => fold,
+        _ => &Fold::Ascii,
+    }
+}
+
+/// The condition with the fewest values among those that must hold.
+fn choose_key(root: &Node, columns: &[Column]) -> Option<OwnKey> {
+    let mut must_hold = Vec::new();
+    collect_conjuncts(root, &mut must_hold);
+    let keys = must_hold.into_iter().filter_map(|condition| {
+        let column = columns.iter().find(|column| column.name == condition.column)?;
+        let constants = match &condition.test {
+            Test::Compare(Comparison::Equal, constant) => std::slice::from_ref(constant),
+            Test::OneOf(list) => list,
+            _ => return None,
+        };
+        Some((column, constants, canonical(&column.known.kind)?))
+    });
+    // Half of a table's rows may be true, so a boolean is the last choice.
+    let (column, constants, canonical) = keys
+        .min_by_key(|(column, constants, _)| (column.known.kind == Kind::Bool, constants.len()))?;
+    let values = constants.iter().map(|text| canonical_constant(&column.known.kind, text).into());
+    let mut values: Vec<Arc<str>> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    Some(OwnKey { column: Arc::clone(&column.name), values, canonical })
+}
+
+fn collect_conjuncts<'a>(node: &'a Node, found: &mut Vec<&'a Condition>) {
+    match node {
+        Node::Condition(condition) => found.push(condition),
+        Node::All(list) => list.iter().for_each(|node| collect_conjuncts(node, found)),
+        Node::Not(_) | Node::Any(_) => {}
+    }
+}
