@@ -3,13 +3,15 @@
 # What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test test-rust test-clients check docs clean
+.PHONY: help run test test-rust test-clients check docs bench bench-peers clean
 
 help:
 	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
 	@echo "make test    run all tests, in Rust and with outside clients"
 	@echo "make check   formatting, lints and documentation, warnings being errors"
 	@echo "make docs    write docs/config.md anew from the table of keys"
+	@echo "make bench   measure: cost, latency and memory in every scenario; see docs/performance.md"
+	@echo "make bench-peers   the same beside nginx with Nchan, ws, Socket.IO and NATS, in turns"
 	@echo "make clean   remove what was built and the private PostgreSQL"
 
 run:
@@ -40,6 +42,13 @@ check:
 docs:
 	UPDATE_DOCS=1 cargo test --quiet --package tidewire-server --lib the_documentation_is_true
 
+# RUNS, SECONDS_EACH, SCENARIOS, SYSTEMS and RECORD are told in the scripts.
+bench:
+	@scripts/bench.sh
+
+bench-peers:
+	@scripts/bench-peers.sh
+
 clean:
 	cargo clean
-	rm -rf .tidewire .venv
+	rm -rf .tidewire .venv crates/bench/peers/node_modules

@@ -74,6 +74,9 @@ pub(crate) struct RunFlags {
     /// than a listening socket's queue takes
     #[arg(long, default_value_t = 128)]
     pub(crate) handshakes: usize,
+    /// Seconds for the last messages to arrive before they count as lost
+    #[arg(long, default_value_t = 15.0)]
+    pub(crate) patience: f64,
     /// Add a line of JSON for each run to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -136,7 +136,8 @@ fn once(
         None => system.start(scenario, places)?,
     };
     let templates = system::templates(scenario, flags.template.as_deref(), places)?;
-    let effort = Effort { seconds: flags.seconds, handshakes: flags.handshakes };
+    let RunFlags { seconds, handshakes, patience, .. } = *flags;
+    let effort = Effort { seconds, handshakes, patience };
     Run::measure(scenario, &server, templates, effort)
 }
 

@@ -42,6 +42,11 @@ impl Watched {
         Self { pids: vec![pid] }
     }
 
+    /// How many processes they are.
+    pub(crate) fn count(&self) -> usize {
+        self.pids.len()
+    }
+
     /// Processor time until now.
     pub(crate) fn usage(&self) -> Usage {
         self.pids.iter().fold(Usage::default(), |sum, &pid| {

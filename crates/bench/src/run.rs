@@ -20,9 +20,6 @@ use crate::template::Template;
 /// For the server to come to rest after connections were opened.
 const SETTLE: u64 = SECOND / 2;
 
-/// For what was said to arrive after the last publication.
-const DRAIN: u64 = 15 * SECOND;
-
 /// For all connections to be there.
 const CONNECT: u64 = 60 * SECOND;
 
@@ -58,6 +55,8 @@ pub(crate) struct Effort {
     pub(crate) seconds: f64,
     /// Handshakes under way at once, where it is not a storm that is measured.
     pub(crate) handshakes: usize,
+    /// Seconds for what was said to arrive after the last publication.
+    pub(crate) patience: f64,
 }
 
 /// A look at everything that counts.
@@ -316,7 +315,7 @@ impl<'a> Run<'a> {
 
     /// Publishes as the scenario says until a moment.
     fn drive(&mut self, until: u64) -> anyhow::Result<()> {
-        let mut pace = Pace::new(self.scenario, &self.swarm);
+        let mut pace = Pace::new(self.scenario.load);
         let mut look = clock::now();
         loop {
             let now = clock::now();
@@ -376,7 +375,7 @@ impl<'a> Run<'a> {
 
     /// Waits for what was said to arrive.
     fn drain(&mut self) -> anyhow::Result<()> {
-        let deadline = clock::now() + DRAIN;
+        let deadline = clock::now() + (self.effort.patience * SECOND as f64) as u64;
         while !self.swarm.tally.is_complete() && clock::now() < deadline {
             self.swarm.turn(TURN)?;
         }
@@ -504,8 +503,8 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(scenario: &Scenario, _: &Swarm) -> Self {
-        let interval = match scenario.load {
+    fn new(load: Load) -> Self {
+        let interval = match load {
             Load::Paced(rate) => SECOND as f64 / rate,
             Load::Silence | Load::Outstanding(_) => f64::INFINITY,
         };
@@ -539,3 +538,6 @@ pub(crate) fn templates(scenario: &Scenario, own: Option<&str>) -> anyhow::Resul
         None => scenario.templates.iter().map(|name| named(name)).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,10 +175,11 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "one-stalled-reader",
-        about: "8-in-flight with 1 KiB, and one subscriber more who reads nothing",
+        about: "100 subscribers, 8 messages of 4 KiB outstanding, and one subscriber more who reads nothing",
         kind: Kind::Stalled,
+        subscribers: 100,
         load: Load::Outstanding(8),
-        payload: 1_024,
+        payload: 4_096,
         ..BASE
     },
     Scenario {

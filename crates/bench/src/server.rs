@@ -59,6 +59,23 @@ impl Server {
         self.process.as_ref().map_or(0, Process::pid)
     }
 
+    /// Waits until the server has so many processes, which are watched from then on.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub(crate) fn await_processes(&mut self, count: usize) -> anyhow::Result<()> {
+        let deadline = clock::now() + START;
+        while clock::now() < deadline {
+            let watched = Watched::tree(self.pid());
+            if watched.count() >= count {
+                self.watched = Some(watched);
+                return Ok(());
+            }
+            std::thread::sleep(AGAIN);
+        }
+        bail!("{} has fewer than {count} processes", self.name)
+    }
+
     /// Removes a folder when the server has ended.
     pub(crate) fn remove_after(&mut self, folder: PathBuf) {
         if let Some(process) = &mut self.process {

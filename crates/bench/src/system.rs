@@ -210,7 +210,10 @@ fn nchan(places: &Places) -> anyhow::Result<Server> {
     fs::write(&file, text)?;
     let mut program = Program::new(Path::new("nginx"))?;
     program.command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(file);
-    program.start("nchan", address, &places.scratch)
+    let mut server = program.start("nchan", address, &places.scratch)?;
+    // The master listens before its worker is there.
+    server.await_processes(2)?;
+    Ok(server)
 }
 
 fn node(name: &str, script: &str, places: &Places) -> anyhow::Result<Server> {
