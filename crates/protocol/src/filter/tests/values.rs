@@ -48,7 +48,7 @@ proptest! {
         let (x, y) = (text(a), text(b));
         prop_assert_eq!(decimal::compare(&x, &y), a.cmp(&b), "{} {}", x, y);
         prop_assert_eq!(decimal::canonical(&x) == decimal::canonical(&y), a == b);
-        prop_assert_eq!(decimal::compare(&x, &format!("{}0", y)), if scale == 0 {
+        prop_assert_eq!(decimal::compare(&x, &format!("{y}0")), if scale == 0 {
             a.cmp(&(b * 10))
         } else {
             a.cmp(&b)
