@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
-use tidewire_protocol::dialect::{Alle, AlleEvents, Dialect, Native};
-use tidewire_protocol::{Close, Code, Command, Frame, GapReason};
+use tidewire_protocol::dialect::{Alle, AlleEvents, Dialect, Fluxbase, Native, View};
+use tidewire_protocol::{Body, Close, Code, Command, Frame, GapReason};
 
 use crate::samples::{self, Sample};
 
@@ -14,9 +14,9 @@ const NATIVE_TYPES: [&str; 7] =
     ["subscribe", "unsubscribe", "publish", "track", "untrack", "authenticate", "ping"];
 
 /// Fields of requests that the native page must show in an example.
-const NATIVE_FIELDS: [&str; 14] = [
+const NATIVE_FIELDS: [&str; 18] = [
     "type", "id", "topic", "table", "notify", "private", "since", "presence", "event", "data",
-    "echo", "key", "meta", "token",
+    "echo", "key", "meta", "token", "events", "columns", "filter", "snapshot",
 ];
 
 #[test]
@@ -60,6 +60,20 @@ fn every_alle_frame_is_shown_as_it_is_written() {
 }
 
 #[test]
+fn every_fluxbase_request_shown_is_one() {
+    for example in blocks(&page("dialects/fluxbase.md"), "json client") {
+        let commands = Fluxbase.decode(&Frame::text(&example));
+        assert!(commands.is_ok(), "{example} is refused: {commands:?}");
+    }
+}
+
+#[test]
+fn every_fluxbase_frame_is_shown_as_it_is_written() {
+    let page = page("dialects/fluxbase.md");
+    check_frames(&Fluxbase, &samples::fluxbase(), &blocks(&page, "json server"));
+}
+
+#[test]
 fn the_page_of_errors_has_every_code() {
     let mut rows = String::new();
     for code in Code::ALL {
@@ -98,23 +112,34 @@ fn check_requests(dialect: &dyn Dialect, examples: &[String]) {
 
 /// The examples are the samples as the dialect writes them, none more and none fewer.
 fn check_frames(dialect: &dyn Dialect, samples: &[Sample], examples: &[String]) {
-    let written: BTreeSet<String> = samples.iter().map(|it| frame(dialect, it)).collect();
+    let written: BTreeSet<String> = samples.iter().flat_map(|it| frames(dialect, it)).collect();
     let shown: BTreeSet<String> = examples.iter().cloned().collect();
     let missing: Vec<_> = written.difference(&shown).collect();
     let wrong: Vec<_> = shown.difference(&written).collect();
     assert!(missing.is_empty() && wrong.is_empty(), "missing: {missing:#?}\nwrong: {wrong:#?}");
 }
 
-fn frame(dialect: &dyn Dialect, sample: &Sample) -> String {
-    let frame = match sample {
-        Sample::Answer(answer) => dialect.answer(answer),
-        Sample::Event(event) => dialect.event(event, None),
-        Sample::Close(close) => dialect.close(*close),
+fn frames(dialect: &dyn Dialect, sample: &Sample) -> Vec<String> {
+    let frames = match sample {
+        Sample::Answer(answer) => dialect.answers(answer),
+        Sample::Event(event) => Vec::from_iter(dialect.event(event, None)),
+        Sample::Change(change, tag, movement) => {
+            let view = View { tag: tag.as_ref(), columns: None, movement: *movement };
+            Vec::from_iter(dialect.change(&samples::changed(change), change, &view))
+        }
+        Sample::Presence(event, members) => {
+            let Body::Presence(diff) = &event.body else { panic!("{event:?} is no presence") };
+            dialect.presence(event, diff, Some(members), None)
+        }
+        Sample::Close(close) => Vec::from_iter(dialect.close(*close)),
+        Sample::Heartbeat => Vec::from_iter(dialect.heartbeat()),
     };
-    match frame {
-        Some(Frame::Text { text, .. }) => text,
-        other => panic!("the {} dialect writes {other:?} for {sample:?}", dialect.name()),
-    }
+    assert!(!frames.is_empty(), "the {} dialect has nothing for {sample:?}", dialect.name());
+    let text = |frame| match frame {
+        Frame::Text { text, .. } => text,
+        Frame::Binary(_) => panic!("these dialects write text"),
+    };
+    frames.into_iter().map(text).collect()
 }
 
 fn check_table(name: &str, rows: &str) {

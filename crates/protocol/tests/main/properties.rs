@@ -8,15 +8,18 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
-use tidewire_protocol::dialect::{Alle, AlleEvents, Dialect, Native};
+use tidewire_protocol::change::{self, Change, Column, Operation, Relation, Row, Transaction};
+use tidewire_protocol::dialect::{Alle, AlleEvents, Dialect, Fluxbase, Movement, Native, View};
 use tidewire_protocol::presence::{Member, PresenceDiff};
 use tidewire_protocol::{
-    Answer, Audience, Body, Close, Code, Epoch, Event, Frame, GapReason, Outcome, Payload,
-    Position, Reference, Refusal, SessionId, Topic, TopicKind,
+    Answer, Audience, Body, Close, Code, Command, Epoch, Event, Frame, GapReason, Outcome, Payload,
+    Position, Reference, Refusal, SessionId, Tag, Topic, TopicKind,
 };
 
+use crate::samples;
+
 /// Valid frames to make nearly valid ones from.
-const VALID: [&str; 12] = [
+const VALID: [&str; 20] = [
     r#"{"type":"subscribe","id":1,"topic":"room:42","private":true,"since":"4f1c-17","presence":true}"#,
     r#"{"type":"subscribe","id":"a","table":"public.orders","since":"earliest"}"#,
     r#"{"type":"unsubscribe","id":2,"notify":"orders"}"#,
@@ -29,6 +32,14 @@ const VALID: [&str; 12] = [
     r#"{"type":"subscribe","channel":"orders"}"#,
     r#"{"type":"notify","channel":"orders","payload":"New order #123"}"#,
     r#"{"type":"authenticate","token":"abc"}"#,
+    r#"{"type":"subscribe","id":6,"table":"public.orders","events":["INSERT"],"columns":["id"],"filter":"id=eq.1","snapshot":true}"#,
+    r#"{"type":"subscribe","channel":"table:public.products","event":"INSERT","filter":"id=eq.1"}"#,
+    r#"{"type":"subscribe","channel":"a","config":{"event":"*","schema":"public","table":"products","filter":"id=in.(1,2)"}}"#,
+    r#"{"type":"unsubscribe","channel":"a","subscription_id":"public.products:*:id=eq.1"}"#,
+    r#"{"type":"broadcast","channel":"room-1","event":"said","payload":{"x":[1.5]},"messageId":"msg_1"}"#,
+    r#"{"type":"presence","channel":"room-1","event":"track","payload":{"key":"user-1","state":{"status":"online"}}}"#,
+    r#"{"type":"presence","channel":"room-1","payload":{"event":"untrack","key":"user-1"}}"#,
+    r#"{"type":"access_token","token":"abc"}"#,
 ];
 
 /// Texts that mean something to a reader of JSON, to be put in the wrong place.
@@ -51,8 +62,8 @@ const PIECES: [&str; 16] = [
     "\"type\":\"ping\",",
 ];
 
-fn dialects() -> [&'static dyn Dialect; 3] {
-    [&Native, &Alle, &AlleEvents]
+fn dialects() -> [&'static dyn Dialect; 4] {
+    [&Native, &Alle, &AlleEvents, &Fluxbase]
 }
 
 proptest! {
@@ -127,7 +138,47 @@ proptest! {
             if let Some(frame) = dialect.event(&event, None) {
                 check_frame(dialect, frame)?;
             }
+            if let Body::Presence(diff) = &event.body {
+                let presence = Event { topic: event.topic.presence(), ..event.clone() };
+                for members in [None, Some(&diff.joins[..])] {
+                    for frame in dialect.presence(&presence, diff, members, None) {
+                        check_frame(dialect, frame)?;
+                    }
+                }
+            }
         }
+    }
+
+    #[test]
+    fn every_change_is_written_as_json(change in change(), columns in prop::option::of(names())) {
+        let event = samples::changed(&change);
+        let columns = columns.as_deref();
+        for tag in [None, Some(&Tag("postgres_changes".into()))] {
+            for movement in [Movement::Within, Movement::Enters, Movement::Leaves] {
+                let view = View { tag, columns, movement };
+                for dialect in dialects() {
+                    if let Some(frame) = dialect.change(&event, &change, &view) {
+                        check_frame(dialect, frame)?;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_of_a_fluxbase_subscription_leads_back_to_it(
+        table in "[ -~é]{1,20}", event in select(&["*", "INSERT", "TRUNCATE"][..]),
+        filter in prop::option::of("[ -~é]{1,20}"),
+    ) {
+        let config = serde_json::json!({ "table": table, "event": event, "filter": filter });
+        let frame = serde_json::json!({ "type": "subscribe", "config": config });
+        let commands = Fluxbase.decode(&Frame::text(frame.to_string())).unwrap();
+        let [Command::Subscribe(wish)] = &commands[..] else { panic!("one subscription") };
+        let id = wish.key.clone().unwrap();
+        let frame = serde_json::json!({ "type": "unsubscribe", "subscription_id": &*id });
+        let commands = Fluxbase.decode(&Frame::text(frame.to_string())).unwrap();
+        let [Command::Unsubscribe { topic, key, .. }] = &commands[..] else { panic!("one end") };
+        prop_assert_eq!((topic, key.as_ref()), (&wish.topic, Some(&id)));
     }
 
     #[test]
@@ -181,10 +232,7 @@ fn check_decode(text: &str) -> Result<(), TestCaseError> {
 }
 
 fn check_answer(dialect: &dyn Dialect, answer: &Answer) -> Result<(), TestCaseError> {
-    match dialect.answer(answer) {
-        Some(frame) => check_frame(dialect, frame),
-        None => Ok(()),
-    }
+    dialect.answers(answer).into_iter().try_for_each(|frame| check_frame(dialect, frame))
 }
 
 /// A frame is one JSON object, and its name on a stream follows from its type.
@@ -194,7 +242,7 @@ fn check_frame(dialect: &dyn Dialect, frame: Frame) -> Result<(), TestCaseError>
         .map_err(|error| TestCaseError::fail(format!("{error} in {text}")))?;
     let kind = value["type"].as_str();
     let expected = match (dialect.name(), kind) {
-        ("native", Some("event")) | ("alle", Some(_)) => None,
+        ("native", Some("event" | "change")) | ("alle" | "fluxbase", Some(_)) => None,
         ("native", Some("error")) => Some("refused"),
         ("native", Some(kind)) => Some(kind),
         ("alle-sse", None) if value.get("payload").is_some() => Some("message"),
@@ -241,6 +289,41 @@ fn body() -> impl Strategy<Value = Body> {
         (members(), members())
             .prop_map(|(joins, leaves)| Body::Presence(Arc::new(PresenceDiff { joins, leaves }))),
     ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let value = prop_oneof![
+        any::<String>().prop_map(|text| change::Value::Json(Value::from(text).to_string().into())),
+        any::<i64>().prop_map(|number| change::Value::Json(number.to_string().into())),
+        Just(change::Value::Unchanged),
+        Just(change::Value::Absent),
+    ];
+    let columns = (any::<String>(), any::<bool>()).prop_map(|(name, key)| Column {
+        name: name.into(),
+        type_oid: 25,
+        type_name: "text".into(),
+        key,
+    });
+    let columns = prop::collection::vec(columns, 1..4);
+    let row = prop::option::of(prop::collection::vec(value, 3).prop_map(Row));
+    let transaction = (any::<u64>(), any::<Option<u64>>(), 0..i64::MAX / 2)
+        .prop_map(|(id, lsn, committed_at)| Transaction { id, lsn, committed_at });
+    let operation = select(&Operation::ALL[..]);
+    (operation, columns, row.clone(), row, transaction, any::<u32>(), any::<String>()).prop_map(
+        |(operation, columns, mut record, mut old, transaction, index, table)| {
+            for row in [&mut record, &mut old].into_iter().flatten() {
+                row.0.truncate(columns.len());
+            }
+            let table = table.into();
+            let relation = Relation { oid: 1, schema: "public".into(), table, columns };
+            let (relation, transaction) = (Arc::new(relation), Arc::new(transaction));
+            Change { operation, relation, record, old, transaction, index, last: index == 0 }
+        },
+    )
+}
+
+fn names() -> impl Strategy<Value = Vec<Arc<str>>> {
+    prop::collection::vec(any::<String>().prop_map(Arc::from), 0..3)
 }
 
 fn members() -> impl Strategy<Value = Vec<Member>> {

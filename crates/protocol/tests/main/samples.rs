@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidewire_protocol::change::{Change, Column, Operation, Relation, Row, Transaction, Value};
+use tidewire_protocol::dialect::{Dialect, Fluxbase, Movement};
 use tidewire_protocol::presence::{Member, PresenceDiff};
 use tidewire_protocol::{
-    Answer, Audience, Body, Close, Code, Event, GapReason, Outcome, Payload, Position, Reference,
-    Refusal, SessionId, Topic,
+    Answer, Audience, Body, Close, Code, Command, Draft, Event, Frame, GapReason, Outcome, Payload,
+    Position, Reference, Refusal, SessionId, Tag, Topic,
 };
 
 const SESSION: SessionId = SessionId(0xc0_ffee_00c0_ffee);
@@ -17,7 +19,12 @@ const NEW_YEAR: u64 = 1_767_225_600;
 pub(crate) enum Sample {
     Answer(Answer),
     Event(Event),
+    /// A change as seen by those with this tag and movement.
+    Change(Change, Option<Tag>, Movement),
+    /// People who came and went, and everyone who is there.
+    Presence(Event, Vec<Member>),
     Close(Close),
+    Heartbeat,
 }
 
 /// What `docs/dialects/native.md` shows.
@@ -61,6 +68,21 @@ pub(crate) fn native() -> Vec<Sample> {
         Sample::Event(event(room(), bytes)),
         Sample::Event(Event { position: position("4f1c-19"), ..event(orders(), lost()) }),
         Sample::Event(event(room().presence(), Body::Gap(GapReason::HistoryTrimmed))),
+        change(Operation::Insert, None, Some(product("New Product", "99.99"))),
+        Sample::Change(
+            products_change(
+                Operation::Update,
+                Some(product("Old Product", "99.99")),
+                Some(product("Updated Product", "149.99")),
+            ),
+            None,
+            Movement::Enters,
+        ),
+        change(Operation::Update, None, Some(with_large_value())),
+        change(Operation::Delete, Some(key_alone()), None),
+        change(Operation::Truncate, None, None),
+        Sample::Answer(rows(vec![product("New Product", "99.99")], false)),
+        Sample::Answer(rows(Vec::new(), true)),
         Sample::Answer(Answer::Unsubscribed { topic: room(), tag: None, reference: id("6") }),
         Sample::Answer(ended(private(), "the new token does not allow this topic")),
         Sample::Answer(Answer::Published {
@@ -115,6 +137,156 @@ pub(crate) fn alle() -> Vec<Sample> {
 /// What `docs/dialects/alle.md` shows for a stream of events.
 pub(crate) fn alle_events() -> Vec<Sample> {
     vec![Sample::Event(event(orders(), order())), Sample::Event(event(orders(), lost()))]
+}
+
+/// What `docs/dialects/fluxbase.md` shows.
+pub(crate) fn fluxbase() -> Vec<Sample> {
+    let table = || Topic::table("public.products").unwrap();
+    let room = || Topic::application("room-1").unwrap();
+    let lost = |topic| Sample::Event(event(topic, lost()));
+    let refused = |code, message: &str, topic: Option<Topic>, reference| {
+        let refusal = Refusal { topic, reference, ..Refusal::new(code, message) };
+        Sample::Answer(Answer::Refused(refusal))
+    };
+    let unsubscribed =
+        |topic, reference| Sample::Answer(Answer::Unsubscribed { topic, tag: None, reference });
+    let member = |state: &str| member(state);
+    let diff = PresenceDiff { joins: vec![member(r#"{"status":"online"}"#)], leaves: Vec::new() };
+    let left = PresenceDiff { joins: Vec::new(), leaves: diff.joins.clone() };
+    let away =
+        PresenceDiff { joins: vec![member(r#"{"status":"away"}"#)], leaves: diff.joins.clone() };
+    let presence = |diff: PresenceDiff| event(room().presence(), Body::Presence(Arc::new(diff)));
+    let (online, now_away) = (diff.joins.clone(), away.joins.clone());
+    let mut said = event(room(), Body::Message(Payload::json(r#"{"x":100,"y":200}"#).unwrap()));
+    said.name = Some("cursor-pos".into());
+    let old = || Some(product("Old Product", "99.99"));
+    let updated = || Some(product("Updated Product", "149.99"));
+    let asked = r#"{"type":"subscribe","channel":"products","config":{"event":"INSERT","schema":"public","table":"products","filter":"price=gt.10"}}"#;
+    let left_by_id =
+        r#"{"type":"unsubscribe","subscription_id":"public.products:INSERT:price=gt.10"}"#;
+    let newer = Some(Tag("postgres_changes".into()));
+    vec![
+        Sample::Answer(acknowledged(table(), None, None)),
+        unsubscribed(table(), None),
+        change(Operation::Insert, None, Some(product("New Product", "99.99"))),
+        change(Operation::Update, old(), updated()),
+        change(Operation::Delete, Some(product("Deleted Product", "99.99")), None),
+        change(Operation::Update, None, updated()),
+        change(Operation::Update, None, Some(with_large_value())),
+        change(Operation::Truncate, None, None),
+        Sample::Heartbeat,
+        refused(Code::MissingField, "channel is required for subscribe", None, None),
+        refused(
+            Code::Forbidden,
+            "this token does not allow to subscribe here",
+            Some(table()),
+            None,
+        ),
+        lost(table()),
+        lost(room()),
+        lost(room().presence()),
+        Sample::Answer(ended(table(), "the new token does not allow this")),
+        Sample::Answer(acknowledged(table(), fluxbase_reference(asked), None)),
+        unsubscribed(table(), fluxbase_reference(left_by_id)),
+        Sample::Change(
+            products_change(Operation::Update, old(), updated()),
+            newer,
+            Movement::Within,
+        ),
+        Sample::Answer(acknowledged(room(), None, Some(online.clone()))),
+        unsubscribed(room(), None),
+        Sample::Event(said),
+        Sample::Answer(Answer::Published {
+            topic: room(),
+            position: Some(position("4f1c-18")),
+            reference: id(r#""msg_1""#),
+        }),
+        refused(Code::RateLimited, "more than 1000 requests in a second", None, id(r#""msg_1""#)),
+        Sample::Presence(presence(diff), online),
+        Sample::Presence(presence(away), now_away),
+        Sample::Presence(presence(left), Vec::new()),
+        Sample::Answer(authenticated(Some("user-1"), None)),
+        refused(Code::TokenExpired, "the token has run out", None, None),
+    ]
+}
+
+fn acknowledged(
+    topic: Topic,
+    reference: Option<Reference>,
+    members: Option<Vec<Member>>,
+) -> Answer {
+    let (position, outcome) = (position("4f1c-17"), Outcome::Fresh);
+    Answer::Subscribed { topic, position, outcome, members, tag: None, reference }
+}
+
+/// What the Fluxbase dialect wants back with the answer to a request.
+fn fluxbase_reference(request: &str) -> Option<Reference> {
+    match Fluxbase.decode(&Frame::text(request)).unwrap().remove(0) {
+        Command::Subscribe(wish) => wish.reference,
+        Command::Unsubscribe { reference, .. } => reference,
+        other => panic!("{other:?} is about no subscription"),
+    }
+}
+
+fn products() -> Arc<Relation> {
+    let columns =
+        [("id", 23, "int4", true), ("name", 25, "text", false), ("price", 1700, "numeric", false)];
+    let columns = columns.map(|(name, type_oid, type_name, key)| Column {
+        name: name.into(),
+        type_oid,
+        type_name: type_name.into(),
+        key,
+    });
+    Arc::new(Relation {
+        oid: 16_384,
+        schema: "public".into(),
+        table: "products".into(),
+        columns: columns.into(),
+    })
+}
+
+fn product(name: &str, price: &str) -> Row {
+    let json = |text: &str| Value::Json(text.into());
+    Row(vec![json("123"), json(&format!("{name:?}")), json(price)])
+}
+
+/// A row whose name is so large that PostgreSQL logs it only when it changes.
+fn with_large_value() -> Row {
+    let mut row = product("", "149.99");
+    row.0[1] = Value::Unchanged;
+    row
+}
+
+/// The old row of a table whose replica identity is its key.
+fn key_alone() -> Row {
+    let mut row = product("", "0");
+    row.0[1..].fill(Value::Absent);
+    row
+}
+
+fn products_change(operation: Operation, old: Option<Row>, record: Option<Row>) -> Change {
+    let transaction = Transaction {
+        id: 7_001,
+        lsn: Some(0x16_B374_D848),
+        committed_at: NEW_YEAR as i64 * 1_000_000,
+    };
+    let transaction = Arc::new(transaction);
+    Change { operation, relation: products(), record, old, transaction, index: 0, last: true }
+}
+
+fn change(operation: Operation, old: Option<Row>, record: Option<Row>) -> Sample {
+    Sample::Change(products_change(operation, old, record), None, Movement::Within)
+}
+
+fn rows(rows: Vec<Row>, last: bool) -> Answer {
+    let topic = Topic::table("public.products").unwrap();
+    Answer::Rows { topic, relation: products(), rows, columns: None, last, tag: None }
+}
+
+/// The event of a change of the table `public.products`.
+pub(crate) fn changed(change: &Change) -> Event {
+    let topic = Topic::table("public.products").unwrap();
+    Event::new(Draft::change(topic, change.clone()), position("4f1c-18"), NEW_YEAR * 1000)
 }
 
 fn orders() -> Topic {
