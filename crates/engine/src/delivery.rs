@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tidewire_protocol::{Audience, Event, Position, SessionId, Shape, Wire};
+use tidewire_protocol::dialect::{Movement, View};
+use tidewire_protocol::{Audience, Body, Event, Position, SessionId, Shape, Wire};
 
 use crate::mailbox::{Offer, Outgoing};
 
@@ -53,30 +54,49 @@ pub(crate) struct Form {
     pub(crate) marked: bool,
     /// Event streams without `id:` lines, because the transport writes its own.
     pub(crate) composite: bool,
+    /// The columns of a table that are told; `None` for all.
+    pub(crate) columns: Option<Arc<[Arc<str>]>>,
+}
+
+/// An event that means to its listeners just what it is.
+pub(crate) fn within(event: &Arc<Event>) -> (&Arc<Event>, Movement) {
+    (event, Movement::Within)
 }
 
 impl Form {
     /// The bytes for all events, joined, or one by one where marks are wanted.
-    pub(crate) fn encode<'a>(&self, events: impl Iterator<Item = &'a Arc<Event>>) -> Encoded {
+    pub(crate) fn encode<'a>(
+        &self,
+        events: impl Iterator<Item = (&'a Arc<Event>, Movement)>,
+    ) -> Encoded {
         if self.marked {
-            return Encoded::Each(events.filter_map(|event| self.encode_marked(event)).collect());
+            let marked = events.filter_map(|(event, movement)| self.encode_marked(event, movement));
+            return Encoded::Each(marked.collect());
         }
         let mut joined = BytesMut::new();
-        for event in events {
-            self.encode_into(&mut joined, event);
+        for (event, movement) in events {
+            self.encode_into(&mut joined, event, movement);
         }
         Encoded::Joined(joined.freeze())
     }
 
-    fn encode_marked(&self, event: &Arc<Event>) -> Option<Outgoing> {
+    fn encode_marked(&self, event: &Arc<Event>, movement: Movement) -> Option<Outgoing> {
         let mut bytes = BytesMut::new();
-        self.encode_into(&mut bytes, event);
+        self.encode_into(&mut bytes, event, movement);
         let mark = Some(Box::new((event.topic.clone(), event.position)));
         (!bytes.is_empty()).then(|| Outgoing { bytes: bytes.freeze(), mark })
     }
 
-    fn encode_into(&self, out: &mut BytesMut, event: &Event) {
-        if let Some(frame) = self.shape.dialect.event(event, self.shape.tag.as_ref()) {
+    fn encode_into(&self, out: &mut BytesMut, event: &Event, movement: Movement) {
+        let (dialect, tag) = (&self.shape.dialect, self.shape.tag.as_ref());
+        let frame = match &event.body {
+            Body::Change(change) => {
+                let view = View { tag, columns: self.columns.as_deref(), movement };
+                dialect.change(event, change, &view)
+            }
+            _ => dialect.event(event, tag),
+        };
+        if let Some(frame) = frame {
             self.shape.wire.seal_into(out, &frame, self.id(event));
         }
     }

@@ -5,6 +5,7 @@
 //! seconds, so that a page reload does not flap.
 
 mod live_topic;
+mod selective;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use live_topic::{Delivered, LiveTopic, Member};
+pub(crate) use live_topic::{Delivered, LiveTopic, Member, wanted};
 use parking_lot::{Mutex, RwLock};
 use tidewire_protocol::Topic;
 use tokio::sync::OnceCell;

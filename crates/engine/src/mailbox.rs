@@ -50,7 +50,7 @@ pub struct Outgoing {
 }
 
 /// Which of a session's subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SubscriptionKey(pub(crate) u32);
 
 /// Whether an offer was taken.

@@ -1,13 +1,18 @@
 //! From the broker to the hub, in order and without holes.
 //!
-//! Events of one topic always go to the same worker, so order needs no lock. A worker takes all
-//! that is ready in one go and joins it per topic. A [`Cursor`] tells what is missing; that is
-//! read from the history before anything after it is handed over.
+//! Events of one topic always go to the same worker's inbox, and whoever has the worker's *turn*
+//! hands over what is in it, so order needs no lock. The worker takes all that is ready in one go
+//! and joins it per topic. A [`Cursor`] tells what is missing; that is read from the history before
+//! anything after it is handed over.
+//!
+//! Where an event has few listeners and nothing is missing, whoever brought it takes the turn and
+//! hands it over on the spot: waking another thread would cost more than the writes.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidewire_protocol::{Audience, Body, Event, GapReason, Position, Topic};
@@ -28,6 +33,12 @@ const INBOX: usize = 16_384;
 /// Events read from history at a time.
 const PAGE: usize = 512;
 
+/// Listeners to whom whoever brought an event hands it over on the spot, at most.
+///
+/// A write into a socket takes about as long as waking a thread, and a publisher should not be
+/// kept for longer than a few dozen of them.
+const ON_THE_SPOT: usize = 32;
+
 /// Hands events from the broker to the hub.
 pub(crate) struct Relay {
     workers: Vec<Worker>,
@@ -42,6 +53,29 @@ pub(crate) struct Relay {
 struct Worker {
     inbox: Mutex<Inbox>,
     wake: Notify,
+    /// Someone has the turn.
+    taken: AtomicBool,
+}
+
+/// The right to hand over what is in a worker's inbox; one at a time has it. Whoever gives it back
+/// looks at the inbox once more, so that nobody who found it taken need wait.
+struct Turn<'a>(&'a AtomicBool);
+
+impl Worker {
+    fn turn(&self) -> Option<Turn<'_>> {
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| Turn(&self.taken))
+    }
+
+    fn is_idle(&self) -> bool {
+        let inbox = self.inbox.lock();
+        inbox.events.is_empty() && inbox.checks.is_empty()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 #[derive(Default)]
@@ -104,7 +138,53 @@ impl Relay {
             inbox.events.extend(events);
         }
         drop(inbox);
-        worker.wake.notify_one();
+        self.hand_over_on_the_spot(worker);
+    }
+
+    /// Hands over what has few listeners, and leaves the rest to the worker.
+    fn hand_over_on_the_spot(&self, worker: &Worker) {
+        // Whoever has the turn looks at the inbox again when giving it back.
+        let Some(turn) = worker.turn() else { return };
+        let events = std::mem::take(&mut worker.inbox.lock().events);
+        let mut room = ON_THE_SPOT;
+        let mut left = Vec::new();
+        for (topic, events) in by_topic(events) {
+            if let Err(events) = self.take_in_now(&topic, events, &mut room) {
+                left.extend(events);
+            }
+        }
+        if !left.is_empty() {
+            worker.inbox.lock().events.splice(0..0, left);
+        }
+        drop(turn);
+        if !worker.is_idle() {
+            worker.wake.notify_one();
+        }
+    }
+
+    /// Hands over events that follow, if that is soon done.
+    ///
+    /// # Errors
+    /// The events, when something is missing before them or there are too many listeners.
+    fn take_in_now(
+        &self,
+        topic: &Topic,
+        events: Vec<Arc<Event>>,
+        room: &mut usize,
+    ) -> Result<(), Vec<Arc<Event>>> {
+        let Some(entry) = self.hub.get(topic) else { return Ok(()) };
+        let Some(mut cursor) = cursor_of(&entry) else { return Ok(()) };
+        let listeners = entry.live.lock().len();
+        let follows = events.iter().all(|event| cursor.step(event.position) == Step::Next);
+        if !follows || listeners > *room {
+            return Err(events);
+        }
+        *room -= listeners;
+        let mut ready = Ready::new(self, &entry);
+        events.into_iter().for_each(|event| ready.push(event));
+        ready.hand_over();
+        entry.relay.lock().cursor = Some(cursor);
+        Ok(())
     }
 
     /// Keeps what fits; the topics of the rest are checked against the history.
@@ -152,7 +232,17 @@ impl Relay {
         }
     }
 
+    /// Takes turns until nothing is left, or someone else has the turn.
     async fn drain(&self, worker: &Worker) {
+        while !worker.is_idle()
+            && let Some(turn) = worker.turn()
+        {
+            self.drain_in_turn(worker).await;
+            drop(turn);
+        }
+    }
+
+    async fn drain_in_turn(&self, worker: &Worker) {
         loop {
             let (events, checks) = worker.inbox.lock().take();
             if events.is_empty() && checks.is_empty() {
@@ -282,6 +372,9 @@ fn cursor_of(entry: &Entry) -> Option<Cursor> {
 /// Events per topic, topics in order of first appearance.
 fn by_topic(events: Vec<Arc<Event>>) -> Vec<(Topic, Vec<Arc<Event>>)> {
     let mut list: Vec<(Topic, Vec<Arc<Event>>)> = Vec::new();
+    if let [only] = &events[..] {
+        return vec![(only.topic.clone(), events)];
+    }
     let mut places: HashMap<Topic, usize> = HashMap::new();
     for event in events {
         // A burst is usually on one topic.

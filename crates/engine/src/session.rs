@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::{
-    Answer, Close, Code, Frame, Position, Refusal, SessionId, Shape, Tag, Topic, TopicKind, Wire,
+    Answer, Body, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
+    Subscription, Tag, Topic, TopicKind, Wire,
 };
 use tokio::time::Instant;
 
@@ -23,7 +24,8 @@ use crate::hub::{Entry, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
-use crate::session::catch_up::Reading;
+use crate::session::catch_up::{Reading, Rows};
+use crate::upstream::Prepared;
 
 /// Requests refused for coming too fast, beyond those that were not, after which a client is let
 /// go: it asks at more than twice its rate and takes no notice of the answers.
@@ -57,6 +59,20 @@ struct Subscribed {
     phase: Phase,
     /// Whether changes of presence are wanted; they are a subscription of their own.
     presence: bool,
+    /// What few subscriptions have.
+    particulars: Option<Box<Particulars>>,
+}
+
+/// What few subscriptions have, kept apart because the others are many.
+#[derive(Default)]
+struct Particulars {
+    /// What tells it from the session's other subscriptions to the topic.
+    name: Option<Arc<str>>,
+    /// What of a table was asked for, and the same made ready.
+    interest: Interest,
+    wants: Option<Arc<Prepared>>,
+    /// The rows of a table that come first, until no change can be in them any more.
+    rows: Option<Rows>,
 }
 
 impl Subscribed {
@@ -66,6 +82,33 @@ impl Subscribed {
 
     fn topic(&self) -> Topic {
         self.entry().topic.clone()
+    }
+
+    fn name(&self) -> Option<&Arc<str>> {
+        self.particulars.as_ref()?.name.as_ref()
+    }
+
+    fn wants(&self) -> Option<&Arc<Prepared>> {
+        self.particulars.as_ref()?.wants.as_ref()
+    }
+
+    fn rows(&self) -> Option<&Rows> {
+        self.particulars.as_ref()?.rows.as_ref()
+    }
+
+    /// Whether the same of the topic was asked for.
+    fn asks_the_same(&self, wish: &Subscription) -> bool {
+        let interest = self.particulars.as_ref().map(|held| &held.interest);
+        !wish.snapshot
+            && interest.map_or(wish.interest.is_everything(), |held| *held == wish.interest)
+            && self.tag == wish.tag
+            && self.presence == wish.presence
+    }
+
+    /// Whether the rows that came first contain the change.
+    fn has_in_rows(&self, event: &Event) -> bool {
+        let (Some(rows), Body::Change(change)) = (self.rows(), &event.body) else { return false };
+        event.position.seq <= rows.head.seq && rows.found.seen.contains(change.transaction.id)
     }
 }
 
@@ -109,7 +152,7 @@ impl Session {
             node,
             id,
             mailbox,
-            form: Form { shape, marked, composite },
+            form: Form { shape, marked, composite, columns: None },
             identity: Identity::anonymous(),
             subscriptions: Vec::new(),
             next_key: 0,
@@ -298,29 +341,32 @@ impl Session {
         }
     }
 
-    fn member(&self, key: SubscriptionKey) -> Member {
-        Member { session: self.id, key, mailbox: Arc::clone(&self.mailbox) }
+    fn member(&self, held: &Subscribed) -> Member {
+        // Who wants everything shares a group with all who do.
+        let wants = held.wants().filter(|wants| !wants.is_everything()).cloned();
+        Member { session: self.id, key: held.key, mailbox: Arc::clone(&self.mailbox), wants }
     }
 
-    fn form_with(&self, tag: Option<&Tag>) -> Form {
+    fn form_of(&self, held: &Subscribed) -> Form {
         let mut form = self.form.clone();
-        form.shape.tag = tag.cloned();
+        form.shape.tag = held.tag.clone();
+        form.columns = held.wants().and_then(|wants| wants.columns.clone());
         form
     }
 
-    fn place_of(&self, topic: &Topic) -> Option<usize> {
-        self.subscriptions.iter().position(|held| held.entry().topic == *topic)
+    fn place_of(&self, topic: &Topic, name: Option<&Arc<str>>) -> Option<usize> {
+        let fits = |held: &Subscribed| held.entry().topic == *topic && held.name() == name;
+        self.subscriptions.iter().position(fits)
     }
 
     /// Ends a subscription and gives it back as [`Phase::CatchingUp`] after all it received.
-    fn remove(&mut self, topic: &Topic) -> Option<Subscribed> {
-        let place = self.place_of(topic)?;
+    fn remove(&mut self, place: usize) -> Subscribed {
         if let Some(after) = self.leave(&self.subscriptions[place]) {
             self.subscriptions[place].phase = Phase::CatchingUp { after };
         } else {
             self.note_fallen();
         }
-        Some(self.subscriptions.swap_remove(place))
+        self.subscriptions.swap_remove(place)
     }
 
     fn leave(&self, subscription: &Subscribed) -> Option<Position> {

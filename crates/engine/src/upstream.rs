@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidewire_protocol::change::{Change, Operation, Relation, Row, Snapshot};
 use tidewire_protocol::dialect::Movement;
-use tidewire_protocol::{Code, Interest, Payload, Refusal, Topic};
+use tidewire_protocol::{Body, Code, Event, Interest, Payload, Refusal, Topic};
 
 /// A world outside whose topics must be asked for.
 #[async_trait]
@@ -64,6 +64,28 @@ pub struct Prepared {
     pub columns: Option<Arc<[Arc<str>]>>,
     /// Which rows; `None` for all.
     pub rows: Option<Arc<dyn RowFilter>>,
+}
+
+impl Prepared {
+    /// Whether every change is wanted.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.operations.is_empty() && self.rows.is_none()
+    }
+
+    /// What an event means to the listener; `None` when it is not concerned.
+    ///
+    /// # Errors
+    /// When the filter cannot be applied any more, why.
+    pub(crate) fn admits(&self, event: &Event) -> Result<Option<Movement>, String> {
+        let Body::Change(change) = &event.body else { return Ok(Some(Movement::Within)) };
+        if !self.operations.is_empty() && !self.operations.contains(&change.operation) {
+            return Ok(None);
+        }
+        match &self.rows {
+            Some(rows) => rows.admits(change),
+            None => Ok(Some(Movement::Within)),
+        }
+    }
 }
 
 /// Which rows of a table a listener wants; pure.

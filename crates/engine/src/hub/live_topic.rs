@@ -7,10 +7,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tidewire_protocol::dialect::Movement;
 use tidewire_protocol::{Event, Position, SessionId};
 
-use crate::delivery::{Batch, Encoded, Form};
+use super::selective::Selective;
+use crate::delivery::{Batch, Encoded, Form, within};
 use crate::mailbox::{Mailbox, SubscriptionKey};
+use crate::upstream::Prepared;
 
 /// One subscription that receives by push.
 #[derive(Clone)]
@@ -18,15 +21,45 @@ pub(crate) struct Member {
     pub(crate) session: SessionId,
     pub(crate) key: SubscriptionKey,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// What of a table it wants; `None` for everything.
+    pub(crate) wants: Option<Arc<Prepared>>,
 }
 
 impl Member {
-    fn id(&self) -> MemberId {
+    pub(super) fn id(&self) -> MemberId {
         (self.session, self.key)
+    }
+
+    /// The events that the member is to have, and what each means to it.
+    ///
+    /// # Errors
+    /// When its filter cannot be applied any more; the session finds out when it catches up.
+    fn wanted<'a>(
+        &self,
+        events: impl Iterator<Item = &'a Arc<Event>>,
+    ) -> Result<Vec<(&'a Arc<Event>, Movement)>, String> {
+        let admitted = events.filter(|event| event.audience.admits(self.session));
+        wanted(self.wants.as_deref(), admitted)
     }
 }
 
-type MemberId = (SessionId, SubscriptionKey);
+/// The events that a listener wants, and what each means to it.
+///
+/// # Errors
+/// When its filter cannot be applied any more, why.
+pub(crate) fn wanted<'a>(
+    wants: Option<&Prepared>,
+    events: impl Iterator<Item = &'a Arc<Event>>,
+) -> Result<Vec<(&'a Arc<Event>, Movement)>, String> {
+    let Some(wants) = wants else { return Ok(events.map(within).collect()) };
+    let mut list = Vec::new();
+    for event in events {
+        list.extend(wants.admits(event)?.map(|movement| (event, movement)));
+    }
+    Ok(list)
+}
+
+pub(super) type MemberId = (SessionId, SubscriptionKey);
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +76,8 @@ pub(crate) struct LiveTopic {
     at: Option<Position>,
     groups: Vec<Group>,
     places: HashMap<MemberId, Place>,
+    /// Members that want only some changes of a table.
+    selective: Option<Box<Selective>>,
     /// Members that read ahead of the topic from history, and up to where.
     ahead: Vec<(Member, Form, Position)>,
 }
@@ -63,6 +98,12 @@ impl LiveTopic {
     /// Everything up to here was handed over; `None` until the topic is placed.
     pub(crate) fn at(&self) -> Option<Position> {
         self.at
+    }
+
+    /// Members that receive what comes.
+    pub(crate) fn len(&self) -> usize {
+        let selective = self.selective.as_ref().map_or(0, |selective| selective.len());
+        self.places.len() + selective + self.ahead.len()
     }
 
     /// Places the topic before anything was handed over.
@@ -107,6 +148,9 @@ impl LiveTopic {
             self.take_off(place);
             return self.at;
         }
+        if self.selective.as_mut().is_some_and(|held| held.remove((session, key))) {
+            return self.at;
+        }
         let ahead = self.ahead.iter().position(|(member, ..)| member.id() == (session, key))?;
         Some(self.ahead.swap_remove(ahead).2)
     }
@@ -132,6 +176,9 @@ impl LiveTopic {
         for group in 0..self.groups.len() {
             self.hand_to_group(group, batch, before, limit, &mut delivered);
         }
+        if let Some(selective) = &mut self.selective {
+            selective.hand_over(batch, before, limit, &mut delivered);
+        }
         self.at = Some(batch.last());
         self.hand_to_ahead(batch, limit, &mut delivered);
         delivered
@@ -148,7 +195,7 @@ impl LiveTopic {
         if self.groups[group].members.is_empty() {
             return;
         }
-        let encoded = self.groups[group].form.encode(batch.events().iter());
+        let encoded = self.groups[group].form.encode(batch.events().iter().map(within));
         let mut index = 0;
         while let Some(member) = self.groups[group].members.get(index) {
             let offered = if batch.is_for(member.session) {
@@ -181,10 +228,12 @@ impl LiveTopic {
                 self.ahead.push((member, form, position));
                 continue;
             }
-            let unread = batch.events().iter().filter(|event| {
-                event.position.seq > position.seq && event.audience.admits(member.session)
-            });
-            match offer(&member, &form.encode(unread), limit) {
+            let unread = batch.events().iter().filter(|event| event.position.seq > position.seq);
+            let Ok(unread) = member.wanted(unread) else {
+                member.mailbox.fell_behind(member.key, position);
+                continue;
+            };
+            match offer(&member, &form.encode(unread.into_iter()), limit) {
                 Ok(()) => {
                     delivered.events += at.seq - position.seq;
                     self.insert(member, &form);
@@ -198,6 +247,10 @@ impl LiveTopic {
     }
 
     fn insert(&mut self, member: Member, form: &Form) {
+        if let Some(wants) = member.wants.clone() {
+            let selective = self.selective.get_or_insert_default();
+            return selective.insert(member, form.clone(), wants);
+        }
         let group = self.group(form);
         let members = &mut self.groups[group].members;
         self.places.insert(member.id(), Place { group, index: members.len() });
@@ -232,7 +285,8 @@ impl LiveTopic {
 }
 
 fn selected(form: &Form, batch: &Batch, session: SessionId) -> Encoded {
-    form.encode(batch.events().iter().filter(|event| event.audience.admits(session)))
+    let admitted = batch.events().iter().filter(|event| event.audience.admits(session));
+    form.encode(admitted.map(within))
 }
 
 fn offer(member: &Member, encoded: &Encoded, limit: usize) -> Result<(), Option<Position>> {

@@ -27,7 +27,7 @@ pub(super) struct Selective {
 struct Picky {
     member: Member,
     form: Form,
-    wants: Prepared,
+    wants: Arc<Prepared>,
 }
 
 /// Members by the value that a column must have.
@@ -41,11 +41,11 @@ struct ColumnIndex {
 type Cache = Vec<(Form, Movement, Encoded)>;
 
 impl Selective {
-    pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
     }
 
-    pub(super) fn insert(&mut self, member: Member, form: Form, wants: Prepared) {
+    pub(super) fn insert(&mut self, member: Member, form: Form, wants: Arc<Prepared>) {
         let id = member.id();
         match wants.rows.as_ref().and_then(|rows| rows.key()) {
             Some(key) => {
@@ -208,7 +208,7 @@ fn encoded<'a>(
 ) -> &'a Encoded {
     let known = cache.iter().position(|(held, as_moved, _)| *as_moved == movement && held == form);
     let place = known.unwrap_or_else(|| {
-        cache.push((form.clone(), movement, form.encode_moved([(event, movement)].into_iter())));
+        cache.push((form.clone(), movement, form.encode([(event, movement)].into_iter())));
         cache.len() - 1
     });
     &cache[place].2

@@ -9,22 +9,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_protocol::presence::Member;
-use tidewire_protocol::{Answer, Event, GapReason, Position, Topic, TopicKind};
-use tokio::time::sleep;
+use tidewire_protocol::{Answer, Code, Event, GapReason, Position, Refusal, Topic, TopicKind};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::{Phase, Session};
 use crate::history::Page;
+use crate::hub::wanted;
 use crate::mailbox::SubscriptionKey;
 use crate::node::Inner;
 use crate::relay::gap_event;
+use crate::upstream::TableRows;
 
 /// Events read at a time: a page of small events fits the default mailbox many times, and one of
 /// the largest is handed over in parts.
 pub(super) const PAGE: usize = 64;
 
+/// Rows told in one frame at most, so that a client can show the first ones early.
+const PAGE_ROWS: usize = 500;
+
 /// Pause after a store that could not be read.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Time for one try to read, pauses included.
+///
+/// A store that needs longer is as good as down, and the session's other subscriptions wait.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause where the relay has not come to where the history is: it is told to look, which takes
 /// it one read.
@@ -54,6 +64,17 @@ pub(super) enum Found {
     Nothing,
 }
 
+/// Rows of a table on their way to the client, and what is known of its changes since.
+pub(super) struct Rows {
+    pub(super) found: TableRows,
+    /// Rows told already.
+    pub(super) told: usize,
+    /// The client was told that there are no more.
+    pub(super) all_told: bool,
+    /// The place from which no change is in the rows.
+    pub(super) head: Position,
+}
+
 impl Reading {
     /// Waits for what was asked for. Cancel safe.
     pub(super) async fn found(&mut self) -> Found {
@@ -69,7 +90,9 @@ impl Session {
             return false;
         }
         let Some((index, after)) = self.next_behind() else { return false };
-        if !self.try_to_go_live(index, after) {
+        if self.subscriptions[index].rows().is_some_and(|rows| !rows.all_told) {
+            self.tell_rows(index);
+        } else if !self.try_to_go_live(index, after) {
             self.begin_reading(index, after);
         }
         true
@@ -91,9 +114,15 @@ impl Session {
     }
 
     pub(super) fn try_to_go_live(&mut self, index: usize, after: Position) -> bool {
+        if self.subscriptions[index].rows().is_some_and(|rows| after.seq < rows.head.seq) {
+            // Changes up to the head may be in the rows, which only reading sorts out.
+            return false;
+        }
+        if let Some(particulars) = &mut self.subscriptions[index].particulars {
+            particulars.rows = None;
+        }
         let held = &self.subscriptions[index];
-        let form = self.form_with(held.tag.as_ref());
-        let member = self.member(held.key);
+        let (form, member) = (self.form_of(held), self.member(held));
         let live = held.entry().live.lock().go_live(member, &form, after);
         if live {
             self.subscriptions[index].phase = Phase::Live;
@@ -129,13 +158,48 @@ impl Session {
     pub(super) fn hand_over(&mut self, index: usize, events: &[Arc<Event>]) {
         let events = fitting(events, self.node.limits.load().mailbox_bytes / 2);
         let held = &self.subscriptions[index];
-        let form = self.form_with(held.tag.as_ref());
         let Some(last) = events.last() else { return };
-        let mine = events.iter().filter(|event| event.audience.admits(self.id));
+        let mine = events
+            .iter()
+            .filter(|event| event.audience.admits(self.id) && !held.has_in_rows(event));
+        let mine = match wanted(held.wants().map(|wants| &**wants), mine) {
+            Ok(mine) => mine,
+            Err(why) => return self.end_unfit(index, why),
+        };
+        let encoded = self.form_of(held).encode(mine.into_iter());
         // Always taken: there was room for half a mailbox.
-        let _ = form.encode(mine).offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
+        let _ = encoded.offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
         self.node.metrics.deliveries.inc_by(events.len() as u64);
         self.subscriptions[index].phase = Phase::CatchingUp { after: last.position };
+    }
+
+    /// Tells some of the rows that come before the changes.
+    fn tell_rows(&mut self, index: usize) {
+        let page = self.node.limits.load().mailbox_bytes / 4;
+        let held = &mut self.subscriptions[index];
+        let particulars = held.particulars.as_mut();
+        let Some(rows) = particulars.and_then(|held| held.rows.as_mut()) else { return };
+        let rest = &rows.found.rows[rows.told..];
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|row| {
+            bytes += row.bytes();
+            bytes <= page
+        });
+        // One row is told however large it is.
+        let count = fits.count().clamp(1, PAGE_ROWS).min(rest.len());
+        let some = rest[..count].to_vec();
+        rows.told += count;
+        let last = rows.told == rows.found.rows.len();
+        let relation = Arc::clone(&rows.found.relation);
+        rows.all_told = last;
+        let columns = held.wants().and_then(|wants| wants.columns.clone());
+        let (topic, tag) = (held.topic(), held.tag.clone());
+        self.say(&Answer::Rows { topic, relation, rows: some, columns, last, tag });
+    }
+
+    /// The table was altered so that the filter cannot be applied.
+    fn end_unfit(&mut self, index: usize, why: String) {
+        self.end(index, Refusal::new(Code::BadField, why));
     }
 
     /// What this subscription should have next is gone: says so, and goes on from the head.
@@ -165,8 +229,17 @@ fn fitting(events: &[Arc<Event>], bytes: usize) -> &[Arc<Event>] {
     &events[..fits.count()]
 }
 
-/// One try to read what comes after a place.
+/// One try, for no longer than another subscription should wait for its turn.
 async fn read(node: Arc<Inner>, topic: Topic, after: Position) -> Found {
+    let found = timeout(PATIENCE, read_patiently(Arc::clone(&node), topic.clone(), after)).await;
+    found.unwrap_or_else(|_| {
+        tracing::warn!(%topic, "catching up takes too long");
+        node.metrics.failures.inc();
+        Found::Nothing
+    })
+}
+
+async fn read_patiently(node: Arc<Inner>, topic: Topic, after: Position) -> Found {
     let (head, reason) = match node.history.read(&topic, after, PAGE).await {
         Ok(Page::Events(events)) if events.is_empty() => {
             node.relay.check(&topic);

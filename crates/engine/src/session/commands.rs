@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{
-    Answer, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since,
+    Answer, Body, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since,
     Subscription, Tag, Token, Topic, TopicKind,
 };
 
-use super::catch_up::PAGE;
-use super::{Listening, Phase, Session, Subscribed};
+use super::catch_up::{PAGE, Rows};
+use super::{Listening, Particulars, Phase, Session, Subscribed};
 use crate::auth::Action;
 use crate::history::Page;
 use crate::hub::Entry;
 use crate::mailbox::SubscriptionKey;
 use crate::publisher::unavailable;
+use crate::upstream::{Prepared, TableRows};
 
 /// Longest meta and key of a member, together, in bytes.
 ///
@@ -23,6 +24,9 @@ const MEMBER_BYTES: usize = 2_048;
 
 /// How often *earliest* is asked for again when the history was trimmed in between.
 const EARLIEST_TRIES: usize = 3;
+
+/// How often rows are read anew when the history does not reach back far enough for them.
+const SNAPSHOT_TRIES: usize = 3;
 
 /// Where the presence of a topic begins for a listener.
 struct PresenceStart {
@@ -53,8 +57,8 @@ impl Session {
                 let done = self.subscribe(wish).await;
                 done.map_err(|refusal| refusal.about(&topic).to(reference))
             }
-            Command::Unsubscribe { topic, key: _, reference } => {
-                self.unsubscribe(topic, reference);
+            Command::Unsubscribe { topic, key, reference } => {
+                self.unsubscribe(topic, key.as_ref(), reference);
                 Ok(())
             }
             Command::Publish(publication) => self.publish(publication).await,
@@ -86,25 +90,66 @@ impl Session {
         if self.repeats(&wish) {
             return self.answer_again(wish).await;
         }
-        if self.place_of(&wish.topic).is_none() {
+        if self.place_of(&wish.topic, wish.key.as_ref()).is_none() {
             self.check_room()?;
         }
         let listening = self.listen(&wish.topic).await?;
-        let start = self.start_of(&wish).await?;
+        let wants = self.prepare(&wish).await?;
+        let (start, rows) = match wish.snapshot {
+            true => {
+                self.start_with_rows(&wish).await.map(|(start, rows)| (Some(start), Some(rows)))?
+            }
+            false => (self.start_of(&wish).await?, None),
+        };
         let presence = self.presence_start(&wish).await?;
         // Only now is one that is in force replaced: a refused request changes nothing.
-        let replaced = self.remove_with_presence(&wish.topic);
+        let replaced = self.remove_with_presence(&wish.topic, wish.key.as_ref());
         let start = start.or_else(|| go_on(replaced.as_ref()?));
-        self.begin(listening, wish, start, presence);
+        let particulars =
+            Particulars { name: wish.key.clone(), interest: wish.interest.clone(), wants, rows };
+        self.begin(listening, wish, start, presence, particulars);
         Ok(())
+    }
+
+    /// What is wanted of a table, made ready; `None` for everything.
+    async fn prepare(&self, wish: &Subscription) -> Result<Option<Arc<Prepared>>, Refusal> {
+        if wish.interest.is_everything() {
+            return Ok(None);
+        }
+        let upstream = self.node.publisher.upstream(&wish.topic)?;
+        Ok(Some(Arc::new(upstream.prepare(&wish.topic, &wish.interest).await?)))
+    }
+
+    /// The rows of a table, and the place from which its changes are read: as early as the history
+    /// allows, because a change may be said before a query sees it.
+    ///
+    /// # Errors
+    /// `Unavailable` when the history is too short for the changes that the query did not see.
+    async fn start_with_rows(&self, wish: &Subscription) -> Result<(Start, Rows), Refusal> {
+        let upstream = self.node.publisher.upstream(&wish.topic)?;
+        for _ in 0..SNAPSHOT_TRIES {
+            let found = upstream.snapshot(&wish.topic, &wish.interest).await?;
+            let head = self.node.history.head(&wish.topic).await;
+            let head = head.map_err(|error| unavailable(&error))?;
+            let start = self.start_at_earliest(&wish.topic).await;
+            let mut start = start.map_err(|error| unavailable(&error))?;
+            if covers(&start, &found) {
+                let after = start.position;
+                start.events.clear();
+                start.outcome = Outcome::Fresh;
+                start.position = after;
+                return Ok((start, Rows { found, told: 0, all_told: false, head }));
+            }
+        }
+        let message = "the table changes faster than its history reaches back; keep more of it";
+        Err(Refusal::new(Code::Unavailable, message))
     }
 
     /// Whether the same wish is in force: then nothing changes, and nothing can be missed.
     fn repeats(&self, wish: &Subscription) -> bool {
-        let held = self.place_of(&wish.topic).map(|place| &self.subscriptions[place]);
-        held.is_some_and(|held| {
-            wish.since == Since::Now && held.tag == wish.tag && held.presence == wish.presence
-        })
+        let place = self.place_of(&wish.topic, wish.key.as_ref());
+        let held = place.map(|place| &self.subscriptions[place]);
+        wish.since == Since::Now && held.is_some_and(|held| held.asks_the_same(wish))
     }
 
     async fn answer_again(&mut self, wish: Subscription) -> Result<(), Refusal> {
@@ -112,7 +157,8 @@ impl Session {
             true => Some(self.node.presence.members(&wish.topic).await?),
             false => None,
         };
-        let place = self.place_of(&wish.topic).expect("the subscription was found above");
+        let place = self.place_of(&wish.topic, wish.key.as_ref());
+        let place = place.expect("the subscription was found above");
         let position = match self.subscriptions[place].phase {
             Phase::CatchingUp { after } => after,
             Phase::Live => self.live_position(place),
@@ -218,6 +264,7 @@ impl Session {
         wish: Subscription,
         start: Option<Start>,
         presence: Option<PresenceStart>,
+        particulars: Particulars,
     ) {
         let tag = wish.tag.clone();
         let (presence, members) = match presence {
@@ -226,6 +273,9 @@ impl Session {
         };
         self.node.metrics.subscriptions.inc();
         let index = self.hold(listening, tag.clone(), wish.presence);
+        if particulars.name.is_some() || !wish.interest.is_everything() || wish.snapshot {
+            self.subscriptions[index].particulars = Some(Box::new(particulars));
+        }
         match start {
             Some(start) => self.begin_behind(index, wish, &start, members),
             None => self.begin_live(index, wish, members),
@@ -240,14 +290,20 @@ impl Session {
     fn hold(&mut self, listening: Listening, tag: Option<Tag>, presence: bool) -> usize {
         let key = SubscriptionKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
-        self.subscriptions.push(Subscribed { key, listening, tag, phase: Phase::Live, presence });
+        self.subscriptions.push(Subscribed {
+            key,
+            listening,
+            tag,
+            phase: Phase::Live,
+            presence,
+            particulars: None,
+        });
         self.subscriptions.len() - 1
     }
 
     fn begin_live(&mut self, index: usize, wish: Subscription, members: Option<Vec<Member>>) {
         let held = &self.subscriptions[index];
-        let form = self.form_with(held.tag.as_ref());
-        let member = self.member(held.key);
+        let (form, member) = (self.form_of(held), self.member(held));
         let mut live = held.entry().live.lock();
         live.go_live_now(member, &form, |position| {
             self.say(&subscribed(wish, position, Outcome::Fresh, members));
@@ -261,7 +317,9 @@ impl Session {
         start: &Start,
         members: Option<Vec<Member>>,
     ) {
-        self.say(&subscribed(wish, start.position, start.outcome, members));
+        // With rows, what is replayed is part of the snapshot, which is complete at the head.
+        let told = self.subscriptions[index].rows().map_or(start.position, |rows| rows.head);
+        self.say(&subscribed(wish, told, start.outcome, members));
         self.subscriptions[index].phase = Phase::CatchingUp { after: start.position };
         if self.has_room() {
             self.hand_over(index, &start.events);
@@ -271,15 +329,21 @@ impl Session {
         }
     }
 
-    fn unsubscribe(&mut self, topic: Topic, reference: Option<Reference>) {
-        let tag = self.remove_with_presence(&topic).and_then(|held| held.tag.clone());
+    fn unsubscribe(&mut self, topic: Topic, name: Option<&Arc<str>>, reference: Option<Reference>) {
+        let tag = self.remove_with_presence(&topic, name).and_then(|held| held.tag.clone());
         self.say(&Answer::Unsubscribed { topic, tag, reference });
     }
 
-    fn remove_with_presence(&mut self, topic: &Topic) -> Option<Subscribed> {
-        let removed = self.remove(topic)?;
-        if removed.presence {
-            self.remove(&topic.presence());
+    fn remove_with_presence(
+        &mut self,
+        topic: &Topic,
+        name: Option<&Arc<str>>,
+    ) -> Option<Subscribed> {
+        let removed = self.remove(self.place_of(topic, name)?);
+        if removed.presence
+            && let Some(place) = self.place_of(&topic.presence(), None)
+        {
+            self.remove(place);
         }
         Some(removed)
     }
@@ -306,7 +370,7 @@ impl Session {
         reference: Option<Reference>,
     ) -> Result<(), Refusal> {
         self.may(Action::Track, topic).await?;
-        if self.place_of(topic).is_none() {
+        if !self.subscriptions.iter().any(|held| held.entry().topic == *topic) {
             let message = "subscribe to the topic before tracking on it";
             return Err(Refusal::new(Code::NotSubscribed, message));
         }
@@ -381,12 +445,14 @@ impl Session {
     }
 
     async fn end_forbidden(&mut self) {
-        let held = self.subscriptions.iter().map(|held| (held.topic(), held.presence));
-        let topics: Vec<_> =
-            held.filter(|(topic, _)| topic.kind() != TopicKind::Presence).collect();
-        for (topic, presence) in topics {
-            if let Err(refusal) = self.may_keep(&topic, presence).await {
-                self.end(topic, refusal);
+        let held = self.subscriptions.iter().map(|held| (held.key, held.topic(), held.presence));
+        let held: Vec<_> =
+            held.filter(|(_, topic, _)| topic.kind() != TopicKind::Presence).collect();
+        for (key, topic, presence) in held {
+            if let Err(refusal) = self.may_keep(&topic, presence).await
+                && let Some(place) = self.subscriptions.iter().position(|held| held.key == key)
+            {
+                self.end(place, refusal);
             }
         }
         for (topic, _) in self.tracked.clone() {
@@ -406,8 +472,11 @@ impl Session {
         Ok(())
     }
 
-    fn end(&mut self, topic: Topic, refusal: Refusal) {
-        let Some(held) = self.remove_with_presence(&topic) else { return };
+    /// Ends the subscription at `place` and says why.
+    pub(super) fn end(&mut self, place: usize, refusal: Refusal) {
+        let held = &self.subscriptions[place];
+        let (topic, name) = (held.topic(), held.name().cloned());
+        let Some(held) = self.remove_with_presence(&topic, name.as_ref()) else { return };
         self.say(&Answer::Ended { topic, tag: held.tag.clone(), refusal });
     }
 
@@ -424,6 +493,19 @@ fn go_on(replaced: &Subscribed) -> Option<Start> {
         }
         Phase::Live => None,
     }
+}
+
+/// Whether every change that is not in the rows is in the history from `start` on.
+///
+/// Changes come in the order of their commits. When the oldest one kept is in the rows, all that
+/// were let go of committed before it; when nothing was let go of, nothing can be missing.
+fn covers(start: &Start, found: &TableRows) -> bool {
+    let oldest = start.events.iter().find_map(|event| match &event.body {
+        Body::Change(change) => Some(change.transaction.id),
+        _ => None,
+    });
+    start.outcome == Outcome::Fresh
+        && (start.position.seq == 0 || oldest.is_none_or(|id| found.seen.contains(id)))
 }
 
 fn subscribed(

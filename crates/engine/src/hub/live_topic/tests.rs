@@ -14,7 +14,7 @@ use tidewire_protocol::{
 
 use super::{LiveTopic, Member};
 use crate::cursor::{Cursor, Step};
-use crate::delivery::{Batch, Form};
+use crate::delivery::{Batch, Form, within};
 use crate::mailbox::{Mailbox, SubscriptionKey};
 
 const SESSIONS: usize = 3;
@@ -130,7 +130,7 @@ fn topic() -> Topic {
 
 fn form() -> Form {
     let shape = Shape { dialect: Arc::new(Native), wire: Wire::Lines, tag: None };
-    Form { shape, marked: true, composite: false }
+    Form { shape, marked: true, composite: false, columns: None }
 }
 
 fn gap_at(position: Position) -> Event {
@@ -234,6 +234,7 @@ impl Model {
         let client = &mut self.clients[client];
         let Some(after) = client.behind else { return };
         let member = Member {
+            wants: None,
             session: SessionId(client.id as u64),
             key: SubscriptionKey(client.key),
             mailbox: Arc::clone(&client.mailbox),
@@ -246,14 +247,14 @@ impl Model {
             Read::Events(events) => {
                 let mine = events.iter().filter(|event| event.audience.admits(member.session));
                 form()
-                    .encode(mine)
+                    .encode(mine.map(within))
                     .offer_to(|outgoing| client.mailbox.offer(outgoing, usize::MAX))
                     .expect("a page is always taken");
                 client.behind = Some(events.last().map_or(after, |event| event.position));
             }
             Read::Lost(head) => {
                 form()
-                    .encode([Arc::new(gap_at(head))].iter())
+                    .encode([Arc::new(gap_at(head))].iter().map(within))
                     .offer_to(|outgoing| client.mailbox.offer(outgoing, usize::MAX))
                     .expect("the news of a gap is always taken");
                 client.behind = Some(head);
