@@ -97,7 +97,8 @@ async fn streams_and_polls_refuse_what_they_do_not_know() {
     }
     let answer = get(server.address, "/events?channels=a%00b").await;
     assert_eq!(answer.status, 400);
-    for body in ["", "{", "{}", r#"{"channel":3,"payload":"x"}"#, r#"{"channel":"","payload":""}"#] {
+    for body in ["", "{", "{}", r#"{"channel":3,"payload":"x"}"#, r#"{"channel":"","payload":""}"#]
+    {
         let headers = [("content-type", "application/json")];
         let answer = request(server.address, Method::POST, "/notify", &headers, body).await;
         assert_eq!(answer.status, 422, "{body}");

@@ -63,7 +63,7 @@ async fn mistakes_in_the_environment_are_named() {
 
 #[tokio::test]
 async fn listen_prints_what_is_said_and_publish_says_it() {
-    let database = database().await;
+    let mut database = database().await;
     let url = database.url();
     let (_server, address) = Program::serve(&["-w", "127.0.0.1:0", "-p", &url], &[]).await;
     until("a ready server", async || get(address, "/ready").await.status == 200).await;
@@ -72,7 +72,8 @@ async fn listen_prints_what_is_said_and_publish_says_it() {
 
     let plain = Program::start(&["listen", "orders", "Alerts"], &around);
     let json = Program::start(&["listen", "orders", "--json", "--server", &server], &[]);
-    let direct = Program::start(&["listen", "orders", "-p", &url], &[]);
+    let direct_url = format!("{url}?application_name=direct");
+    let direct = Program::start(&["listen", "orders", "-p", &direct_url], &[]);
     // Four subscriptions, one of them in the database: said again until each is there.
     let publish = async |words: &[&str]| {
         let said = run_program(&[&["publish"], words].concat(), &around).await;
@@ -101,6 +102,17 @@ async fn listen_prints_what_is_said_and_publish_says_it() {
     for listener in [&plain, &json, &direct] {
         listener.printed("straight").await;
     }
+
+    // A lost connection is told, and then it goes on.
+    database
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = 'direct'",
+        )
+        .await;
+    direct.logged("events of orders are missing here").await;
+    publish(&["orders", "afterwards"]).await;
+    direct.printed("orders\tafterwards").await;
 }
 
 #[tokio::test]
@@ -141,7 +153,10 @@ async fn listen_goes_on_where_it_was_after_the_server_restarts() {
     listener.logged("connecting again").await;
     let (_second, _) = Program::serve(&["-w", &address.to_string()], &[]).await;
     listener.logged("events of room are missing here").await;
-    post(address, "/v1/publish", &json!({ "topic": "room", "data": { "a": 2 } })).await.good().await;
+    post(address, "/v1/publish", &json!({ "topic": "room", "data": { "a": 2 } }))
+        .await
+        .good()
+        .await;
     listener.printed("room\t{\"a\":2}").await;
     assert_eq!(listener.all_printed().len(), 2);
 
@@ -169,8 +184,7 @@ async fn a_made_token_and_a_made_key_are_good() {
     let hash = words.iter().find(|word| word.starts_with("sha256:")).expect("a hash");
 
     let keys = format!(r#"[{{"name":"importer","hash":"{hash}"}}]"#);
-    let variables =
-        [secret[0], ("TIDEWIRE_LISTEN", "127.0.0.1:0"), ("TIDEWIRE_AUTH_KEYS", &*keys)];
+    let variables = [secret[0], ("TIDEWIRE_LISTEN", "127.0.0.1:0"), ("TIDEWIRE_AUTH_KEYS", &*keys)];
     let (_program, address) = Program::serve(&[], &variables).await;
     let mut client = client_with(address, &format!("/v1/ws?token={token}"), &[]).await.expect("in");
     assert_eq!(client.hear().await["subject"], "ann");

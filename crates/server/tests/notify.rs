@@ -93,8 +93,7 @@ async fn a_notification_reaches_every_transport_however_it_was_said() {
     let polled = get(*address, path).await.good().await;
     let events = polled["events"].as_array().expect("events");
     let payloads: Vec<&Value> = events.iter().map(|event| &event["data"]).collect();
-    let said =
-        ["from SQL", "over HTTP", r#"{"a":[1,2]}"#, "from Alle over HTTP", "from Alle"];
+    let said = ["from SQL", "over HTTP", r#"{"a":[1,2]}"#, "from Alle over HTTP", "from Alle"];
     assert_eq!(payloads, said);
 }
 

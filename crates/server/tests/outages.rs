@@ -122,7 +122,8 @@ async fn say(database: &mut Database, numbers: std::ops::RangeInclusive<u64>) {
 async fn a_terminated_connection_is_told_as_a_gap_and_everyone_goes_on() {
     let mut writer = database().await;
     let mut killer = database().await;
-    let server = Server::of(&writer.url(), &[]).await;
+    let url = format!("{}?application_name=terminated", writer.url());
+    let server = Server::of(&url, &[]).await;
     let mut listeners = Listeners::of(&server).await;
     say(&mut writer, 1..=20).await;
     listeners.hear_up_to(20).await;
@@ -136,7 +137,7 @@ async fn a_terminated_connection_is_told_as_a_gap_and_everyone_goes_on() {
     let killed = killer
         .sql(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-             WHERE application_name = 'tidewire' AND query LIKE '%LISTEN%'",
+             WHERE application_name = 'terminated' AND query LIKE '%LISTEN%'",
         )
         .await;
     assert_ne!(killed, "0", "there was a listening connection");

@@ -146,8 +146,7 @@ async fn fifty_repeats_at_once_are_said_once_and_answered_alike() {
 
     // A WebSocket's key is the same key, when the same client uses it.
     let mut speaker = client(address).await;
-    let again =
-        json!({ "type": "publish", "topic": "once", "data": "paid", "key": "order-123" });
+    let again = json!({ "type": "publish", "topic": "once", "data": "paid", "key": "order-123" });
     assert_eq!(speaker.ask(again).await["position"], said[0]["position"]);
 
     let batch = json!([{ "topic": "once", "data": 1 }, { "topic": "once", "data": 1 }]);

@@ -16,11 +16,8 @@ const NAMESPACES: &str = r#"[
 ]"#;
 
 async fn server(anonymous: &str) -> Server {
-    let keys = [
-        ("auth.jwt.secret", SECRET),
-        ("auth.anonymous", anonymous),
-        ("namespaces", NAMESPACES),
-    ];
+    let keys =
+        [("auth.jwt.secret", SECRET), ("auth.anonymous", anonymous), ("namespaces", NAMESPACES)];
     Server::start(&keys).await
 }
 

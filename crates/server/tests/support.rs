@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, client, client_with};
 pub(crate) use database::{Database, database};
-pub(crate) use http::{Answer, Sse, encoded, get, get_with, post, post_with, request};
+pub(crate) use http::{Answer, encoded, get, get_with, post, post_with, request};
 pub(crate) use program::{Program, run_program};
 pub(crate) use server::Server;
 pub(crate) use tokens::{SECRET, granted, jwt, short_lived, token};

@@ -10,7 +10,7 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "tidewire-protocol",
-        &["base64", "bytes", "memchr", "serde", "serde_json", "strsim", "thiserror"],
+        &["base64", "bytes", "memchr", "regex", "serde", "serde_json", "strsim", "thiserror"],
     ),
     (
         "tidewire",
@@ -50,6 +50,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "rustls-native-certs",
             "serde",
             "serde_json",
+            "sha2",
+            "socket2",
             "thiserror",
             "tokio",
             "tokio-postgres",
@@ -153,12 +155,14 @@ const NEVER_SEES: &[(&str, &[&str])] = &[
             "async-nats",
             "jsonwebtoken",
             "rustls",
-            "mio",
             "clap",
             "toml",
         ],
     ),
 ];
+
+/// Of tokio the engine has what needs no operating system.
+const ENGINE_TOKIO: [&str; 4] = ["macros", "rt", "sync", "time"];
 
 /// The one crate that knows all others; nobody depends on it.
 const TOP: &str = "tidewire-server";
@@ -170,6 +174,7 @@ struct Dependency {
     name: String,
     /// Whether it is in what is built, and not only in tests or a build script.
     is_built_in: bool,
+    features: Vec<String>,
 }
 
 /// What cargo says of the workspace, for this machine, with all features.
@@ -232,7 +237,11 @@ fn metadata() -> Value {
 }
 
 fn dependency(value: &Value) -> Dependency {
-    Dependency { name: text(&value["name"]).to_owned(), is_built_in: value["kind"].is_null() }
+    Dependency {
+        name: text(&value["name"]).to_owned(),
+        is_built_in: value["kind"].is_null(),
+        features: list(&value["features"]).iter().map(|name| text(name).to_owned()).collect(),
+    }
 }
 
 fn edges(
@@ -246,7 +255,10 @@ fn edges(
     for node in nodes {
         let below = list(&node["deps"]).iter();
         let below = below.filter(|below| list(&below["dep_kinds"]).iter().any(&counts));
-        edges.entry(named(&node["id"])).or_default().extend(below.map(|below| named(&below["pkg"])));
+        edges
+            .entry(named(&node["id"]))
+            .or_default()
+            .extend(below.map(|below| named(&below["pkg"])));
     }
     edges
 }
@@ -296,6 +308,20 @@ fn what_is_below_stays_light() {
         for seen in *never {
             assert!(!below.contains(*seen), "{name} sees {seen}");
         }
+    }
+}
+
+#[test]
+fn the_engine_waits_but_opens_nothing() {
+    let graph = Graph::read();
+    let tokio = graph.direct["tidewire"]
+        .iter()
+        .find(|dependency| dependency.name == "tokio" && dependency.is_built_in);
+    for feature in &tokio.expect("the engine uses tokio").features {
+        assert!(
+            ENGINE_TOKIO.contains(&feature.as_str()),
+            "the engine must not use tokio {feature}"
+        );
     }
 }
 

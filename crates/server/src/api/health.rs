@@ -1,11 +1,14 @@
 //! `/health`: the process lives. `/ready`: every configured part works.
 
+use std::time::UNIX_EPOCH;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde_json::{Map, Value, json};
+use tidewire_postgres::NotifyStatus;
 
 use super::Api;
 
@@ -21,15 +24,19 @@ pub(super) async fn ready(State(api): State<Api>) -> Response {
     std::future::ready((status, [(CACHE_CONTROL, "no-store")], body).into_response()).await
 }
 
+fn postgres(status: &NotifyStatus) -> Value {
+    let ready = status.is_connected();
+    // What went wrong before it worked again is history, and the log's.
+    let error = status.last_error.as_ref().filter(|_| !ready);
+    let since = status.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({ "ready": ready, "since": since, "error": error })
+}
+
 /// Each configured part, whether it works, and if not, why.
 fn parts(api: &Api) -> Map<String, Value> {
     let mut parts = Map::new();
     if let Some(notify) = &api.notify {
-        let status = notify.status();
-        parts.insert(
-            "postgres".to_owned(),
-            json!({ "ready": status.is_connected(), "error": status.last_error }),
-        );
+        parts.insert("postgres".to_owned(), postgres(&notify.status()));
     }
     if !api.authentication.is_ready() {
         let error = "the key server has not answered yet";

@@ -112,6 +112,8 @@ impl Listener {
     /// Follows a database directly, with an engine of our own: the same order, the same gaps.
     async fn follow_database(&mut self, url: &str) -> anyhow::Result<()> {
         let target: Database = url.parse()?;
+        // The first attempt tells at once what is wrong; later ones are repeated without end.
+        target.probe().await?;
         let prepared = Node::builder().prepare();
         let publisher = prepared.publisher().clone();
         let source = Arc::new(NotifySource::start(target, publisher, NotifyOptions::default()));

@@ -4,7 +4,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 use tidewire_postgres::Target as Database;
 use tidewire_postgres::notify::send;
-use tidewire_protocol::{Payload, Topic};
+use tidewire_protocol::{Code, Payload, Topic};
 
 use super::remote::Remote;
 use crate::args::{Args, PublishFlags, Target};
@@ -50,6 +50,10 @@ async fn notify(flags: &PublishFlags, url: &str) -> anyhow::Result<()> {
     let topic = Topic::notify(&flags.channel)?;
     let target: Database = url.parse()?;
     let payload = Payload::Text(flags.payload.as_str().into());
-    let said = send(&target, &topic, &payload).await;
-    said.map_err(|refusal| anyhow::anyhow!("{}", refusal.message))
+    let Err(refusal) = send(&target, &topic, &payload).await else { return Ok(()) };
+    if refusal.code == Code::Unavailable {
+        // The refusal is what strangers are told; here is a person who may know why.
+        target.probe().await?;
+    }
+    bail!("{}", refusal.message)
 }

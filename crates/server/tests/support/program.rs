@@ -49,10 +49,7 @@ impl Program {
     }
 
     /// Starts a server, and waits until it serves.
-    pub(crate) async fn serve(
-        words: &[&str],
-        variables: &[(&str, &str)],
-    ) -> (Self, SocketAddr) {
+    pub(crate) async fn serve(words: &[&str], variables: &[(&str, &str)]) -> (Self, SocketAddr) {
         let program = Self::start(words, variables);
         let line = program.logged("serving address=").await;
         let (_, address) = line.split_once("address=").expect("the line names the address");
