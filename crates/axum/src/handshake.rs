@@ -8,7 +8,7 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::position::PositionError;
-use tidewire_protocol::{Code, Refusal, Since, Subscription, Token, Topic, TopicKind};
+use tidewire_protocol::{Code, Interest, Refusal, Since, Subscription, Token, Topic, TopicKind};
 
 /// Parameters that carry a token.
 const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
@@ -16,6 +16,10 @@ const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
 /// Parameters that name a topic, and its kind.
 const TOPIC_PARAMETERS: [TopicKind; 4] =
     [TopicKind::Application, TopicKind::Private, TopicKind::Table, TopicKind::Notify];
+
+/// Parameters that name topics, and those that say what of a table is wanted.
+pub(crate) const SUBSCRIPTION_PARAMETERS: [&str; 9] =
+    ["topic", "private", "table", "notify", "since", "events", "columns", "filter", "snapshot"];
 
 /// Topics of one stream or poll.
 ///
@@ -85,10 +89,12 @@ impl Query {
     }
 
     /// The topics named by `topic`, `private`, `table` and `notify`, in their order, each from its
-    /// place in the cursor `since`.
+    /// place in the cursor `since`; with a single table, what of it is wanted by `events`,
+    /// `columns`, `filter` and `snapshot`.
     ///
     /// # Errors
-    /// `MissingField` without any, `BadTopic`, `BadPosition`, `BadField` for a topic named twice.
+    /// `MissingField` without any, `BadTopic`, `BadPosition`, `BadField` for a topic named twice
+    /// and for what goes with a single table only.
     pub fn subscriptions(&self, since: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
         let mut list = Vec::new();
         for (name, value) in &self.0 {
@@ -104,7 +110,53 @@ impl Query {
             return Err(Refusal::new(Code::MissingField, message));
         }
         go_on_from(&mut list, since)?;
+        self.narrow(&mut list)?;
         Ok(list)
+    }
+
+    /// Notes what of a table is wanted.
+    fn narrow(&self, list: &mut [Subscription]) -> Result<(), Refusal> {
+        let names = ["events", "columns", "filter", "snapshot"];
+        let Some(named) = names.into_iter().find(|name| self.0.iter().any(|(it, _)| it == name))
+        else {
+            return Ok(());
+        };
+        let [wish] = list else { return Err(bad(format!("{named} goes with a single table"))) };
+        if wish.topic.kind() != TopicKind::Table {
+            return Err(bad(format!("{named} goes with table only")).about(&wish.topic));
+        }
+        let about = |refusal: Refusal| refusal.about(&wish.topic);
+        wish.interest = self.interest().map_err(about)?;
+        wish.snapshot = self.flag("snapshot").map_err(about)?;
+        if wish.snapshot && wish.since == Since::Earliest {
+            let message =
+                "a snapshot is the table as it is now; since=earliest does not go with it";
+            return Err(bad(message).about(&wish.topic));
+        }
+        Ok(())
+    }
+
+    fn interest(&self) -> Result<Interest, Refusal> {
+        let list = |name| Ok::<_, Refusal>(self.one(name)?.map(|text| text.split(',').collect()));
+        let events: Option<Vec<&str>> = list("events")?;
+        let columns: Option<Vec<&str>> = list("columns")?;
+        Ok(Interest {
+            operations: events
+                .map_or(Ok(Vec::new()), |words| Interest::operations_of(&words))
+                .map_err(bad)?,
+            columns: columns
+                .map_or(Ok(Vec::new()), |names| Interest::columns_of(&names))
+                .map_err(bad)?,
+            filter: self.one("filter")?.map(Into::into),
+        })
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.one(name)? {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(bad(format!("the parameter {name:?} must be true or false"))),
+        }
     }
 }
 
@@ -231,6 +283,7 @@ fn is_token(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tidewire_protocol::Operation;
 
     use super::*;
 
@@ -280,6 +333,35 @@ mod tests {
         assert_eq!(refused("topic=%ff", None), Some(Code::BadField));
         assert_eq!(refused("table=orders", None), Some(Code::BadTopic));
         assert_eq!(refused("", None), Some(Code::MissingField));
+    }
+
+    #[test]
+    fn what_is_wanted_of_a_table_goes_with_a_single_table() {
+        let text = "table=public.orders&events=UPDATE,INSERT&columns=total,id&filter=id%3Dgt.5";
+        let list = subscriptions(&format!("{text}&snapshot=true"), Some("a-1")).unwrap();
+        let Interest { operations, columns, filter } = &list[0].interest;
+        assert_eq!(*operations, [Operation::Insert, Operation::Update]);
+        assert_eq!(columns.iter().map(|name| &**name).collect::<Vec<_>>(), ["id", "total"]);
+        assert_eq!((filter.as_deref(), list[0].snapshot), (Some("id=gt.5"), true));
+        assert!(list[0].since != Since::Now);
+
+        let all = subscriptions("table=public.orders&events=*", None).unwrap();
+        assert!(all[0].interest.is_everything() && !all[0].snapshot);
+        for text in [
+            "topic=a&events=*",
+            "table=a.b&table=a.c&filter=id%3Dgt.5",
+            "table=a.b&topic=a&snapshot=true",
+            "table=a.b&events=insert",
+            "table=a.b&events=",
+            "table=a.b&columns=",
+            "table=a.b&columns=id,",
+            "table=a.b&snapshot=1",
+            "table=a.b&filter=a&filter=b",
+        ] {
+            assert_eq!(refused(text, None), Some(Code::BadField), "{text}");
+        }
+        let text = "table=a.b&snapshot=true";
+        assert_eq!(refused(text, Some("earliest")), Some(Code::BadField));
     }
 
     #[test]

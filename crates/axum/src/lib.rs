@@ -34,6 +34,8 @@ mod caller;
 
 mod alle;
 
+mod fluxbase;
+
 mod poll;
 
 mod refusal;

@@ -15,7 +15,7 @@ use tidewire::{Identity, Opening, Session};
 use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 use tokio::time::Instant;
 
-use crate::handshake::{Query, Subprotocol, token};
+use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress, Started};
 
@@ -51,7 +51,7 @@ struct Wish {
 
 impl Wish {
     fn read(query: &Query, longest: Duration) -> Result<Self, Refusal> {
-        query.expect_only(&["topic", "private", "table", "notify", "since", "timeout", "limit"])?;
+        query.expect_only(&[&SUBSCRIPTION_PARAMETERS[..], &["timeout", "limit"]].concat())?;
         let timeout = query.number("timeout")?.map_or(TIMEOUT, Duration::from_secs);
         let limit = match query.number("limit")? {
             None => LIMIT,
@@ -75,17 +75,27 @@ async fn poll(
     let opening = Opening::new(Arc::clone(&noting) as _, Wire::Lines, identity);
     let mut session = transports.node().open(opening)?;
     let mut progress = Progress::of(wish.subscriptions.iter().map(|one| &one.topic));
+    let snapshot = wish.subscriptions.iter().any(|one| one.snapshot);
     for subscription in wish.subscriptions {
         session.perform(Command::Subscribe(subscription)).await?;
     }
     let mut answer = Polled::default();
+    let mut rows_due = false;
     for started in noting.take() {
         progress.reach(&started.topic, started.position);
+        rows_due = snapshot && !started.resumed;
         answer.begin(&started);
     }
-    let deadline = Instant::now() + wish.timeout;
-    let ended = answer.wait(&mut session, &mut progress, wish.limit, deadline).await;
+    // A part of a snapshot is worth nothing: there is no cursor to go on from inside it.
+    let timeout = if rows_due { wish.timeout.max(TIMEOUT) } else { wish.timeout };
+    let deadline = Instant::now() + timeout;
+    let rows_missing = || rows_due && !noting.rows_are_complete();
+    let ended = answer.wait(&mut session, &mut progress, wish.limit, deadline, rows_missing).await;
     session.close(ended.unwrap_or(Close::Normal));
+    if rows_missing() {
+        let message = "the rows of the table were not complete in time";
+        return Err(Refusal::new(Code::Unavailable, message));
+    }
     answer.into_response(&progress, ended)
 }
 
@@ -94,6 +104,7 @@ async fn poll(
 struct Polled {
     /// JSON texts, joined by commas.
     events: String,
+    /// Events among them, which the limit is about; rows are not counted.
     count: usize,
     gaps: Vec<serde_json::Value>,
 }
@@ -106,18 +117,19 @@ impl Polled {
         }
     }
 
-    /// Collects until there is something to say or the time is over; why the session ended, if
-    /// it did.
+    /// Collects until there is something to say and no rows are missing, or the time is over; why
+    /// the session ended, if it did.
     async fn wait(
         &mut self,
         session: &mut Session,
         progress: &mut Progress,
         limit: usize,
         deadline: Instant,
+        rows_missing: impl Fn() -> bool,
     ) -> Option<Close> {
         loop {
             self.collect(session, progress, limit);
-            if self.count > 0 || !self.gaps.is_empty() {
+            if !rows_missing() && (!self.events.is_empty() || !self.gaps.is_empty()) {
                 return None;
             }
             match tokio::time::timeout_at(deadline, session.ready()).await {
@@ -130,16 +142,26 @@ impl Polled {
 
     fn collect(&mut self, session: &mut Session, progress: &mut Progress, limit: usize) {
         for outgoing in session.take() {
-            // What has no mark is no event; what is over the limit comes with the next poll.
-            let Some(mark) = outgoing.mark.filter(|_| self.count < limit) else { continue };
-            progress.reach(&mark.0, mark.1);
-            if self.count > 0 {
-                self.events.push(',');
+            match &outgoing.mark {
+                // Rows of a table, the only answer that is told here.
+                None => self.add(&outgoing.bytes),
+                // What is over the limit comes with the next poll.
+                Some(_) if self.count == limit => {}
+                Some(mark) => {
+                    progress.reach(&mark.0, mark.1);
+                    self.add(&outgoing.bytes);
+                    self.count += 1;
+                }
             }
-            let text = std::str::from_utf8(&outgoing.bytes).expect("dialects write UTF-8");
-            self.events.push_str(text.trim_end());
-            self.count += 1;
         }
+    }
+
+    fn add(&mut self, line: &[u8]) {
+        if !self.events.is_empty() {
+            self.events.push(',');
+        }
+        let text = std::str::from_utf8(line).expect("dialects write UTF-8");
+        self.events.push_str(text.trim_end());
     }
 
     fn into_response(self, progress: &Progress, ended: Option<Close>) -> Result<Response, Refusal> {

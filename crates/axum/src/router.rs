@@ -9,12 +9,12 @@ use axum::response::Response;
 use axum::routing::{any, get, post};
 use tidewire::{Dialect, Node};
 use tidewire_protocol::Refusal;
-use tidewire_protocol::dialect::{Alle, AlleEvents, Native};
+use tidewire_protocol::dialect::{Alle, AlleEvents, Fluxbase, Native};
 use tokio_util::task::TaskTracker;
 
 use crate::origin::{self, Origins};
 use crate::websocket::{self, Parameters};
-use crate::{alle, poll, refusal, sse};
+use crate::{alle, fluxbase, poll, refusal, sse};
 
 /// What all transports share: the node, the rules for browsers, the tasks of WebSockets. Cheap to
 /// clone.
@@ -27,6 +27,7 @@ struct Inner {
     native: Arc<dyn Dialect>,
     alle: Arc<dyn Dialect>,
     alle_events: Arc<dyn Dialect>,
+    fluxbase: Arc<dyn Dialect>,
     tasks: TaskTracker,
 }
 
@@ -39,6 +40,7 @@ impl Transports {
             native: Arc::new(Native),
             alle: Arc::new(Alle),
             alle_events: Arc::new(AlleEvents),
+            fluxbase: Arc::new(Fluxbase),
             tasks: TaskTracker::new(),
         }))
     }
@@ -83,6 +85,10 @@ impl Transports {
         &self.0.alle_events
     }
 
+    pub(crate) fn fluxbase(&self) -> &Arc<dyn Dialect> {
+        &self.0.fluxbase
+    }
+
     /// The answer for a refused request, which is counted.
     pub(crate) fn refuse(&self, refusal: &Refusal) -> Response {
         self.0.node.metrics().refused(refusal.code);
@@ -90,7 +96,7 @@ impl Transports {
     }
 }
 
-/// The paths of the native and the Alle dialect; to be merged with others and [`finish`]ed.
+/// The paths of the dialects; to be merged with others and [`finish`]ed.
 ///
 /// | path | what |
 /// |---|---|
@@ -98,6 +104,7 @@ impl Transports {
 /// | `/alle` | Alle on a WebSocket |
 /// | `/events`, `/sse` | Alle on Server-Sent Events |
 /// | `POST /notify` | Alle's way to say something |
+/// | `/realtime` | Fluxbase on a WebSocket |
 pub fn router(transports: &Transports) -> Router {
     Router::new()
         .route("/v1/ws", any(native_websocket))
@@ -107,6 +114,7 @@ pub fn router(transports: &Transports) -> Router {
         .route("/events", get(alle::events))
         .route("/sse", get(alle::events))
         .route("/notify", post(alle::notify))
+        .route("/realtime", any(fluxbase::websocket))
         .with_state(transports.clone())
 }
 

@@ -19,7 +19,7 @@ use http_body_util::StreamBody;
 use tidewire::{Dialect, Identity, Opening, Session};
 use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 
-use crate::handshake::{Query, Subprotocol, token};
+use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress};
 
@@ -31,7 +31,8 @@ const HELLO: &[u8] = b":\n\n";
 const RETRY: &[u8] = b"retry: 2000\n\n";
 
 /// `GET /v1/sse`: topics by `topic=`, `private=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
-/// `since=`.
+/// `since=`; of a single table what `events=`, `columns=` and `filter=` say, with `snapshot=` its
+/// rows first.
 pub(crate) async fn native(
     State(transports): State<Transports>,
     uri: Uri,
@@ -39,7 +40,7 @@ pub(crate) async fn native(
 ) -> Response {
     let opened = async {
         let query = Query::read(&uri)?;
-        query.expect_only(&["topic", "private", "table", "notify", "since"])?;
+        query.expect_only(&SUBSCRIPTION_PARAMETERS)?;
         let since = last_event_id(&headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
         let subscriptions = query.subscriptions(since?)?;
         let token = token(&headers, &query, Subprotocol::default())?;
@@ -79,11 +80,15 @@ pub(crate) async fn open(
     let mut session = transports.node().open(opening)?;
     session.welcome();
     let mut progress = Progress::of(subscriptions.iter().map(|one| &one.topic));
+    let snapshot = subscriptions.iter().any(|one| one.snapshot);
     for subscription in subscriptions {
         session.perform(Command::Subscribe(subscription)).await?;
     }
     for started in noting.take() {
-        progress.reach(&started.topic, started.position);
+        // Inside a snapshot there is no place to go on from: it is told anew.
+        if !snapshot || started.resumed {
+            progress.reach(&started.topic, started.position);
+        }
     }
     let mut first = BytesMut::from(HELLO);
     first.extend_from_slice(greeting);

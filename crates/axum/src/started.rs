@@ -4,11 +4,13 @@
 //! whether anything before is lost. The engine tells that to the dialect; this one listens in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidewire::{Dialect, Draft, Event, Position, Topic};
 use tidewire_protocol::command::Tag;
 use tidewire_protocol::dialect::View;
+use tidewire_protocol::presence::{Member, PresenceDiff};
 use tidewire_protocol::{Answer, Change, Close, Command, Frame, GapReason, Outcome, Refusal};
 
 /// A subscription as it began.
@@ -19,6 +21,8 @@ pub(crate) struct Started {
     pub(crate) position: Position,
     /// What was asked for is lost for this reason.
     pub(crate) gap: Option<GapReason>,
+    /// Everything after the given place follows, so no rows come first.
+    pub(crate) resumed: bool,
 }
 
 /// What a session of this transport is told besides events.
@@ -26,8 +30,14 @@ pub(crate) struct Started {
 pub(crate) enum Answers {
     /// All that the language has.
     Told,
-    /// Nothing: the transport says it in its own way.
+    /// Only rows of tables: the rest the transport says in its own way.
     Kept,
+}
+
+impl Answers {
+    fn tell(self, answer: &Answer) -> bool {
+        self == Self::Told || matches!(answer, Answer::Rows { .. })
+    }
 }
 
 /// A dialect that notes how each of one session's subscriptions began.
@@ -35,11 +45,22 @@ pub(crate) struct Noting {
     dialect: Arc<dyn Dialect>,
     answers: Answers,
     started: Mutex<Vec<Started>>,
+    rows_complete: AtomicBool,
 }
 
 impl Noting {
     pub(crate) fn new(dialect: &Arc<dyn Dialect>, answers: Answers) -> Arc<Self> {
-        Arc::new(Self { dialect: Arc::clone(dialect), answers, started: Mutex::default() })
+        Arc::new(Self {
+            dialect: Arc::clone(dialect),
+            answers,
+            started: Mutex::default(),
+            rows_complete: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the last rows of a table were told.
+    pub(crate) fn rows_are_complete(&self) -> bool {
+        self.rows_complete.load(Ordering::Relaxed)
     }
 
     /// The subscriptions begun so far, in order; they are forgotten here.
@@ -65,16 +86,20 @@ impl Dialect for Noting {
     }
 
     fn answer(&self, answer: &Answer) -> Option<Frame> {
-        let mut frame = match self.answers {
-            Answers::Told => self.dialect.answer(answer),
-            Answers::Kept => None,
+        let mut frame = match self.answers.tell(answer) {
+            true => self.dialect.answer(answer),
+            false => None,
         };
+        if let Answer::Rows { last: true, .. } = answer {
+            self.rows_complete.store(true, Ordering::Relaxed);
+        }
         if let Answer::Subscribed { topic, position, outcome, .. } = answer {
             let gap = match outcome {
                 Outcome::Gap(reason) => Some(*reason),
                 Outcome::Fresh | Outcome::Resumed => None,
             };
-            let started = Started { topic: topic.clone(), position: *position, gap };
+            let resumed = *outcome == Outcome::Resumed;
+            let started = Started { topic: topic.clone(), position: *position, gap, resumed };
             if self.answers == Answers::Told {
                 frame = frame.or_else(|| self.gap(&started));
             }
@@ -89,6 +114,16 @@ impl Dialect for Noting {
 
     fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
         self.dialect.change(event, change, view)
+    }
+
+    fn presence(
+        &self,
+        event: &Event,
+        diff: &PresenceDiff,
+        members: Option<&[Member]>,
+        tag: Option<&Tag>,
+    ) -> Vec<Frame> {
+        self.dialect.presence(event, diff, members, tag)
     }
 
     fn close(&self, close: Close) -> Option<Frame> {

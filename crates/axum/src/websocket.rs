@@ -90,27 +90,31 @@ pub(crate) async fn open(
     transports: &Transports,
     dialect: Arc<dyn Dialect>,
     parameters: Parameters,
-    mut request: Request,
+    request: Request,
 ) -> Response {
+    let opened = try_open(transports, dialect, parameters, request).await;
+    opened.unwrap_or_else(|refusal| transports.refuse(&refusal))
+}
+
+/// Upgrades the request, or answers that it is no handshake.
+///
+/// # Errors
+/// Why the client is not let in, for dialects with answers of their own.
+pub(crate) async fn try_open(
+    transports: &Transports,
+    dialect: Arc<dyn Dialect>,
+    parameters: Parameters,
+    mut request: Request,
+) -> Result<Response, Refusal> {
     let response = match check(&request) {
         Ok(response) => response,
-        Err(response) => return *response,
+        Err(response) => return Ok(*response),
     };
-    let shown = Shown::read(&request, parameters);
+    let shown = Shown::read(&request, parameters)?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let admitted = async {
-        let shown = shown?;
-        let identity = admit(transports, shown.token).await?;
-        Ok::<_, Refusal>((identity, shown.accepted))
-    };
-    match admitted.await {
-        Ok((identity, subprotocol)) => {
-            let upgraded = upgraded(transports.clone(), dialect, identity, upgrade);
-            transports.tasks().spawn(upgraded);
-            with_subprotocol(response, subprotocol)
-        }
-        Err(refusal) => transports.refuse(&refusal),
-    }
+    let identity = admit(transports, shown.token).await?;
+    transports.tasks().spawn(upgraded(transports.clone(), dialect, identity, upgrade));
+    Ok(with_subprotocol(response, shown.accepted))
 }
 
 /// What a handshake shows beside being one.

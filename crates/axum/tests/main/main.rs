@@ -3,9 +3,11 @@
 
 mod alle;
 mod browsers;
+mod fluxbase;
 mod listening;
 mod poll;
 mod server;
 mod sse;
+mod tables;
 mod websocket;
 mod websocket_rules;

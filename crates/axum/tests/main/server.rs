@@ -12,8 +12,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
-use tidewire::protocol::{Code, Draft, Payload, Refusal, Token, TopicKind};
+use serde_json::Value as Json;
+use tidewire::protocol::change::{
+    Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
+};
+use tidewire::protocol::{Code, Draft, Interest, Payload, Refusal, Token, TopicKind};
+use tidewire::upstream::TableRows;
 use tidewire::{Authenticator, Identity, Limits, Node, Position, Publisher, Topic, Upstream};
 use tidewire_axum::{Listening, Origins, Transports, finish, router, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -82,7 +86,8 @@ impl Server {
         }
         let prepared = builder.prepare();
         let channels = Arc::new(Channels(prepared.publisher().clone()));
-        let node = prepared.upstream(TopicKind::Notify, channels).start();
+        let prepared = prepared.upstream(TopicKind::Notify, channels);
+        let node = prepared.upstream(TopicKind::Table, Arc::new(Tables)).start();
         let transports = Transports::new(node.clone(), settings.origins);
         let app = finish(router(&transports).merge(settings.more), &transports);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -221,7 +226,7 @@ pub(crate) struct Sse {
 }
 
 impl Sse {
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Json {
         serde_json::from_str(&self.data).unwrap()
     }
 }
@@ -237,7 +242,7 @@ impl Answer {
         std::mem::take(&mut self.text)
     }
 
-    pub(crate) async fn json(self) -> Value {
+    pub(crate) async fn json(self) -> Json {
         let text = self.rest().await;
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
@@ -298,7 +303,7 @@ impl Answer {
 pub(crate) struct Client(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
-    pub(crate) async fn say(&mut self, frame: Value) {
+    pub(crate) async fn say(&mut self, frame: Json) {
         self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
@@ -308,7 +313,7 @@ impl Client {
     }
 
     /// The next text message as JSON.
-    pub(crate) async fn hear(&mut self) -> Value {
+    pub(crate) async fn hear(&mut self) -> Json {
         loop {
             if let Message::Text(text) = self.next().await {
                 return serde_json::from_str(&text).unwrap();
@@ -317,7 +322,7 @@ impl Client {
     }
 
     /// The next frame of the given type.
-    pub(crate) async fn hear_type(&mut self, kind: &str) -> Value {
+    pub(crate) async fn hear_type(&mut self, kind: &str) -> Json {
         loop {
             let frame = self.hear().await;
             if frame["type"] == kind {
@@ -354,6 +359,58 @@ impl Upstream for Channels {
         self.0.publish(vec![Draft::message(topic.clone(), payload.clone())]).await;
         Ok(())
     }
+}
+
+/// Tables of two columns, `id` and `name`, in which there is always one row.
+struct Tables;
+
+#[async_trait::async_trait]
+impl Upstream for Tables {
+    async fn attach(&self, _topic: &Topic) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn detach(&self, _topic: &Topic) {}
+
+    async fn emit(&self, _topic: &Topic, _payload: &Payload) -> Result<(), Refusal> {
+        Err(Refusal::new(Code::BadField, "nothing is said on tables"))
+    }
+
+    async fn snapshot(&self, topic: &Topic, _interest: &Interest) -> Result<TableRows, Refusal> {
+        let seen = Snapshot { xmin: 1, xmax: 1, running: Vec::new() };
+        Ok(TableRows { relation: relation(topic), rows: Arc::new(vec![row(1, "one")]), seen })
+    }
+}
+
+fn relation(table: &Topic) -> Arc<Relation> {
+    let (schema, table) = table.name().split_once('.').unwrap();
+    let column = |name: &str, type_name: &str, key| Column {
+        name: name.into(),
+        type_oid: 25,
+        type_name: type_name.into(),
+        key,
+    };
+    let columns = vec![column("id", "int8", true), column("name", "text", false)];
+    Arc::new(Relation { oid: 1, schema: schema.into(), table: table.into(), columns })
+}
+
+/// A row of any of the tables.
+pub(crate) fn row(id: u32, name: &str) -> Row {
+    Row(vec![Value::Json(id.to_string().into()), Value::Json(format!("{name:?}").into())])
+}
+
+/// A row of a table that changed in a transaction of its own; the number is the transaction's.
+pub(crate) fn change(
+    table: &Topic,
+    transaction: u64,
+    operation: Operation,
+    old: Option<Row>,
+    record: Option<Row>,
+) -> Draft {
+    let transaction = Transaction { id: transaction, lsn: None, committed_at: 0 };
+    let (relation, transaction) = (relation(table), Arc::new(transaction));
+    let change = Change { operation, relation, record, old, transaction, index: 0, last: true };
+    Draft::change(table.clone(), change)
 }
 
 /// Knows one good token.

@@ -114,8 +114,10 @@ impl Session {
     }
 
     pub(super) fn try_to_go_live(&mut self, index: usize, after: Position) -> bool {
-        if self.subscriptions[index].rows().is_some_and(|rows| after.seq < rows.head.seq) {
-            // Changes up to the head may be in the rows, which only reading sorts out.
+        let waits = |rows: &Rows| !rows.all_told || after.seq < rows.head.seq;
+        if self.subscriptions[index].rows().is_some_and(waits) {
+            // The rows come first; and changes up to the head may be in them, which only reading
+            // sorts out.
             return false;
         }
         if let Some(particulars) = &mut self.subscriptions[index].particulars {

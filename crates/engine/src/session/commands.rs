@@ -95,12 +95,14 @@ impl Session {
         }
         let listening = self.listen(&wish.topic).await?;
         let wants = self.prepare(&wish).await?;
-        let (start, rows) = match wish.snapshot {
-            true => {
-                self.start_with_rows(&wish).await.map(|(start, rows)| (Some(start), Some(rows)))?
-            }
-            false => (self.start_of(&wish).await?, None),
-        };
+        let mut start = self.start_of(&wish).await?;
+        let mut rows = None;
+        if wish.snapshot && !is_resumed(start.as_ref()) {
+            let (mut with_rows, found) = self.start_with_rows(&wish).await?;
+            // What was lost is named, although the rows make up for it.
+            with_rows.outcome = start.map_or(Outcome::Fresh, |start| start.outcome);
+            (start, rows) = (Some(with_rows), Some(found));
+        }
         let presence = self.presence_start(&wish).await?;
         // Only now is one that is in force replaced: a refused request changes nothing.
         let replaced = self.remove_with_presence(&wish.topic, wish.key.as_ref());
@@ -483,6 +485,11 @@ impl Session {
     async fn may(&self, action: Action, topic: &Topic) -> Result<(), Refusal> {
         self.node.authorizer.authorize(&self.identity, action, topic).await
     }
+}
+
+/// Whether everything after the given place follows, so that no rows are needed.
+fn is_resumed(start: Option<&Start>) -> bool {
+    start.is_some_and(|start| start.outcome == Outcome::Resumed)
 }
 
 /// Where a subscription goes on that replaces another and names no place.

@@ -158,13 +158,11 @@ fn command(text: &str) -> Result<Command, Refusal> {
             subscription.reference = Some(SUBSCRIBE.clone());
             Ok(Command::Subscribe(subscription))
         }
-        "unsubscribe" => {
-            Ok(Command::Unsubscribe {
-                topic: channel(request.channel)?,
-                key: None,
-                reference: None,
-            })
-        }
+        "unsubscribe" => Ok(Command::Unsubscribe {
+            topic: channel(request.channel)?,
+            key: None,
+            reference: None,
+        }),
         "notify" => Ok(Command::Publish(Publication {
             topic: channel(request.channel)?,
             name: None,
