@@ -89,15 +89,21 @@ impl Form {
 
     fn encode_into(&self, out: &mut BytesMut, event: &Event, movement: Movement) {
         let (dialect, tag) = (&self.shape.dialect, self.shape.tag.as_ref());
-        let frame = match &event.body {
+        let wire = self.shape.wire;
+        match &event.body {
             Body::Change(change) => {
                 let view = View { tag, columns: self.columns.as_deref(), movement };
-                dialect.change(event, change, &view)
+                let frame = dialect.change(event, change, &view);
+                frame.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
             }
-            _ => dialect.event(event, tag),
-        };
-        if let Some(frame) = frame {
-            self.shape.wire.seal_into(out, &frame, self.id(event));
+            Body::Presence(diff) => {
+                let frames = dialect.presence(event, diff, None, tag);
+                frames.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
+            }
+            Body::Message(_) | Body::Gap(_) => {
+                let frame = dialect.event(event, tag);
+                frame.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
+            }
         }
     }
 

@@ -24,6 +24,10 @@ use crate::limits::Limits;
 /// limit of 1,024.
 const WRITE_BUFFERS: usize = 64;
 
+/// Seconds between the heartbeats of languages that have them: what their clients are told to
+/// expect, and half of the time after which a silent client is taken for gone.
+const HEARTBEAT_SECONDS: u32 = 30;
+
 /// A socket that takes bytes at once or not at all.
 pub trait Outlet: Send + Sync + 'static {
     /// Writes as much as the socket takes now; 0 when it takes nothing. Never blocks.
@@ -87,6 +91,7 @@ struct State {
     stalled: Option<Instant>,
     fallen: Vec<(SubscriptionKey, Position)>,
     closing: Option<Close>,
+    heartbeat: Option<Box<Bytes>>,
 }
 
 struct Waiting {
@@ -106,6 +111,7 @@ impl Mailbox {
             stalled: None,
             fallen: Vec::new(),
             closing: None,
+            heartbeat: None,
         };
         Self {
             state: Mutex::new(state),
@@ -239,6 +245,11 @@ impl Mailbox {
         Ok(true)
     }
 
+    /// From now on these bytes are sent at every heartbeat, whether the client is silent or not.
+    pub(crate) fn beat_with(&self, bytes: Bytes) {
+        self.state.lock().heartbeat = Some(Box::new(bytes));
+    }
+
     /// Notes a sign of life.
     pub(crate) fn heard(&self, now: u32) {
         self.heard.store(now, Ordering::Relaxed);
@@ -258,6 +269,9 @@ impl Mailbox {
     pub(crate) fn tick(&self, limits: &Limits, now: u32, wall: u64) {
         if let Some(why) = self.overdue(limits, now, wall) {
             self.close(why);
+        } else if self.heartbeat_is_due(now) {
+            self.pinged.store(now, Ordering::Relaxed);
+            self.beat(limits);
         } else if self.ping_is_due(limits, now) {
             self.pinged.store(now, Ordering::Relaxed);
             self.ping(limits);
@@ -285,10 +299,26 @@ impl Mailbox {
         Duration::from_secs(u64::from(now.saturating_sub(heard)))
     }
 
+    fn heartbeat_is_due(&self, now: u32) -> bool {
+        let since = now.saturating_sub(self.pinged.load(Ordering::Relaxed));
+        since >= HEARTBEAT_SECONDS && self.state.lock().heartbeat.is_some()
+    }
+
+    /// The language's heartbeat, and a ping with it: only the latter must be answered.
+    fn beat(&self, limits: &Limits) {
+        let heartbeat = self.state.lock().heartbeat.clone();
+        if let Some(bytes) = heartbeat {
+            let _ = self.offer(Outgoing { bytes: *bytes, mark: None }, limits.mailbox_bytes);
+        }
+        self.ping(limits);
+    }
+
     fn ping_is_due(&self, limits: &Limits, now: u32) -> bool {
         let since = now.saturating_sub(self.pinged.load(Ordering::Relaxed));
         let pinged = Duration::from_secs(u64::from(since));
+        // A language with heartbeats has them at its own pace, which is as good.
         pinged >= limits.ping_interval
+            && self.state.lock().heartbeat.is_none()
             && (self.wire != Wire::WebSocket || self.silence(now) >= limits.ping_interval)
     }
 

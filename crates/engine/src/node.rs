@@ -426,6 +426,11 @@ impl Node {
         let limits = self.0.limits.load();
         let now = self.0.clock.seconds();
         let mailbox = Arc::new(Mailbox::new(opening.wire, opening.outlet, now));
+        if let Some(frame) = opening.dialect.heartbeat()
+            && opening.wire == Wire::WebSocket
+        {
+            mailbox.beat_with(opening.wire.seal(&frame, None));
+        }
         let id = Inner::session_id();
         if !self.0.sessions.insert(id, Arc::clone(&mailbox), limits.connections) {
             let message = format!("this server takes at most {} connections", limits.connections);

@@ -312,8 +312,8 @@ impl Session {
     }
 
     fn say(&self, answer: &Answer) {
-        if let Some(frame) = self.form.shape.dialect.answer(answer) {
-            let id = self.resume_position(answer);
+        let id = self.resume_position(answer);
+        for frame in self.form.shape.dialect.answers(answer) {
             let bytes = self.form.shape.wire.seal(&frame, id);
             self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);
         }

@@ -15,4 +15,5 @@ mod shutdown;
 mod slow;
 mod storm;
 mod subscribe;
+mod tables;
 mod upstream;

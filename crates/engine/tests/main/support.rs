@@ -134,6 +134,15 @@ impl Client {
         assert!(next.is_err(), "nothing should come, but {next:?} came");
     }
 
+    /// Every frame until nothing more comes.
+    pub(crate) async fn everything(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        while let Ok(frame) = timeout(QUIET, self.next_or_end()).await {
+            frames.push(frame.unwrap_or_else(|why| panic!("the session ended with {why:?}")));
+        }
+        frames
+    }
+
     /// Waits for the end of the session; what comes before is kept.
     pub(crate) async fn end(&mut self) -> Close {
         let end = async {
