@@ -27,6 +27,7 @@ impl BridgeConfig {
 
     /// Channels to listen to from the start, whoever subscribes.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "programs written for Alle pass a list")]
     pub fn with_channels(self, channels: Vec<String>) -> Self {
         self.with("postgres.listen_channels", "with_channels", channels.join(","))
     }

@@ -87,7 +87,7 @@ impl Server {
                 "configuration read again"
             ),
             Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "configuration not changed")
+                tracing::error!(error = format!("{error:#}"), "configuration not changed");
             }
         }
     }

@@ -13,7 +13,7 @@ async fn a_bridge_runs_inside_another_program_until_it_is_told_to_stop() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.expect("a free port");
     let config = BridgeConfig::new(database.url(), address.to_string())
-        .with_channels(vec!["channel1".to_string(), "channel2".to_string()]);
+        .with_channels(vec!["channel1".to_owned(), "channel2".to_owned()]);
     let bridge = Bridge::new(config);
     let running = tokio::spawn(bridge.clone().run());
     until("a bridge that serves", async || tokio::net::TcpStream::connect(address).await.is_ok())

@@ -130,7 +130,7 @@ async fn a_hangup_reads_keys_and_limits_again() {
         );
         std::fs::write(&file, text).expect("a file");
     };
-    let named = |key| jwt(key, Mint { subject: Some("ann".to_owned()), ..Mint::default() });
+    let named = |key| jwt(key, &Mint { subject: Some("ann".to_owned()), ..Mint::default() });
     let (old, new) = (named(crate::support::SECRET), named(OTHER_SECRET));
 
     write(crate::support::SECRET, 1);

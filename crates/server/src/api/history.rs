@@ -62,10 +62,10 @@ async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Ref
     let limit = limit(&caller.query)?;
     caller.may(&api.transports, Action::History, &topic).await?;
     let page = read(api, &topic, direction, limit).await;
-    Ok(page.map(|page| told(page, direction)).map_err(|error| {
+    page.map(|page| told(page, direction)).map_err(|error| {
         tracing::warn!(%topic, error = &error as &dyn std::error::Error, "reading history");
         Refusal::new(Code::Unavailable, "the history cannot be reached, try again")
-    })?)
+    })
 }
 
 fn limit(query: &Query) -> Result<usize, Refusal> {

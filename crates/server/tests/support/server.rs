@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use tidewire::Node;
 use tidewire_server::config::{Override, Settings, Written};
 use tidewire_server::{Never, Server as Inner};
 use tokio::task::JoinHandle;
@@ -13,7 +12,6 @@ use super::{get, until};
 /// A running server on a port of its own; cut off when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    pub(crate) node: Node,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -30,10 +28,10 @@ impl Server {
         let written = Written { flags: flags.collect(), ..Written::default() };
         let settings = Settings::load(&written).expect("good settings");
         let server = Inner::start(settings).await.expect("a server");
-        let (address, node) = (server.addresses()[0], server.node().clone());
+        let address = server.addresses()[0];
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.run(stop.clone(), Never));
-        Self { address, node, stop, task }
+        Self { address, stop, task }
     }
 
     /// Starts a server of a database, and waits until it listens to it.
