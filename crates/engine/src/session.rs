@@ -105,10 +105,17 @@ impl Subscribed {
             && self.presence == wish.presence
     }
 
-    /// Whether the rows that came first contain the change.
+    /// Whether the rows that came first contain what the event tells.
     fn has_in_rows(&self, event: &Event) -> bool {
-        let (Some(rows), Body::Change(change)) = (self.rows(), &event.body) else { return false };
-        event.position.seq <= rows.head.seq && rows.found.seen.contains(change.transaction.id)
+        let Some(rows) = self.rows() else { return false };
+        match &event.body {
+            Body::Change(change) => {
+                event.position.seq <= rows.head.seq
+                    && rows.found.seen.contains(change.transaction.id)
+            }
+            // What was missed before the rows were read is in them.
+            _ => event.position.seq <= rows.before.seq,
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Rows {
     pub(super) told: usize,
     /// The client was told that there are no more.
     pub(super) all_told: bool,
+    /// Where the topic was when the rows were asked for.
+    pub(super) before: Position,
     /// The place from which no change is in the rows.
     pub(super) head: Position,
 }

@@ -122,6 +122,11 @@ impl Session {
         Ok(Some(Arc::new(upstream.prepare(&wish.topic, &wish.interest).await?)))
     }
 
+    async fn head(&self, topic: &Topic) -> Result<Position, Refusal> {
+        let head = self.node.history.head(topic).await;
+        head.map_err(|error| unavailable(&error))
+    }
+
     /// The rows of a table, and the place from which its changes are read: as early as the history
     /// allows, because a change may be said before a query sees it.
     ///
@@ -130,9 +135,9 @@ impl Session {
     async fn start_with_rows(&self, wish: &Subscription) -> Result<(Start, Rows), Refusal> {
         let upstream = self.node.publisher.upstream(&wish.topic)?;
         for _ in 0..SNAPSHOT_TRIES {
+            let before = self.head(&wish.topic).await?;
             let found = upstream.snapshot(&wish.topic, &wish.interest).await?;
-            let head = self.node.history.head(&wish.topic).await;
-            let head = head.map_err(|error| unavailable(&error))?;
+            let head = self.head(&wish.topic).await?;
             let start = self.start_at_earliest(&wish.topic).await;
             let mut start = start.map_err(|error| unavailable(&error))?;
             if covers(&start, &found) {
@@ -140,7 +145,7 @@ impl Session {
                 start.events.clear();
                 start.outcome = Outcome::Fresh;
                 start.position = after;
-                return Ok((start, Rows { found, told: 0, all_told: false, head }));
+                return Ok((start, Rows { found, told: 0, all_told: false, before, head }));
             }
         }
         let message = "the table changes faster than its history reaches back; keep more of it";

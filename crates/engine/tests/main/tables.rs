@@ -11,7 +11,7 @@ use tidewire::protocol::change::{
     Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
 };
 use tidewire::protocol::dialect::Movement;
-use tidewire::protocol::{Code, Interest, Payload, Refusal, TopicKind};
+use tidewire::protocol::{Code, GapReason, Interest, Payload, Refusal, TopicKind};
 use tidewire::{
     Draft, FilterKey, Node, Prepared, Publisher, RowFilter, TableRows, Topic, Upstream,
 };
@@ -379,4 +379,17 @@ async fn rows_and_then_changes_give_the_table_at_whatever_moment_one_joins() {
         assert!(complete, "the snapshot should say that it is complete");
         assert_eq!(known, database.rows());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_before_the_rows_is_not_told_and_one_after_them_is() {
+    let (node, database) = start();
+    database.commit_and_publish(1, Some("new")).await;
+    node.publisher().interrupt(&table(), GapReason::NotListening).await.unwrap();
+    let mut client = Client::open(&node);
+    subscribe(&mut client, json!({"snapshot": true})).await;
+    assert_eq!(client.next().await["type"], "rows");
+    client.hears_nothing().await;
+    node.publisher().interrupt(&table(), GapReason::ConnectionLost).await.unwrap();
+    assert_eq!(client.next().await["reason"], "connection_lost");
 }
