@@ -39,6 +39,11 @@ export class Server {
     return fetch(`${this.origin}/ready`).then(({ status }) => status === 200, () => false);
   }
 
+  /** What `/ready` says. */
+  async ready() {
+    return (await fetch(`${this.origin}/ready`)).json();
+  }
+
   /** As a crash would end it: nobody is told anything. */
   async kill() {
     await this.#end("SIGKILL");

@@ -3,6 +3,9 @@
 /** Seconds for anything that should happen at once; a busy machine may take its time. */
 export const SOON = 10;
 
+/** Thrown by a test that cannot be run here; says why. */
+export class Skipped extends Error {}
+
 /** The promise's value, or an error after so many seconds. */
 export function within(seconds, what, promise) {
   let timer;

@@ -16,6 +16,10 @@ mod openapi;
 
 mod page;
 
+mod examples;
+
+mod realtime;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -58,6 +62,8 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/presence", get(presence::presence))
         .route("/v1/stats", get(stats::stats))
         .route("/v1/openapi.json", get(openapi::document))
+        .route("/api/realtime/stats", get(realtime::stats))
+        .merge(examples::router())
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))

@@ -14,6 +14,7 @@ mod openapi;
 mod operating;
 mod outages;
 mod publishing;
+mod realtime;
 mod restarts;
 mod resuming;
 mod rights;

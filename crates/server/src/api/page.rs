@@ -8,8 +8,13 @@ use http::{HeaderName, Method, StatusCode};
 use super::Api;
 
 const INDEX: &str = include_str!("../../page/index.html");
-const SCRIPT: &str = include_str!("../../page/app.js");
-const STYLE: &str = include_str!("../../page/style.css");
+const APP: &str = include_str!("../../page/app.js");
+const LOOK: &str = include_str!("../../page/style.css");
+
+/// Kinds of files.
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const STYLE: &str = "text/css; charset=utf-8";
 
 /// Nothing from elsewhere, and connections to this server alone.
 const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'";
@@ -21,18 +26,19 @@ pub(super) async fn index(State(api): State<Api>, request: Request) -> Response 
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response();
     }
-    file("text/html; charset=utf-8", INDEX)
+    file(HTML, INDEX)
 }
 
 pub(super) async fn script() -> Response {
-    std::future::ready(file("text/javascript; charset=utf-8", SCRIPT)).await
+    std::future::ready(file(SCRIPT, APP)).await
 }
 
 pub(super) async fn style() -> Response {
-    std::future::ready(file("text/css; charset=utf-8", STYLE)).await
+    std::future::ready(file(STYLE, LOOK)).await
 }
 
-fn file(kind: &'static str, text: &'static str) -> Response {
+/// A file of a page, with the rules that hold for all of them.
+pub(super) fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
         (CONTENT_TYPE, kind),
         (CACHE_CONTROL, "no-cache"),
