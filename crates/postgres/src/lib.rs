@@ -31,6 +31,10 @@ pub mod wal;
 
 mod values;
 
+pub mod prepare;
+
+pub mod snapshot;
+
 pub mod auth_function;
 
 pub mod private_cluster;
@@ -38,3 +42,5 @@ pub mod private_cluster;
 pub use auth_function::AuthFunction;
 pub use connect::{ConnectError, ErrorKind, Probe, SslMode, Target};
 pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};
+pub use prepare::Preparer;
+pub use snapshot::{SnapshotLimits, Snapshots};

@@ -1,6 +1,7 @@
 //! The crate against a real PostgreSQL; one binary, a module for each subject.
 
 mod auth_function;
+mod filter;
 mod notify;
 mod private_cluster;
 mod support;

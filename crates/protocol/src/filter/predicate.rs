@@ -191,6 +191,25 @@ impl Predicate {
     }
 }
 
+impl ColumnType {
+    /// Checks that a condition on a column of this type can be decided exactly.
+    ///
+    /// # Errors
+    /// [`Unsupported`] when it cannot.
+    pub fn supports(&self, condition: &Condition) -> Result<(), Unsupported> {
+        self.kind.supports(&condition.test).map_err(|why| self.refuse(condition, why))
+    }
+
+    fn refuse(&self, condition: &Condition, why: &'static str) -> Unsupported {
+        Unsupported {
+            column: Arc::clone(&condition.column),
+            type_name: Arc::clone(&self.type_name),
+            word: condition.test.word(),
+            why,
+        }
+    }
+}
+
 /// What an update means to a listener, by the verdicts on the row before and after.
 fn movement(old: Verdict, new: Verdict) -> Option<Movement> {
     match (old.is_possible(), new.is_possible()) {
@@ -307,15 +326,9 @@ impl Rule {
             .position(|column| column.name == condition.column)
             .expect("the columns of all conditions were collected");
         let known = &columns[column].known;
-        let unsupported = |why| Unsupported {
-            column: Arc::clone(&condition.column),
-            type_name: Arc::clone(&known.type_name),
-            word: condition.test.word(),
-            why,
-        };
-        known.kind.supports(&condition.test).map_err(unsupported)?;
+        known.supports(condition)?;
         let check = Check::new(&condition.test, &known.kind).ok_or_else(|| {
-            unsupported("has a value that is not understood outside of PostgreSQL")
+            known.refuse(condition, "has a value that is not understood outside of PostgreSQL")
         })?;
         Ok(Self::Condition { column, check })
     }

@@ -1,0 +1,226 @@
+//! What a listener wants of a table, checked against the table and made ready.
+//!
+//! The table's columns, types and collations come from the catalog; each constant of a filter is
+//! read by PostgreSQL itself and comes back in the one form that row changes have, so comparing
+//! needs no guess. The result judges changes without asking the database again; when the table is
+//! altered so that it cannot, it says so.
+
+mod cache;
+mod collation;
+mod constants;
+mod describe;
+mod fold;
+mod table;
+mod transaction;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidewire::{FilterKey, Prepared, RowFilter};
+use tidewire_protocol::change::Change;
+use tidewire_protocol::dialect::Movement;
+use tidewire_protocol::filter::{Filter, Predicate};
+use tidewire_protocol::{Code, Interest, Refusal, Topic};
+use tokio::time::Instant;
+
+use cache::Generations;
+use collation::Case;
+pub(crate) use describe::describe;
+use fold::Folds;
+pub(crate) use table::{Table, TableColumn, quoted};
+pub(crate) use transaction::transaction;
+
+use crate::connect::{Pool, Target};
+
+/// Connections that prepare; a filter takes about a millisecond of one.
+const POOL_SIZE: usize = 4;
+
+/// How long a subscriber waits for a connection, and how long a statement of ours may run.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a description of a table is believed.
+///
+/// A thousand subscribers that arrive together ask for it once. One that was altered meanwhile is
+/// found out by the first change of it, so nothing is judged by an old description.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Filters that are kept ready; a listener that comes back, or many with the same filter, cost
+/// nothing then. A filter is about a kilobyte.
+const KEPT: usize = 4_096;
+
+/// Makes ready what listeners want of tables; cheap to clone.
+#[derive(Clone)]
+pub struct Preparer(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    tables: Mutex<HashMap<Topic, (Instant, Arc<Table>)>>,
+    plans: Mutex<Generations<PlanKey, Arc<Plan>>>,
+    folds: Folds,
+}
+
+/// A table and a filter's text.
+type PlanKey = (Topic, Arc<str>);
+
+/// A filter held against a table.
+pub(crate) struct Plan {
+    /// The table as it was described.
+    pub(crate) table: Arc<Table>,
+    /// The filter, its constants as PostgreSQL prints them; `None` for all rows.
+    pub(crate) filter: Option<Filter>,
+    rows: Option<Arc<dyn RowFilter>>,
+}
+
+impl Preparer {
+    /// Will ask the database at `target`; does not connect before it must.
+    pub fn new(target: &Target) -> Self {
+        Self(Arc::new(Inner {
+            pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE),
+            tables: Mutex::new(HashMap::new()),
+            plans: Mutex::new(Generations::new(KEPT)),
+            folds: Folds::default(),
+        }))
+    }
+
+    /// Checks what a listener wants and makes it ready to be applied to changes.
+    ///
+    /// Dropping the future gives up waiting; the work is finished all the same.
+    ///
+    /// # Errors
+    /// [`Code::BadField`] for an unknown column, a filter that is not one, a constant that is not
+    /// of its column's type, an operator that cannot be decided exactly; [`Code::NotFound`] for an
+    /// unknown table; [`Code::Unavailable`] when the database is down.
+    pub async fn prepare(&self, topic: &Topic, interest: &Interest) -> Result<Prepared, Refusal> {
+        let plan = self.plan(topic, interest).await?;
+        let columns = (!interest.columns.is_empty()).then(|| interest.columns.as_slice().into());
+        let operations = interest.operations.as_slice().into();
+        Ok(Prepared { operations, columns, rows: plan.rows.clone() })
+    }
+
+    /// Forgets what is known of a table; for when it was altered.
+    pub fn forget(&self, topic: &Topic) {
+        self.0.tables.lock().remove(topic);
+    }
+
+    /// The filter held against the table; the columns wanted are checked.
+    pub(crate) async fn plan(
+        &self,
+        topic: &Topic,
+        interest: &Interest,
+    ) -> Result<Arc<Plan>, Refusal> {
+        let plan = self.plan_rows(topic, interest.filter.as_ref()).await;
+        let plan = plan.map_err(|refusal| refusal.about(topic))?;
+        for name in &interest.columns {
+            plan.table.told_column(name).map_err(|refusal| refusal.about(topic))?;
+        }
+        Ok(plan)
+    }
+
+    async fn plan_rows(
+        &self,
+        topic: &Topic,
+        filter: Option<&Arc<str>>,
+    ) -> Result<Arc<Plan>, Refusal> {
+        let table = self.table(topic).await?;
+        let Some(text) = filter else {
+            return Ok(Arc::new(Plan { table, filter: None, rows: None }));
+        };
+        let key = (topic.clone(), Arc::clone(text));
+        let held = self.0.plans.lock().get(&key).filter(|plan| Arc::ptr_eq(&plan.table, &table));
+        if let Some(plan) = held {
+            return Ok(plan);
+        }
+        let filter =
+            Filter::parse(text).map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
+        let inner = Arc::clone(&self.0);
+        let plan = detached(async move { inner.make(table, filter).await }).await?;
+        self.0.plans.lock().insert(key, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// What is known of a table, or else what the catalog says.
+    async fn table(&self, topic: &Topic) -> Result<Arc<Table>, Refusal> {
+        let held = self.0.tables.lock().get(topic).cloned();
+        if let Some((at, table)) = &held
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(table));
+        }
+        let (inner, asked) = (Arc::clone(&self.0), topic.clone());
+        let fresh = detached(async move {
+            transaction(&inner.pool, "BEGIN READ ONLY", async |client| {
+                describe(client, &asked).await
+            })
+            .await
+        })
+        .await;
+        let fresh = fresh.inspect_err(|_| self.forget(topic))?;
+        // The same table stays the same object, by which filters held against it are known.
+        let table = match held {
+            Some((_, known)) if *known == fresh => known,
+            _ => Arc::new(fresh),
+        };
+        let mut tables = self.0.tables.lock();
+        if tables.len() >= KEPT {
+            tables.retain(|_, (at, _)| at.elapsed() < FRESH);
+        }
+        tables.insert(topic.clone(), (Instant::now(), Arc::clone(&table)));
+        Ok(table)
+    }
+}
+
+impl Inner {
+    async fn make(&self, table: Arc<Table>, mut filter: Filter) -> Result<Arc<Plan>, Refusal> {
+        let mut kinds = HashMap::new();
+        for condition in filter.conditions() {
+            let column = table.told_column(&condition.column)?;
+            let cased = constants::needs_case(&condition.test);
+            let fold = match &column.case {
+                Case::ByTable { collation, sql } if cased => {
+                    self.folds.get(&self.pool, *collation, sql).await?
+                }
+                case => case.without_asking(),
+            };
+            let known = column.known(fold);
+            known
+                .supports(condition)
+                .map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
+            // A table of capitals, once asked for, is of use to all conditions on the column.
+            if cased || !kinds.contains_key(&condition.column) {
+                kinds.insert(Arc::clone(&condition.column), known);
+            }
+        }
+        constants::canonicalise(&self.pool, &table, &mut filter).await?;
+        let predicate = Predicate::new(&filter, |column| kinds[column].clone())
+            .map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
+        let rows: Arc<dyn RowFilter> = Arc::new(TableFilter(predicate));
+        Ok(Arc::new(Plan { table, filter: Some(filter), rows: Some(rows) }))
+    }
+}
+
+/// Finishes the work even if nobody waits for it any more: a connection that is let go of in the
+/// middle of a transaction would keep it open.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "asking PostgreSQL panicked");
+        Err(Refusal::new(Code::Internal, "the server failed to ask PostgreSQL"))
+    })
+}
+
+/// A predicate as the engine applies it.
+struct TableFilter(Predicate);
+
+impl RowFilter for TableFilter {
+    fn admits(&self, change: &Change) -> Result<Option<Movement>, String> {
+        self.0.admits(change).map_err(|altered| altered.to_string())
+    }
+
+    fn key(&self) -> Option<FilterKey<'_>> {
+        let key = self.0.key()?;
+        Some(FilterKey { column: key.column, values: key.values, canonical: key.canonical })
+    }
+}

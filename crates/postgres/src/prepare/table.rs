@@ -1,0 +1,117 @@
+//! A table as filters and snapshots see it.
+
+use std::sync::Arc;
+
+use tidewire_protocol::change::{Column, Relation};
+use tidewire_protocol::filter::{ColumnType, Fold, Kind};
+use tidewire_protocol::{Code, Refusal};
+
+use super::collation::Case;
+
+/// A table as the catalog describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// What changes and rows of it refer to.
+    pub(crate) relation: Arc<Relation>,
+    /// Whether rows are in its partitions.
+    pub(crate) partitioned: bool,
+    /// Its columns in order, generated ones too.
+    pub(crate) columns: Vec<TableColumn>,
+}
+
+/// A column as the catalog describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its type.
+    pub(crate) type_oid: u32,
+    /// Its type's name, for people.
+    pub(crate) type_name: Arc<str>,
+    /// The type itself, or what is under a domain.
+    pub(crate) base_oid: u32,
+    /// The same, as SQL names it.
+    pub(crate) base_sql: String,
+    /// Its place in the primary key.
+    pub(crate) key_place: Option<i32>,
+    /// Whether it is generated, and so not part of changes.
+    pub(crate) generated: bool,
+    /// How its values compare; texts as if capitals were unknown.
+    pub(super) kind: Kind,
+    /// How capitals of its texts become small.
+    pub(super) case: Case,
+}
+
+impl Table {
+    /// A column that changes tell.
+    ///
+    /// # Errors
+    /// [`Code::BadField`], with the nearest name.
+    pub(crate) fn told_column(&self, name: &str) -> Result<&TableColumn, Refusal> {
+        let Some(column) = self.columns.iter().find(|column| &*column.name == name) else {
+            return Err(Refusal::new(Code::BadField, self.unknown_column(name)));
+        };
+        if column.generated {
+            let message = format!(
+                "column {name:?} is generated, and PostgreSQL does not tell generated columns in \
+                 changes: use the columns that it is made of"
+            );
+            return Err(Refusal::new(Code::BadField, message));
+        }
+        Ok(column)
+    }
+
+    /// Its name for SQL.
+    pub(crate) fn sql(&self) -> String {
+        format!("{}.{}", quoted(&self.relation.schema), quoted(&self.relation.table))
+    }
+
+    /// Columns of its primary key in their order there.
+    pub(crate) fn key(&self) -> Vec<&TableColumn> {
+        let mut key: Vec<_> = self.columns.iter().filter(|c| c.key_place.is_some()).collect();
+        key.sort_by_key(|column| column.key_place);
+        key
+    }
+
+    fn unknown_column(&self, name: &str) -> String {
+        let table = format!("{}.{}", self.relation.schema, self.relation.table);
+        let distance = |column: &&TableColumn| strsim::damerau_levenshtein(&column.name, name);
+        let near = self.columns.iter().min_by_key(distance);
+        let shown: String = name.chars().take(63).collect();
+        match near.filter(|column| distance(column) <= 1 + name.chars().count() / 4) {
+            Some(column) => {
+                let near = &column.name;
+                format!("table {table} has no column {shown:?}; did you mean {near:?}?")
+            }
+            None => format!("table {table} has no column {shown:?}"),
+        }
+    }
+}
+
+impl TableColumn {
+    /// The column as changes have it.
+    pub(super) fn told(&self) -> Column {
+        Column {
+            name: Arc::clone(&self.name),
+            type_oid: self.type_oid,
+            type_name: Arc::clone(&self.type_name),
+            key: self.key_place.is_some(),
+        }
+    }
+
+    /// What a filter must know of it, now that capitals are known.
+    pub(super) fn known(&self, (fold, ascii_case): (Fold, bool)) -> ColumnType {
+        let mut kind = self.kind.clone();
+        if let Kind::Text(text) | Kind::Padded(text) = &mut kind {
+            text.fold = fold;
+            text.ascii_case = ascii_case;
+        }
+        let type_oids = [self.type_oid, self.base_oid];
+        ColumnType { kind, type_oids, type_name: Arc::clone(&self.type_name) }
+    }
+}
+
+/// An identifier in quotes, so that it can be nothing else.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
