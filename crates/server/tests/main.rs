@@ -20,4 +20,5 @@ mod resuming;
 mod rights;
 mod slow_reader;
 mod support;
+mod tls;
 mod walls;
