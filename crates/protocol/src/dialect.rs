@@ -73,8 +73,8 @@ pub trait Dialect: Send + Sync {
         self.event(event, tag).into_iter().collect()
     }
 
-    /// The frame that is sent to every client at the ping interval, for languages in which the
-    /// server shows that it lives by a frame of its own.
+    /// The frame that is sent to every client on a WebSocket each 30 seconds, for languages in which
+    /// the server shows by a frame of its own that it lives.
     fn heartbeat(&self) -> Option<Frame> {
         None
     }

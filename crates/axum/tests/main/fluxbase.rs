@@ -93,6 +93,39 @@ async fn what_is_broadcast_on_a_channel_reaches_its_sender_and_all_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_tracked_on_a_channel_is_told_to_all_and_to_those_who_come_later() {
+    let server = Server::start().await;
+    let mut watcher = server.websocket("/realtime").await;
+    ask(&mut watcher, json!({"type": "subscribe", "channel": "room-1"})).await;
+    let mut client = server.websocket("/realtime").await;
+    let state = json!({"status": "online"});
+    let track = json!({
+        "type": "presence", "channel": "room-1", "event": "track",
+        "payload": {"key": "user-1", "state": state},
+    });
+    client.say(track).await;
+    for client in [&mut watcher, &mut client] {
+        let heard = client.hear_type("presence").await;
+        assert_eq!(
+            (&heard["presence"]["event"], &heard["presence"]["key"]),
+            (&json!("join"), &json!("user-1"))
+        );
+        assert_eq!(heard["presence"]["newPresences"], json!([state]));
+        assert_eq!(heard["payload"]["presence"], heard["presence"]);
+    }
+    // Listening already is no reason to be told everything again.
+    client.say(json!({"type": "broadcast", "channel": "room-1", "payload": 1})).await;
+    assert_eq!(client.hear().await["type"], "broadcast");
+
+    let mut late = server.websocket("/realtime").await;
+    ask(&mut late, json!({"type": "subscribe", "channel": "room-1"})).await;
+    let sync = late.hear().await["presence"].clone();
+    assert_eq!(sync, json!({"event": "sync", "currentPresences": {"user-1": [state]}}));
+    drop(client);
+    assert_eq!(late.hear_type("presence").await["presence"]["event"], "leave");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_token_is_refused_before_the_upgrade_in_the_words_clients_compare() {
     let server = Server::with(Settings { authentication: true, ..Settings::default() }).await;
     for token in ["old", "nonsense"] {

@@ -83,6 +83,9 @@ impl Session {
     }
 
     async fn subscribe(&mut self, wish: Subscription) -> Result<(), Refusal> {
+        if wish.implied && self.place_of(&wish.topic, wish.key.as_ref()).is_some() {
+            return Ok(());
+        }
         self.may(Action::Subscribe, &wish.topic).await?;
         if wish.presence {
             self.may(Action::Presence, &wish.topic).await?;
