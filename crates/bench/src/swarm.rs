@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -171,6 +173,9 @@ impl Swarm {
         if number >= PORTS && address.ip().is_loopback() && address.is_ipv4() {
             let host = u8::try_from(2 + number / PORTS).unwrap_or(u8::MAX);
             let source = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 0);
+            // Only the address: a port that is bound is nobody else's for a minute after it, not
+            // even towards another server.
+            setsockopt(&socket, IpBindAddressNoPort, &true)?;
             socket.bind(&source.into())?;
         }
         match socket.connect(&address.into()) {
