@@ -4,5 +4,6 @@ mod auth_function;
 mod filter;
 mod notify;
 mod private_cluster;
+mod snapshot;
 mod support;
 mod tls;
