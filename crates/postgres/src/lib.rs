@@ -31,6 +31,12 @@ pub mod wal;
 
 mod values;
 
+mod changes;
+
+pub mod outbox;
+
+pub mod sql;
+
 pub mod prepare;
 
 pub mod snapshot;
@@ -40,7 +46,9 @@ pub mod auth_function;
 pub mod private_cluster;
 
 pub use auth_function::AuthFunction;
+pub use changes::SourceStatus;
 pub use connect::{ConnectError, ErrorKind, Probe, SslMode, Target};
 pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};
+pub use outbox::{OutboxMetrics, OutboxOptions, OutboxSource};
 pub use prepare::Preparer;
 pub use snapshot::{SnapshotLimits, Snapshots};

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{Pool, Target};
+pub(crate) use backoff::Backoff;
 use channels::{Channels, Full};
 use listener::Listener;
 pub use metrics::NotifyMetrics;

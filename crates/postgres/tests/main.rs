@@ -3,7 +3,9 @@
 mod auth_function;
 mod filter;
 mod notify;
+mod outbox;
 mod private_cluster;
+mod sql;
 mod snapshot;
 mod support;
 mod tls;

@@ -1,6 +1,7 @@
 //! A cluster for all tests, an ear that hears what a source publishes, and a proxy that can be
 //! made to misbehave.
 
+pub(crate) mod changes;
 mod ear;
 mod proxy;
 
@@ -41,6 +42,27 @@ pub(crate) fn target(cluster: &PrivateCluster) -> Target {
 pub(crate) async fn sql(cluster: &PrivateCluster) -> Client {
     let (client, connection) =
         tokio_postgres::connect(&cluster.socket_url().unwrap(), NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// An empty database of the test's own, and a connection to it.
+pub(crate) async fn database(cluster: &PrivateCluster, name: &str) -> (Target, Client) {
+    let admin = sql(cluster).await;
+    admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let url = database_url(cluster, name);
+    (url.parse().unwrap(), connect(&url).await)
+}
+
+/// The address of a database of the cluster.
+pub(crate) fn database_url(cluster: &PrivateCluster, name: &str) -> String {
+    let url = cluster.socket_url().expect("a short path");
+    format!("{}/{name}", url.strip_suffix("/postgres").expect("the superuser's database"))
+}
+
+/// One more connection.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     tokio::spawn(connection);
     client
 }

@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// How long to wait next.
 #[derive(Debug)]
-pub(super) struct Backoff(Duration);
+pub(crate) struct Backoff(Duration);
 
 impl Default for Backoff {
     fn default() -> Self {
@@ -22,12 +22,12 @@ impl Default for Backoff {
 
 impl Backoff {
     /// It worked: the next pause is short again.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.0 = SHORTEST;
     }
 
     /// Waits, and makes the next pause twice as long.
-    pub(super) async fn pause(&mut self) {
+    pub(crate) async fn pause(&mut self) {
         sleep(self.next(getrandom::u32().unwrap_or(u32::MAX))).await;
     }
 

@@ -1,0 +1,91 @@
+-- Tables. Whoever runs this owns them; nobody else has any right on them.
+
+CREATE SCHEMA IF NOT EXISTS tidewire;
+REVOKE ALL ON SCHEMA tidewire FROM PUBLIC;
+
+CREATE TABLE IF NOT EXISTS tidewire.versions (
+  version pg_catalog.int4 PRIMARY KEY,
+  installed_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+CREATE TABLE IF NOT EXISTS tidewire.settings (
+  only_row pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (only_row),
+  -- Where tidewire.publish says things: outbox, or wal (the write-ahead log).
+  sink pg_catalog.text NOT NULL CHECK (sink IN ('outbox', 'wal')),
+  -- How long changes wait for a reader before writers begin to remove the oldest.
+  retention pg_catalog.interval NOT NULL,
+  -- The schema of enable_realtime and its friends.
+  surface pg_catalog.name NOT NULL
+);
+
+-- Unlogged: costs no write-ahead log, and is emptied by a crash of the server, which the epoch
+-- below tells. Ids order the changes of one row, so the sequence must not hand out ranges.
+CREATE UNLOGGED TABLE IF NOT EXISTS tidewire.outbox (
+  id pg_catalog.int8 GENERATED ALWAYS AS IDENTITY (CACHE 1) PRIMARY KEY,
+  xid pg_catalog.xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
+  -- I, U, D, T: a row was inserted, updated, deleted, a table truncated, in table rel.
+  -- E: something changed in table rel that could not be recorded; payload says why.
+  -- J, M: tidewire.publish said something, JSON or text.
+  op pg_catalog."char" NOT NULL,
+  rel pg_catalog.oid,
+  rec pg_catalog.jsonb,
+  old pg_catalog.jsonb,
+  at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  topic pg_catalog.text,
+  event pg_catalog.text,
+  payload pg_catalog.text
+) WITH (
+  -- Rows live for seconds, so what matters is how many died, not what share.
+  autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
+  autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_threshold = 1000000
+);
+CREATE INDEX IF NOT EXISTS outbox_xid ON tidewire.outbox (xid, id);
+
+-- One row while the outbox is whole; none after a crash emptied both.
+CREATE UNLOGGED TABLE IF NOT EXISTS tidewire.outbox_epoch (
+  only_row pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (only_row),
+  epoch pg_catalog.uuid NOT NULL,
+  -- Which reader was the last to read, and so may go on where it was.
+  reader pg_catalog.uuid
+);
+
+-- Moves when a writer removed changes that nobody had read.
+CREATE SEQUENCE IF NOT EXISTS tidewire.outbox_losses;
+
+INSERT INTO tidewire.settings (sink, retention, surface)
+  VALUES (@sink@, @retention@, @surface_text@)
+  ON CONFLICT (only_row) DO UPDATE
+    SET sink = EXCLUDED.sink, retention = EXCLUDED.retention, surface = EXCLUDED.surface;
+
+-- Removes changes that waited too long for a reader. Writers call this now and then, so that a
+-- server that is never started again does not fill the disk. It never waits for anything.
+CREATE OR REPLACE FUNCTION tidewire.prune() RETURNS pg_catalog.void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
+DECLARE
+  stale pg_catalog.int8[];
+BEGIN
+  -- In a stricter isolation a row removed by another writer would fail this transaction.
+  IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
+    RETURN;
+  END IF;
+  -- A reader is there and removes what it has read.
+  PERFORM FROM pg_catalog.pg_locks l
+    WHERE l.locktype = 'advisory' AND l.classid = 1953064037 AND l.objid = 2 AND l.objsubid = 2
+      AND l.granted AND l.database = (
+        SELECT d.oid FROM pg_catalog.pg_database d
+        WHERE d.datname = pg_catalog.current_database());
+  IF FOUND THEN
+    RETURN;
+  END IF;
+  stale := ARRAY(
+    SELECT o.id FROM tidewire.outbox o
+    WHERE o.id IN (SELECT i.id FROM tidewire.outbox i ORDER BY i.id LIMIT 1024)
+      AND o.at < pg_catalog.clock_timestamp() - (SELECT s.retention FROM tidewire.settings s)
+    FOR UPDATE SKIP LOCKED);
+  IF pg_catalog.cardinality(stale) > 0 THEN
+    PERFORM pg_catalog.nextval('tidewire.outbox_losses');
+    DELETE FROM tidewire.outbox o WHERE o.id = ANY (stale);
+  END IF;
+END
+$body$;
+REVOKE ALL ON FUNCTION tidewire.prune() FROM PUBLIC;

@@ -1,0 +1,2 @@
+INSERT INTO tidewire.versions (version) VALUES (@version@) ON CONFLICT (version) DO NOTHING;
+COMMIT;

@@ -1,0 +1,147 @@
+//! Making a table one whose changes are recorded: the outbox installed, its triggers there.
+
+use std::time::Duration;
+
+use tidewire_protocol::{Code, Refusal, Topic};
+use tokio::time::sleep;
+use tokio_postgres::{Client, Row};
+
+use super::relations;
+use crate::connect::Pool;
+use crate::sql::{self, InstallOptions, SqlError};
+
+/// The table of a name.
+const TABLE: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
+  CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::text END
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname || '.' || c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
+
+/// Attempts to get the lock that new triggers need. While we wait for it, writers wait behind us,
+/// so each attempt is short.
+const ATTEMPTS: u32 = 6;
+const LOCK_PATIENCE: &str = "300ms";
+
+/// Makes sure that the table's changes are recorded, and gives its oid.
+pub(super) async fn ensure(pool: &Pool, topic: &Topic, may: bool) -> Result<u32, Refusal> {
+    let connection = pool.get().await.map_err(|error| unavailable(&error.to_string()))?;
+    let oid = ask(connection.run(async |client| find(client, topic).await).await)??;
+    let recorded = async |client: &Client| relations::load(client, &[oid]).await;
+    let known = ask(connection.run(recorded).await)?;
+    if known.iter().any(|(_, known)| known.flows) {
+        return Ok(oid);
+    }
+    let installed = ask(connection.run(sql::found).await)?;
+    let mut schema = installed.as_ref().map_or("public".to_owned(), |it| it.schema.clone());
+    if installed.is_none_or(|it| it.version < sql::VERSION) {
+        let options = InstallOptions { schema, ..InstallOptions::default() };
+        if !may {
+            return Err(Refusal::new(Code::NotConfigured, sql::NOT_INSTALLED));
+        }
+        let script = sql::print(&options);
+        let done = connection.run(async |client| install(client, &script).await).await;
+        let explain = |error| refuse(&sql::explain(error, &options.schema));
+        done.ok_or_else(silence)?.map_err(explain)?;
+        tracing::info!(schema = options.schema, "installed the outbox");
+        schema = options.schema;
+    } else if !may {
+        let message = format!(
+            "changes of {} are not recorded: run SELECT enable_realtime for it",
+            topic.name()
+        );
+        return Err(Refusal::new(Code::NotConfigured, message));
+    }
+    for attempt in 1..=ATTEMPTS {
+        let enabled = async |client: &Client| enable(client, oid, &schema).await;
+        let outcome = connection.run(enabled).await.ok_or_else(silence)?;
+        match outcome {
+            Ok(()) => return Ok(oid),
+            Err(error) if is_locked(&error) && attempt < ATTEMPTS => {
+                // Lets the writers through that waited behind us.
+                sleep(Duration::from_millis(200) * attempt).await;
+            }
+            Err(error) => return Err(refuse(&sql::explain(error, &schema))),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+async fn find(
+    client: &Client,
+    topic: &Topic,
+) -> Result<Result<u32, Refusal>, tokio_postgres::Error> {
+    let rows = client.query(TABLE, &[&topic.name()]).await?;
+    Ok(judge(&rows, topic.name()))
+}
+
+fn judge(rows: &[Row], name: &str) -> Result<u32, Refusal> {
+    let row = match rows {
+        [row] => row,
+        [] => return Err(Refusal::new(Code::NotFound, format!("there is no table {name}"))),
+        _ => {
+            let message = format!("{name} is the name of more than one table");
+            return Err(Refusal::new(Code::BadTopic, message));
+        }
+    };
+    let kind: String = row.get(3);
+    if kind != "r" && kind != "p" {
+        let message = format!("{name} is not an ordinary table, so its rows cannot be followed");
+        return Err(Refusal::new(Code::BadTopic, message));
+    }
+    if let Some(root) = row.get::<_, Option<String>>(4) {
+        let message = format!("{name} is a partition: its changes are told as those of {root}");
+        return Err(Refusal::new(Code::BadTopic, message));
+    }
+    Ok(row.get(0))
+}
+
+async fn install(client: &Client, script: &str) -> Result<(), tokio_postgres::Error> {
+    let done = client.batch_execute(script).await;
+    if done.is_err() {
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    done
+}
+
+async fn enable(client: &Client, oid: u32, schema: &str) -> Result<(), tokio_postgres::Error> {
+    let schema = schema.replace('"', "\"\"");
+    let sql = format!(
+        "SELECT \"{schema}\".enable_realtime(n.nspname::text, c.relname::text) \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = {oid}"
+    );
+    let begin = format!("BEGIN; SET LOCAL lock_timeout = '{LOCK_PATIENCE}'");
+    client.batch_execute(&begin).await?;
+    match client.batch_execute(&sql).await {
+        Ok(()) => client.batch_execute("COMMIT").await,
+        Err(error) => {
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(error)
+        }
+    }
+}
+
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code() == "55P03")
+}
+
+fn ask<T>(answer: Option<Result<T, tokio_postgres::Error>>) -> Result<T, Refusal> {
+    answer.ok_or_else(silence)?.map_err(|error| refuse(&sql::explain(error, "public")))
+}
+
+fn silence() -> Refusal {
+    unavailable("PostgreSQL does not answer in time")
+}
+
+fn unavailable(why: &str) -> Refusal {
+    let message = format!("changes of tables cannot be followed at the moment: {why}");
+    Refusal::new(Code::Unavailable, message)
+}
+
+fn refuse(error: &SqlError) -> Refusal {
+    tracing::warn!(error = error as &dyn std::error::Error, "a table cannot be followed");
+    match error {
+        SqlError::Right { .. } => Refusal::new(Code::NotConfigured, error.to_string()),
+        _ => unavailable(&error.to_string()),
+    }
+}

@@ -1,0 +1,203 @@
+//! What the catalog says about the tables that are followed, and rows put in order by it.
+//!
+//! The outbox keeps rows as JSON objects by column name. A row whose names are not those of its
+//! relation was written before or after the table was altered, so the catalog is asked again.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, DefaultHasher};
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tidewire_protocol::change::{Column, Relation, Row, Value};
+use tokio_postgres::{Client, Row as SqlRow};
+
+/// One row for each table asked for that exists, its columns in arrays.
+///
+/// `flows` is whether its changes are recorded: a row trigger of ours that is switched on.
+const RELATIONS: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text,
+  EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
+      AND p.proname = 'notify_table_change'
+      AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS flows,
+  array_agg(a.attname::text ORDER BY a.attnum) AS names,
+  array_agg(a.atttypid ORDER BY a.attnum) AS types,
+  array_agg(pg_catalog.format_type(a.atttypid, NULL) ORDER BY a.attnum) AS type_names,
+  array_agg(coalesce(a.attnum = ANY (k.indkey), false) ORDER BY a.attnum) AS keys,
+  array_agg(a.attgenerated <> '' ORDER BY a.attnum) AS generated
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_index k ON k.indrelid = c.oid AND k.indisprimary
+WHERE c.oid = ANY ($1)
+GROUP BY c.oid, n.nspname, c.relname";
+
+/// What the catalog says about one table.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) relation: Arc<Relation>,
+    /// Whether its changes are recorded.
+    pub(super) flows: bool,
+    /// Places of the columns, and of generated ones, which are not told, none.
+    places: HashMap<Arc<str>, Option<usize>>,
+    /// Sets of names that rows had which the catalog does not know, even when asked again.
+    odd: Vec<u64>,
+}
+
+/// Asks the catalog about tables; those that are gone are not in the answer.
+pub(super) async fn load(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(u32, Known)>, tokio_postgres::Error> {
+    if oids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = client.query(RELATIONS, &[&oids]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), Known::of(row))).collect())
+}
+
+/// A row has columns that its relation has not, or the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// The text is no JSON object, which `jsonb` never gives for a row.
+    NoObject,
+    /// The names are other ones; this is what they are remembered by.
+    Names(u64),
+}
+
+impl Known {
+    fn of(row: &SqlRow) -> Self {
+        let names: Vec<String> = row.get("names");
+        let types: Vec<u32> = row.get("types");
+        let type_names: Vec<String> = row.get("type_names");
+        let keys: Vec<bool> = row.get("keys");
+        let generated: Vec<bool> = row.get("generated");
+        let (mut columns, mut places) = (Vec::new(), HashMap::new());
+        let described = names.into_iter().zip(types).zip(type_names).zip(keys).zip(generated);
+        for ((((name, type_oid), type_name), key), generated) in described {
+            let name: Arc<str> = name.into();
+            places.insert(Arc::clone(&name), (!generated).then_some(columns.len()));
+            if !generated {
+                columns.push(Column { name, type_oid, type_name: type_name.into(), key });
+            }
+        }
+        let (schema, table): (String, String) = (row.get(1), row.get(2));
+        let (schema, table) = (schema.into(), table.into());
+        let relation = Arc::new(Relation { oid: row.get(0), schema, table, columns });
+        Self { relation, flows: row.get("flows"), places, odd: Vec::new() }
+    }
+
+    /// Takes over what a newer look at the catalog says; an equal relation stays the same one.
+    pub(super) fn renew(&mut self, newer: Self) {
+        self.flows = newer.flows;
+        if *self.relation != *newer.relation || self.places.len() != newer.places.len() {
+            *self = newer;
+        }
+    }
+
+    /// The catalog has no better answer for rows with these names.
+    pub(super) fn accept(&mut self, misfit: Misfit) {
+        if let Misfit::Names(names) = misfit
+            && !self.odd.contains(&names)
+        {
+            self.odd.push(names);
+        }
+    }
+
+    /// A row from its JSON text; each value is the very text that PostgreSQL printed.
+    ///
+    /// # Errors
+    /// [`Misfit`] when the catalog should be asked again; once accepted, values of columns that
+    /// are gone are left out and columns that the row had not are absent.
+    pub(super) fn row(&self, text: &str) -> Result<Row, Misfit> {
+        let members: HashMap<String, &RawValue> =
+            serde_json::from_str(text).map_err(|_| Misfit::NoObject)?;
+        let mut values = vec![Value::Absent; self.relation.columns.len()];
+        let mut fits = members.len() == self.places.len();
+        for (name, value) in &members {
+            match self.places.get(name.as_str()) {
+                Some(Some(place)) => values[*place] = Value::Json(value.get().into()),
+                Some(None) => {}
+                None => fits = false,
+            }
+        }
+        if fits {
+            return Ok(Row(values));
+        }
+        let names = fingerprint(members.keys());
+        match self.odd.contains(&names) {
+            true => Ok(Row(values)),
+            false => Err(Misfit::Names(names)),
+        }
+    }
+}
+
+/// The same for the same names in any order.
+fn fingerprint<'a>(names: impl Iterator<Item = &'a String>) -> u64 {
+    let hasher = std::hash::BuildHasherDefault::<DefaultHasher>::default();
+    names.map(|name| hasher.hash_one(name)).fold(0, u64::wrapping_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn known(names: &[&str], generated: &[&str]) -> Known {
+        let column = |name: &&str| Column {
+            name: (*name).into(),
+            type_oid: 25,
+            type_name: "text".into(),
+            key: false,
+        };
+        let columns: Vec<Column> = names.iter().map(column).collect();
+        let mut places: HashMap<Arc<str>, Option<usize>> =
+            columns.iter().enumerate().map(|(at, c)| (Arc::clone(&c.name), Some(at))).collect();
+        places.extend(generated.iter().map(|name| (Arc::from(*name), None)));
+        let relation = Relation { oid: 1, schema: "s".into(), table: "t".into(), columns };
+        Known { relation: Arc::new(relation), flows: true, places, odd: Vec::new() }
+    }
+
+    fn json(text: &str) -> Value {
+        Value::Json(text.into())
+    }
+
+    #[test]
+    fn values_keep_their_text_and_stand_in_the_order_of_the_columns() {
+        let known = known(&["a", "b \"c\"", "d"], &["sum"]);
+        let text = r#"{"d": 1234567890.123456789012345678901234567890, "a": null, "sum": 3,
+            "b \"c\"": {"x": [1, 2.50]}}"#;
+        let expected = [
+            json("null"),
+            json(r#"{"x": [1, 2.50]}"#),
+            json("1234567890.123456789012345678901234567890"),
+        ];
+        assert_eq!(known.row(text).unwrap(), Row(expected.to_vec()));
+    }
+
+    #[test]
+    fn a_row_of_another_shape_asks_for_the_catalog_once() {
+        let mut known = known(&["a", "b"], &[]);
+        let misfit = known.row(r#"{"a": 1, "old": 2}"#).unwrap_err();
+        known.accept(misfit);
+        let row = known.row(r#"{"old": 2, "a": 1}"#).unwrap();
+        assert_eq!(row, Row(vec![json("1"), Value::Absent]));
+        assert!(matches!(known.row(r#"{"a": 1}"#), Err(Misfit::Names(_))));
+        assert_eq!(known.row("[1]"), Err(Misfit::NoObject));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_row_or_a_misfit(text in "\\PC{0,40}") {
+            let _ = known(&["a"], &[]).row(&text);
+        }
+
+        #[test]
+        fn numbers_are_never_read(digits in "-?[1-9][0-9]{0,400}(\\.[0-9]{1,400})?") {
+            let row = known(&["n"], &[]).row(&format!("{{\"n\": {digits}}}")).unwrap();
+            prop_assert_eq!(row, Row(vec![json(&digits)]));
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! From what the window tells to the publisher: rows are put in the order of their columns, and
+//! handed over in batches.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidewire::Publisher;
+use tidewire_protocol::change::{Change, Row};
+use tidewire_protocol::{Draft, GapReason, Payload, Topic};
+
+use super::relations::{self, Known, Misfit};
+use super::shared::Shared;
+use super::window::Item;
+use crate::connect::Pool;
+
+/// Drafts handed over together, and bytes of content in them: some milliseconds of work for a
+/// history, and a bound for memory while a transaction of millions of rows is read.
+const BATCH: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Topics of messages that are remembered, to be told when messages were lost.
+const VOICES: usize = 10_000;
+
+/// A table that is followed.
+pub(super) struct Table {
+    pub(super) topic: Topic,
+    pub(super) known: Known,
+}
+
+/// Hands over what is told.
+pub(super) struct Teller {
+    publisher: Publisher,
+    shared: Arc<Shared>,
+    /// For questions to the catalog while the reader's connection is busy with a poll.
+    pool: Pool,
+    pub(super) tables: HashMap<u32, Table>,
+    drafts: Vec<Draft>,
+    bytes: usize,
+    /// Topics that have to be told a gap before anything newer, so nothing more in this round.
+    silent: HashSet<Topic>,
+    /// Topics of messages told.
+    voices: HashSet<Topic>,
+}
+
+impl Teller {
+    pub(super) fn new(publisher: Publisher, shared: Arc<Shared>, pool: Pool) -> Self {
+        Self {
+            publisher,
+            shared,
+            pool,
+            tables: HashMap::new(),
+            drafts: Vec::new(),
+            bytes: 0,
+            silent: HashSet::new(),
+            voices: HashSet::new(),
+        }
+    }
+
+    /// Tells items in order. Not cancel safe: they count as told.
+    pub(super) async fn tell(&mut self, items: &mut Vec<Item>) {
+        for item in items.drain(..) {
+            match item {
+                Item::Message { topic, name, payload, json } => {
+                    self.message(&topic, name, &payload, json);
+                }
+                Item::Unrecorded { rel, why } => self.unrecorded(rel, &why).await,
+                change @ Item::Change { .. } => self.change(change).await,
+            }
+            if self.drafts.len() >= BATCH || self.bytes >= BATCH_BYTES {
+                self.flush().await;
+            }
+        }
+    }
+
+    /// Hands over what was not handed over yet.
+    pub(super) async fn flush(&mut self) {
+        self.bytes = 0;
+        let mut drafts = std::mem::take(&mut self.drafts);
+        drafts.retain(|draft| !self.silent.contains(&draft.topic));
+        if drafts.is_empty() {
+            return;
+        }
+        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+        let outcomes = self.publisher.publish(drafts).await;
+        for (topic, outcome) in topics.into_iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
+                    "a change could not be published");
+                self.shared.owe(&topic, GapReason::ConnectionLost);
+                self.silent.insert(topic);
+            }
+        }
+    }
+
+    /// A round begins: what had to be told first was told.
+    pub(super) fn begin_round(&mut self) {
+        self.silent.clear();
+    }
+
+    /// Tells a gap; gives whether it was told.
+    pub(super) async fn gap(&mut self, topic: &Topic, reason: GapReason) -> bool {
+        match self.publisher.interrupt(topic, reason).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
+                    "a gap could not be told, so the table stays silent until it can");
+                false
+            }
+        }
+    }
+
+    /// Tells the topics of messages that some were lost.
+    pub(super) async fn lost_messages(&mut self, reason: GapReason) {
+        for topic in std::mem::take(&mut self.voices) {
+            self.gap(&topic, reason).await;
+        }
+    }
+
+    fn message(&mut self, topic: &str, name: Option<String>, payload: &str, json: bool) {
+        // The SQL function checks names; by hand anything can be written into a table.
+        let Ok(topic) = Topic::application(topic) else {
+            tracing::warn!(topic, "a message in the outbox has no valid topic");
+            return;
+        };
+        let text = || Payload::Text(payload.into());
+        let payload = match json {
+            true => Payload::json(payload).unwrap_or_else(|error| {
+                tracing::warn!(%topic, %error, "a JSON message is told as text");
+                text()
+            }),
+            false => text(),
+        };
+        if self.voices.len() < VOICES {
+            self.voices.insert(topic.clone());
+        }
+        self.bytes += payload.len();
+        let mut draft = Draft::message(topic, payload);
+        draft.name = name.map(Into::into);
+        self.drafts.push(draft);
+    }
+
+    async fn unrecorded(&mut self, rel: u32, why: &str) {
+        self.shared.metrics.unrecorded.inc();
+        let Some(topic) = self.tables.get(&rel).map(|table| table.topic.clone()) else { return };
+        tracing::warn!(%topic, why, "a change could not be recorded, so it is told as a gap");
+        self.flush().await;
+        if !self.gap(&topic, GapReason::ConnectionLost).await {
+            self.shared.owe(&topic, GapReason::ConnectionLost);
+            self.silent.insert(topic);
+        }
+    }
+
+    async fn change(&mut self, item: Item) {
+        let Item::Change { rel, operation, record, old, transaction, index, last } = item else {
+            return;
+        };
+        let record = self.row(rel, record).await;
+        let old = self.row(rel, old).await;
+        // Not followed any more since the round began.
+        let Some(Table { topic, known }) = self.tables.get(&rel) else { return };
+        let relation = Arc::clone(&known.relation);
+        let change = Change { operation, relation, record, old, transaction, index, last };
+        self.bytes += change.bytes();
+        self.drafts.push(Draft::change(topic.clone(), change));
+    }
+
+    async fn row(&mut self, rel: u32, text: Option<String>) -> Option<Row> {
+        let text = text?;
+        // Twice: before and after the catalog was asked again, and once more when it has no
+        // better answer, which then is accepted.
+        for asked in 0..3 {
+            match self.tables.get(&rel)?.known.row(&text) {
+                Ok(row) => return Some(row),
+                Err(Misfit::NoObject) => return None,
+                Err(misfit) if asked == 0 => self.look_again(rel, misfit).await,
+                Err(misfit) => self.tables.get_mut(&rel)?.known.accept(misfit),
+            }
+        }
+        None
+    }
+
+    /// Asks the catalog about a table that was altered.
+    async fn look_again(&mut self, rel: u32, misfit: Misfit) {
+        let Some(table) = self.tables.get_mut(&rel) else { return };
+        match ask(&self.pool, rel).await {
+            Some(known) => table.known.renew(known),
+            None => {
+                tracing::warn!(topic = %table.topic, "a table was altered, and how is unknown");
+                table.known.accept(misfit);
+            }
+        }
+    }
+}
+
+/// What the catalog says about one table, if it can be asked.
+async fn ask(pool: &Pool, rel: u32) -> Option<Known> {
+    let connection = pool.get().await.ok()?;
+    let loaded = connection.run(async |client| relations::load(client, &[rel]).await).await;
+    let (_, known) = loaded?.ok()?.pop()?;
+    Some(known)
+}
+
+/// For questions to the catalog in the middle of a poll.
+pub(super) const CATALOG_LIMIT: Duration = Duration::from_secs(5);

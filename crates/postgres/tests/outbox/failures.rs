@@ -1,0 +1,178 @@
+//! What happens to a database, and what is told of it.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tidewire_postgres::private_cluster::PrivateCluster;
+use tidewire_protocol::GapReason;
+
+use super::{Setup, new_row, start, table, until};
+use crate::support::changes::{Seen, Witness};
+use crate::support::{cluster, own_cluster, sql, target};
+
+#[tokio::test]
+async fn a_restart_loses_nothing() {
+    let mut cluster = own_cluster();
+    let client = sql(&cluster).await;
+    client.batch_execute("CREATE TABLE a (id int PRIMARY KEY)").await.unwrap();
+    let (source, mut witness) = start(&target(&cluster));
+    source.add(&table("public.a")).await.unwrap();
+    witness.next().await;
+    client.batch_execute("INSERT INTO a VALUES (1)").await.unwrap();
+    cluster.stop();
+    cluster.resume().unwrap();
+    let client = sql(&cluster).await;
+    client.batch_execute("INSERT INTO a VALUES (2)").await.unwrap();
+    for id in ["1", "2"] {
+        assert_eq!(new_row(&*witness.change().await)[0].1, id);
+    }
+    source.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_crash_that_empties_the_outbox_is_a_gap_of_every_table() {
+    let mut cluster = own_cluster();
+    let client = sql(&cluster).await;
+    let tables =
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); CHECKPOINT";
+    client.batch_execute(tables).await.unwrap();
+    let (source, mut witness) = start(&target(&cluster));
+    for name in ["public.a", "public.b"] {
+        source.add(&table(name)).await.unwrap();
+        witness.next().await;
+    }
+    client.batch_execute("SELECT tidewire.publish('room', 'hi')").await.unwrap();
+    assert!(matches!(witness.next().await, Seen::Message(..)));
+    client
+        .batch_execute("CHECKPOINT; SET synchronous_commit = on; SELECT txid_current()")
+        .await
+        .unwrap();
+    crash(&mut cluster);
+    let client = sql(&cluster).await;
+    // Whatever is committed before the reader is back is part of the gap.
+    let mut owed = vec!["public.a", "public.b", "room"];
+    while !owed.is_empty() {
+        match witness.next().await {
+            Seen::Gap(name, GapReason::EpochChanged) => owed.retain(|other| *other != name),
+            other => panic!("{other:?}"),
+        }
+    }
+    source.catch_up().await.unwrap();
+    client.batch_execute("INSERT INTO a VALUES (2)").await.unwrap();
+    assert_eq!(new_row(&*witness.change().await)[0].1, "2");
+    source.shutdown().await;
+}
+
+/// Ends the server at once, as `kill -9` of a backend does, and starts it again.
+fn crash(cluster: &mut PrivateCluster) {
+    let file = std::fs::read_to_string(cluster.data_dir().join("postmaster.pid")).unwrap();
+    let pid: i32 = file.lines().next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGQUIT).unwrap();
+    while cluster.is_running() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    cluster.resume().unwrap();
+}
+
+#[tokio::test]
+async fn a_second_reader_stands_by_and_takes_over_with_a_gap() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_two", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.add("public.a").await;
+    let (second, mut hears) = start(&setup.target);
+    let says = |s: &tidewire_postgres::OutboxSource| s.status().last_error.unwrap_or_default();
+    until(&second, "the second stands by", |s| says(s).contains("another Tidewire")).await;
+    assert!(!second.status().connected);
+    setup.run("INSERT INTO a VALUES (1)").await;
+    setup.witness.change().await;
+    setup.source.shutdown().await;
+    second.add(&table("public.a")).await.unwrap();
+    assert_eq!(hears.next().await, Seen::Gap("public.a".to_owned(), GapReason::NotListening));
+    setup.run("INSERT INTO a VALUES (2)").await;
+    assert_eq!(new_row(&*hears.change().await)[0].1, "2");
+    second.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_others_replaced_meanwhile_tells_a_gap() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_replaced", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.add("public.a").await;
+    // What a reader that took over leaves behind, then the first one's connection breaks.
+    setup.run("UPDATE tidewire.outbox_epoch SET reader = gen_random_uuid()").await;
+    setup
+        .run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
+             AND datname = current_database()",
+        )
+        .await;
+    let gap = Seen::Gap("public.a".to_owned(), GapReason::ConnectionLost);
+    assert_eq!(setup.witness.next().await, gap);
+    setup.run("INSERT INTO a VALUES (2)").await;
+    assert_eq!(new_row(&*setup.witness.change().await)[0].1, "2");
+}
+
+#[tokio::test]
+async fn triggers_that_are_dropped_are_a_gap_and_come_back_with_a_subscription() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_dropped", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.add("public.a").await;
+    setup.run("SELECT disable_realtime('a')").await;
+    let gap = || Seen::Gap("public.a".to_owned(), GapReason::NotListening);
+    assert_eq!(setup.witness.next().await, gap());
+    setup.source.add(&table("public.a")).await.unwrap();
+    assert_eq!(setup.witness.next().await, gap());
+    setup.run("INSERT INTO a VALUES (2)").await;
+    assert_eq!(new_row(&*setup.witness.change().await)[0].1, "2");
+    setup.run("DROP TABLE a").await;
+    assert_eq!(setup.witness.next().await, gap());
+    setup.run("CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.source.add(&table("public.a")).await.unwrap();
+    assert_eq!(setup.witness.next().await, gap());
+    setup.run("INSERT INTO a VALUES (3)").await;
+    assert_eq!(new_row(&*setup.witness.change().await)[0].1, "3");
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_recorded_is_a_gap_at_its_place() {
+    let _cluster = cluster();
+    let mut setup =
+        Setup::new("ob_unrecorded", "CREATE TABLE a (id int PRIMARY KEY, b json)").await;
+    setup.add("public.a").await;
+    setup.run("INSERT INTO a VALUES (1, '1'), (2, '\"\\u0000\"'), (3, '3')").await;
+    assert_eq!(new_row(&*setup.witness.change().await)[1].1, "1");
+    let gap = Seen::Gap("public.a".to_owned(), GapReason::ConnectionLost);
+    assert_eq!(setup.witness.next().await, gap);
+    assert_eq!(new_row(&*setup.witness.change().await)[1].1, "3");
+    assert_eq!(setup.source.metrics().unrecorded.get(), 1);
+}
+
+#[tokio::test]
+async fn changes_that_nobody_read_in_time_are_a_gap() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_late", "CREATE TABLE a (id int)").await;
+    setup.add("public.a").await;
+    setup.run("UPDATE tidewire.settings SET retention = '0 seconds'").await;
+    // Another session holds the reader's place while the reader is cut off.
+    setup
+        .run(
+            "DO $$ BEGIN PERFORM pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
+             AND classid = 1953064037 AND objid = 2; \
+             INSERT INTO a SELECT generate_series(1, 600); END $$",
+        )
+        .await;
+    setup.run("SELECT nextval('tidewire.outbox_losses')").await;
+    let seen = timeout_gap(&mut setup.witness).await;
+    assert_eq!(seen, Seen::Gap("public.a".to_owned(), GapReason::ConnectionLost));
+}
+
+/// The first gap among changes.
+async fn timeout_gap(witness: &mut Witness) -> Seen {
+    loop {
+        match witness.next().await {
+            Seen::Change(_) => {}
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Sees what a source of row changes publishes, and keeps a copy of the tables from it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewire::{Broker, Error, Event, Inlet, Node, Publisher, Topic};
+use tidewire_protocol::change::{Change, Operation, Row};
+use tidewire_protocol::{Body, GapReason, Payload};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Hears everything that is published.
+pub(crate) struct Witness(mpsc::Receiver<Arc<Event>>);
+
+/// Something was published.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Seen {
+    Change(Arc<Change>),
+    Gap(String, GapReason),
+    Message(String, Option<String>, Payload),
+}
+
+impl Witness {
+    /// A publisher, and who hears what it publishes.
+    pub(crate) fn new() -> (Publisher, Self) {
+        let (sender, receiver) = mpsc::channel(1_000_000);
+        let prepared = Node::builder().broker(Arc::new(Recorder(sender))).prepare();
+        (prepared.publisher().clone(), Self(receiver))
+    }
+
+    /// The next event.
+    pub(crate) async fn next(&mut self) -> Seen {
+        let next = timeout(Duration::from_secs(30), self.0.recv()).await;
+        Seen::of(&next.expect("an event within 30 s").expect("the broker lives"))
+    }
+
+    /// The next change; anything else is a failure.
+    pub(crate) async fn change(&mut self) -> Arc<Change> {
+        match self.next().await {
+            Seen::Change(change) => change,
+            other => panic!("not a change: {other:?}"),
+        }
+    }
+
+    /// What is there already.
+    pub(crate) fn taken(&mut self) -> Vec<Seen> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).map(|event| Seen::of(&event)).collect()
+    }
+}
+
+impl Seen {
+    fn of(event: &Event) -> Self {
+        let topic = event.topic.name().to_owned();
+        match &event.body {
+            Body::Change(change) => Self::Change(Arc::clone(change)),
+            Body::Gap(reason) => Self::Gap(topic, *reason),
+            Body::Message(payload) => {
+                Self::Message(topic, event.name.as_deref().map(str::to_owned), payload.clone())
+            }
+            other => panic!("a source of changes never says {other:?}"),
+        }
+    }
+}
+
+/// A row as an object, for comparing.
+pub(crate) fn object(change: &Change, row: &Row) -> BTreeMap<String, String> {
+    let pairs = change.relation.columns.iter().zip(&row.0);
+    let known = pairs.filter_map(|(column, value)| Some((column, value.json()?)));
+    known.map(|(column, json)| (column.name.to_string(), json.to_owned())).collect()
+}
+
+/// A table rebuilt from its changes; its key is the column `id`.
+#[derive(Default)]
+pub(crate) struct Replica(pub(crate) BTreeMap<String, BTreeMap<String, String>>);
+
+impl Replica {
+    pub(crate) fn apply(&mut self, change: &Change) {
+        let new = change.record.as_ref().map(|row| object(change, row));
+        let old = change.old.as_ref().map(|row| object(change, row));
+        let id = |row: &Option<BTreeMap<String, String>>| row.as_ref().unwrap()["id"].clone();
+        match change.operation {
+            Operation::Insert => {
+                let before = self.0.insert(id(&new), new.clone().unwrap());
+                assert_eq!(before, None, "inserted twice: {change:?}");
+            }
+            Operation::Update => {
+                let before = self.0.remove(&id(&old));
+                assert_eq!(before, old, "updated from another state: {change:?}");
+                self.0.insert(id(&new), new.unwrap());
+            }
+            Operation::Delete => {
+                let before = self.0.remove(&id(&old));
+                assert_eq!(before, old, "deleted from another state: {change:?}");
+            }
+            Operation::Truncate => self.0.clear(),
+        }
+    }
+}
+
+struct Recorder(mpsc::Sender<Arc<Event>>);
+
+#[async_trait]
+impl Broker for Recorder {
+    fn attach(&self, _: Inlet) {}
+
+    async fn announce(&self, events: &[Arc<Event>]) -> Result<(), Error> {
+        for event in events {
+            // The test that does not listen any more has ended.
+            let _ = self.0.send(Arc::clone(event)).await;
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, _: &Topic) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn unfollow(&self, _: &Topic) -> Result<(), Error> {
+        Ok(())
+    }
+}
