@@ -77,8 +77,6 @@ pub struct Subscription {
     pub implied: bool,
     /// Tells this one from the session's other subscriptions to the topic; a second with the same
     /// key replaces the first.
-    ///
-    /// Those of one tag are one listener: what several of them want is told once.
     pub key: Option<Arc<str>>,
     /// The client's id for this request.
     pub reference: Option<Reference>,
