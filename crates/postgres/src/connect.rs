@@ -10,6 +10,7 @@ mod error;
 mod parameters;
 mod pool;
 mod reader;
+pub(crate) mod replication;
 mod tls;
 mod verifier;
 
@@ -27,7 +28,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub(crate) use error::STANDBY_FIX;
 pub use error::{ConnectError, ErrorKind};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, Pooled};
 use reader::Reader;
 pub use tls::SslMode;
 use tls::Tls;

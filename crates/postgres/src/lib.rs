@@ -52,3 +52,4 @@ pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};
 pub use outbox::{OutboxMetrics, OutboxOptions, OutboxSource};
 pub use prepare::Preparer;
 pub use snapshot::{SnapshotLimits, Snapshots};
+pub use wal::{SlotKind, SlotStatus, WalError, WalErrorKind, WalMetrics, WalOptions, WalSource};

@@ -22,7 +22,7 @@ mod time;
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
-pub(crate) use catalog::{Catalog, TypeInfo};
+pub(crate) use catalog::Catalog;
 pub(crate) use string::quote;
 
 /// How a type is turned to JSON.

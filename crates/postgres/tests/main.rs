@@ -9,3 +9,4 @@ mod sql;
 mod snapshot;
 mod support;
 mod tls;
+mod wal;

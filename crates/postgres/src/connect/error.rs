@@ -69,13 +69,14 @@ impl ConnectError {
 /// The kind of an error, and what to do about it.
 fn judge(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
     match error.code() {
-        Some(code) => judge_state(code),
+        Some(code) => judge_code(code.code()),
         None => judge_words(&error.to_string()),
     }
 }
 
-fn judge_state(code: &SqlState) -> (ErrorKind, &'static str) {
-    match code.code() {
+/// The same by an SQLSTATE.
+pub(super) fn judge_code(code: &str) -> (ErrorKind, &'static str) {
+    match code {
         "28P01" => (ErrorKind::Authentication, " (check user and password)"),
         "28000" => (
             ErrorKind::Authentication,

@@ -1,0 +1,244 @@
+//! A connection that speaks PostgreSQL's replication protocol, which tokio-postgres does not.
+//!
+//! Hosts, TLS and passwords follow the same rules as every other connection of the [`Target`]: the
+//! modes are tried in the order of `sslmode`, and the first host that lets us in is used. What is
+//! said once we are in is the business of [`wal`](crate::wal).
+
+mod frame;
+mod login;
+mod plug;
+mod said;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+pub(crate) use frame::{Frame, Frames};
+pub(crate) use plug::Plug;
+use postgres_protocol::message::frontend;
+pub(crate) use said::Said;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_postgres::config::TargetSessionAttrs;
+
+use super::{ConnectError, ErrorKind, Host, Place, Target, error};
+
+/// What the values of rows look like depends on these; see [`values`](crate::values).
+const OPTIONS: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres \
+                       -c extra_float_digits=1 -c bytea_output=hex";
+
+/// A connection for replication, logged in and idle.
+pub(crate) struct Line {
+    pub(crate) plug: Plug,
+    pub(crate) frames: Frames,
+    /// Where it leads, for messages.
+    pub(crate) place: String,
+    /// The server process at the other end.
+    pub(crate) pid: i32,
+}
+
+/// Why a line failed.
+#[derive(Debug)]
+pub(crate) enum LineError {
+    /// The server said so.
+    Said(Said),
+    /// The connection broke, or makes no sense.
+    Broken(std::io::Error),
+    /// TLS is impossible or its certificate not trusted.
+    Tls(String),
+    /// It cannot be done the way the connection string wants it.
+    Refused(ConnectError),
+}
+
+impl From<std::io::Error> for LineError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl LineError {
+    /// In words, with the fix.
+    pub(crate) fn explain(self, place: &str) -> ConnectError {
+        match self {
+            Self::Said(said) => {
+                let (kind, fix) = error::judge_code(&said.code);
+                ConnectError::new(kind, format!("PostgreSQL at {place}: {said}{fix}"))
+            }
+            Self::Broken(error) => ConnectError::new(
+                ErrorKind::Unreachable,
+                format!(
+                    "PostgreSQL at {place}: {error} (check that it runs there and that no \
+                     firewall is between)"
+                ),
+            ),
+            Self::Tls(words) => ConnectError::new(
+                ErrorKind::Tls,
+                format!(
+                    "PostgreSQL at {place}: {words} (check sslmode, sslrootcert and the host's \
+                     name)"
+                ),
+            ),
+            Self::Refused(error) => error,
+        }
+    }
+
+    fn allows_another_way(&self) -> bool {
+        match self {
+            Self::Said(said) => said.code == "28000",
+            Self::Tls(_) => true,
+            Self::Broken(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
+/// Rows of text.
+pub(crate) type Rows = Vec<Vec<Option<String>>>;
+
+impl Line {
+    /// Carries out one command and takes its rows. Not cancel safe: close the line when dropped.
+    ///
+    /// # Errors
+    /// What the server said, after which the line can still be used; or that the line broke.
+    pub(crate) async fn ask(&mut self, command: &str) -> Result<Rows, LineError> {
+        self.send(|out| frontend::query(command, out)).await?;
+        let (mut rows, mut failed) = (Rows::new(), None);
+        loop {
+            let frame = self.next().await?;
+            match frame.tag {
+                b'D' => rows.push(frame.columns()?),
+                b'E' => failed = Some(Said::read(&frame.body)),
+                b'Z' => return failed.map_or(Ok(rows), |said| Err(LineError::Said(said))),
+                _ => {}
+            }
+        }
+    }
+
+    /// Says a command that begins the copying in both directions.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub(crate) async fn begin_copy(&mut self, command: &str) -> Result<(), LineError> {
+        const COPY_BOTH: u8 = b'W';
+        self.send(|out| frontend::query(command, out)).await?;
+        let mut failed = None;
+        loop {
+            let frame = self.next().await?;
+            match frame.tag {
+                COPY_BOTH => return Ok(()),
+                b'E' => failed = Some(Said::read(&frame.body)),
+                b'Z' => {
+                    let refused = || std::io::Error::other("the server began no copying");
+                    return Err(failed.map_or_else(|| refused().into(), LineError::Said));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        message: impl FnOnce(&mut BytesMut) -> std::io::Result<()>,
+    ) -> Result<(), LineError> {
+        let mut out = BytesMut::new();
+        message(&mut out)?;
+        self.plug.write_all(&out).await?;
+        Ok(self.plug.flush().await?)
+    }
+
+    /// The next message that is not about settings.
+    async fn next(&mut self) -> Result<Frame, LineError> {
+        loop {
+            if let Some(frame) = self.frames.next()? {
+                match frame.tag {
+                    b'S' => {}
+                    b'N' => tracing::debug!(notice = %Said::read(&frame.body), "from PostgreSQL"),
+                    _ => return Ok(frame),
+                }
+            } else if self.plug.read_buf(self.frames.input()).await? == 0 {
+                return Err(closed().into());
+            }
+        }
+    }
+
+    /// Says goodbye; the server then ends the session and drops its temporary slots.
+    pub(crate) async fn close(mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        // A server that is gone already needs no goodbye.
+        let _ = self.plug.write_all(&out).await;
+        let _ = self.plug.shutdown().await;
+    }
+}
+
+/// The other side hung up.
+pub(crate) fn closed() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the server closed the connection")
+}
+
+impl Target {
+    /// Opens a connection for replication to the first host that lets us in.
+    ///
+    /// # Errors
+    /// Of the last host tried, with its name.
+    pub(crate) async fn connect_for_replication(&self) -> Result<Line, (String, LineError)> {
+        let mut last = None;
+        for host in &self.0.hosts {
+            let place = host.to_string();
+            match timeout(self.0.timeout, self.replicate_from(host)).await {
+                Ok(Ok(line)) => return Ok(line),
+                Ok(Err(error)) => last = Some((place, error)),
+                Err(_) => {
+                    let error = LineError::Refused(silence(&place, self.0.timeout));
+                    last = Some((place, error));
+                }
+            }
+        }
+        Err(last.expect("a target has at least one host"))
+    }
+
+    async fn replicate_from(&self, host: &Host) -> Result<Line, LineError> {
+        let attempts: &[bool] = match host.place {
+            Place::Unix(_) => &[false],
+            Place::Tcp { .. } => self.0.tls.mode().attempts(),
+        };
+        let (last, before) = attempts.split_last().expect("there is at least one way");
+        for &with_tls in before {
+            match self.log_in(host, with_tls).await {
+                Err(error) if error.allows_another_way() => {}
+                outcome => return outcome,
+            }
+        }
+        self.log_in(host, *last).await
+    }
+
+    async fn log_in(&self, host: &Host, with_tls: bool) -> Result<Line, LineError> {
+        let plug = plug::open(host, &self.0, with_tls).await?;
+        let place = host.to_string();
+        let mut line = Line { plug, frames: Frames::default(), place, pid: 0 };
+        login::log_in(&mut line, &self.0.base, OPTIONS).await?;
+        if self.0.base.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+            refuse_standby(&mut line).await?;
+        }
+        Ok(line)
+    }
+}
+
+async fn refuse_standby(line: &mut Line) -> Result<(), LineError> {
+    let rows = line.ask("SELECT pg_catalog.pg_is_in_recovery()").await?;
+    let standby = rows.first().and_then(|row| row.first()?.as_deref()) == Some("t");
+    if !standby {
+        return Ok(());
+    }
+    let message = format!("PostgreSQL at {} is a standby", line.place);
+    Err(LineError::Refused(ConnectError::new(ErrorKind::Standby, message)))
+}
+
+fn silence(place: &str, patience: Duration) -> ConnectError {
+    ConnectError::new(
+        ErrorKind::Unreachable,
+        format!(
+            "PostgreSQL at {place}: no answer within {} s (check that it runs there and that no \
+             firewall is between)",
+            patience.as_secs()
+        ),
+    )
+}

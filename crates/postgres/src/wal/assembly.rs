@@ -1,0 +1,379 @@
+//! From messages to changes: puts transactions together and decides what is published; pure.
+//!
+//! PostgreSQL sends a transaction when it has committed, whole and after those that committed
+//! before, so nothing has to be kept back but the newest change of each table, which may turn out to
+//! be the last. A transaction of any size takes bounded memory that way.
+//!
+//! Positions: [`Assembly::processed`] is the place before which everything was made into drafts. It
+//! may be confirmed once those drafts are kept.
+
+mod message;
+mod relations;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+pub(super) use relations::{Description, Flow, Known};
+use tidewire_protocol::change::{Change, Operation, Row, Snapshot, Transaction};
+use tidewire_protocol::{Draft, Topic};
+
+use super::error::{WalError, WalErrorKind};
+use super::pgoutput::{self, Begin, Commit, DecodeError, Logical, Lsn, Message, Old, Tuple};
+use crate::values::Misshapen;
+
+/// Bytes of one open transaction after which what it has is published.
+const SPILL_BYTES: usize = 1 << 20;
+
+/// Changes after which it is; a change costs some 200 bytes beside its content.
+const SPILL_ITEMS: usize = 4_096;
+
+/// What a message asks for before it can be taken; it is to be taken again then.
+#[derive(Debug)]
+pub(super) enum Need {
+    /// How a table looks; to be answered with [`Assembly::know`], and not taken again.
+    Relation(Description),
+    /// The types of this table's columns were altered; to be answered with [`Assembly::know`].
+    Shapes(Description),
+    /// A type may have changed, nothing more; not taken again.
+    Forget(u32),
+}
+
+/// Why a message could not be taken.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Something has to be asked first.
+    Need(Box<Need>),
+    /// It makes no sense.
+    Senseless(WalError),
+}
+
+impl From<DecodeError> for Trouble {
+    fn from(error: DecodeError) -> Self {
+        let message = "a message of the log cannot be read";
+        Self::Senseless(WalError::because(WalErrorKind::Protocol, message, error))
+    }
+}
+
+/// One thing a transaction did.
+#[derive(Debug)]
+enum Deed {
+    Change(Topic, Box<Change>),
+    Said(Draft),
+}
+
+/// A transaction whose commit was not read yet.
+#[derive(Debug)]
+struct Open {
+    transaction: Arc<Transaction>,
+    /// Published before on another connection.
+    repeated: bool,
+    /// Deeds that were taken on another connection and come again.
+    again: usize,
+    /// Deeds seen.
+    seen: usize,
+    /// Changes seen.
+    index: u32,
+    deeds: Vec<Deed>,
+    bytes: usize,
+}
+
+/// What was counted since last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) transactions: u64,
+    pub(super) changes: u64,
+    pub(super) messages: u64,
+    /// Messages meant for us that make no sense.
+    pub(super) bad_messages: u64,
+    /// Values told as a string because they do not fit their type.
+    pub(super) misshapen: u64,
+}
+
+/// Puts transactions together.
+#[derive(Default)]
+pub(super) struct Assembly {
+    relations: HashMap<u32, Known>,
+    open: Option<Open>,
+    /// A transaction that the last connection ended in.
+    suspended: Option<Open>,
+    /// The commit of the newest transaction made into drafts.
+    done: Lsn,
+    processed: Lsn,
+    drafts: Vec<Draft>,
+    bytes: usize,
+    counts: Counts,
+    epoch: Option<Snapshot>,
+}
+
+impl Assembly {
+    /// Another connection begins. One that goes on where the last one was sends again what was not
+    /// confirmed; after any other, what was half read will never be whole.
+    pub(super) fn begin(&mut self, from: Lsn, resumed: bool) {
+        self.relations.clear();
+        let half_read = self.open.take().or(self.suspended.take());
+        self.suspended = half_read.filter(|open| resumed && !open.repeated);
+        if !resumed {
+            self.done = Lsn(0);
+            self.processed = from;
+        }
+        self.processed = self.processed.max(from);
+    }
+
+    /// Which transactions there are now, by which short ids are widened.
+    pub(super) fn set_epoch(&mut self, epoch: Snapshot) {
+        self.epoch = Some(epoch);
+    }
+
+    /// Takes one message. With `lenient`, values that do not fit their types are told as strings.
+    pub(super) fn take(&mut self, bytes: &[u8], lenient: bool) -> Result<(), Trouble> {
+        match pgoutput::decode(bytes)? {
+            Message::Begin(begin) => self.begin_transaction(begin),
+            Message::Commit(commit) => self.commit(commit),
+            Message::Relation(relation) => need(Need::Relation(Description::of(&relation))),
+            Message::Type(kind) => need(Need::Forget(kind.oid)),
+            Message::Insert(insert) => {
+                self.change(Operation::Insert, insert.relation, Some(&insert.new), None, lenient)
+            }
+            Message::Update(update) => {
+                let (new, old) = (Some(&update.new), update.old.as_ref());
+                self.change(Operation::Update, update.relation, new, old, lenient)
+            }
+            Message::Delete(delete) => {
+                let old = Some(&delete.old);
+                self.change(Operation::Delete, delete.relation, None, old, lenient)
+            }
+            Message::Truncate(truncate) => {
+                for relation in truncate.relations {
+                    self.change(Operation::Truncate, relation, None, None, lenient)?;
+                }
+                Ok(())
+            }
+            Message::Logical(logical) => {
+                self.say(&logical);
+                Ok(())
+            }
+            Message::Origin(_) => Ok(()),
+            // Protocol 1 has none of these.
+            other => Err(senseless(format!("an unexpected message {other:?}"))),
+        }
+    }
+
+    /// The table of a row that was too large to be read, from how its message begins; `None` when
+    /// nobody misses it.
+    pub(super) fn oversized(&mut self, head: &[u8]) -> Option<Topic> {
+        let open = self.open.as_mut()?;
+        let oid = head.get(1..5)?.try_into().ok().map(u32::from_be_bytes)?;
+        if !matches!(head[0], b'I' | b'U' | b'D') {
+            return None;
+        }
+        open.seen += 1;
+        open.index = open.index.saturating_add(1);
+        let known = self.relations.get(&oid).filter(|known| known.flow.is_on())?;
+        let told = open.repeated || open.seen <= open.again;
+        known.topic.clone().filter(|_| !told)
+    }
+
+    /// Everything that committed before this place was sent.
+    pub(super) fn sent(&mut self, lsn: Lsn) {
+        if self.open.is_none() && self.suspended.is_none() {
+            self.processed = self.processed.max(lsn);
+        }
+    }
+
+    /// How a table looks from here on.
+    pub(super) fn know(&mut self, known: Known) {
+        self.relations.insert(known.relation.oid, known);
+    }
+
+    /// Whether there is so much to publish that it should be done now.
+    pub(super) fn is_ripe(&self) -> bool {
+        self.bytes >= SPILL_BYTES || self.drafts.len() >= SPILL_ITEMS
+    }
+
+    /// What is to be published now, in order.
+    pub(super) fn harvest(&mut self) -> Vec<Draft> {
+        self.bytes = 0;
+        std::mem::take(&mut self.drafts)
+    }
+
+    /// The place before which everything was made into drafts.
+    pub(super) fn processed(&self) -> Lsn {
+        self.processed
+    }
+
+    /// What was counted since the last call.
+    pub(super) fn counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    fn begin_transaction(&mut self, begin: Begin) -> Result<(), Trouble> {
+        if self.open.is_some() {
+            return Err(senseless("a transaction begins inside of another"));
+        }
+        let same = |open: &Open| open.transaction.lsn == Some(begin.commit_lsn.0);
+        if let Some(mut open) = self.suspended.take_if(|open| same(open)) {
+            (open.again, open.seen, open.index) = (open.seen, 0, 0);
+            self.open = Some(open);
+            return Ok(());
+        }
+        let id = self.epoch.as_ref().map_or(u64::from(begin.xid), |at| at.widen(begin.xid));
+        self.open = Some(Open {
+            transaction: Arc::new(Transaction {
+                id,
+                lsn: Some(begin.commit_lsn.0),
+                committed_at: begin.committed_at.unix_micros(),
+            }),
+            repeated: begin.commit_lsn <= self.done,
+            again: 0,
+            seen: 0,
+            index: 0,
+            deeds: Vec::new(),
+            bytes: 0,
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), Trouble> {
+        let Some(mut open) = self.open.take() else {
+            return Err(senseless("a transaction ends that did not begin"));
+        };
+        self.done = self.done.max(commit.commit_lsn);
+        self.processed = self.processed.max(commit.end_lsn);
+        self.counts.transactions += u64::from(!open.repeated);
+        mark_last(&mut open.deeds);
+        self.bytes += open.bytes;
+        self.drafts.extend(open.deeds.into_iter().map(Deed::draft));
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        operation: Operation,
+        relation: u32,
+        new: Option<&Tuple<'_>>,
+        old: Option<&Old<'_>>,
+        lenient: bool,
+    ) -> Result<(), Trouble> {
+        let Some(known) = self.relations.get(&relation) else {
+            return Err(senseless(format!("a change of relation {relation} that is unknown")));
+        };
+        let Some(open) = self.open.as_mut() else {
+            return Err(senseless("a change outside of a transaction"));
+        };
+        let told = open.repeated || open.seen < open.again;
+        if let (false, true, Some(topic)) = (told, known.flow.is_on(), &known.topic) {
+            let rows = known.rows(new, old, lenient);
+            let (record, old, misshapen) = rows.map_err(|problem| match problem {
+                relations::Problem::Misshapen(Misshapen) => {
+                    Trouble::Need(Box::new(Need::Shapes(known.description.clone())))
+                }
+                relations::Problem::Senseless(words) => senseless(words),
+            })?;
+            self.counts.misshapen += misshapen;
+            self.counts.changes += 1;
+            let change = Change {
+                operation,
+                relation: Arc::clone(&known.relation),
+                record,
+                old,
+                transaction: Arc::clone(&open.transaction),
+                index: open.index,
+                last: false,
+            };
+            open.bytes += change.bytes();
+            open.deeds.push(Deed::Change(topic.clone(), Box::new(change)));
+        }
+        open.seen += 1;
+        open.index = open.index.saturating_add(1);
+        self.spill();
+        Ok(())
+    }
+
+    /// Something that SQL said on a topic.
+    fn say(&mut self, logical: &Logical<'_>) {
+        // One that is not transactional comes even when its transaction was rolled back.
+        if logical.prefix != message::PREFIX || !logical.transactional {
+            return;
+        }
+        let Some(open) = self.open.as_mut() else { return };
+        let told = open.repeated || open.seen < open.again;
+        open.seen += 1;
+        if told {
+            return;
+        }
+        match message::read(logical.content) {
+            Ok(draft) => {
+                self.counts.messages += 1;
+                open.bytes += logical.content.len();
+                open.deeds.push(Deed::Said(draft));
+            }
+            Err(problem) => {
+                tracing::warn!(%problem, "a logical message with our prefix cannot be published");
+                self.counts.bad_messages += 1;
+            }
+        }
+        self.spill();
+    }
+
+    /// Lets go of what a large transaction has, but for the newest change of each table.
+    fn spill(&mut self) {
+        let Some(open) = self.open.as_mut() else { return };
+        if open.bytes < SPILL_BYTES && open.deeds.len() < SPILL_ITEMS {
+            return;
+        }
+        let newest = newest(&open.deeds);
+        let mut kept = Vec::with_capacity(newest.len());
+        for (at, deed) in std::mem::take(&mut open.deeds).into_iter().enumerate() {
+            match newest.contains(&at) {
+                true => kept.push(deed),
+                false => self.drafts.push(deed.draft()),
+            }
+        }
+        self.bytes += std::mem::take(&mut open.bytes);
+        open.deeds = kept;
+    }
+}
+
+impl Deed {
+    fn draft(self) -> Draft {
+        match self {
+            Self::Change(topic, change) => Draft::change(topic, *change),
+            Self::Said(draft) => draft,
+        }
+    }
+}
+
+/// The places of each table's newest change.
+fn newest(deeds: &[Deed]) -> HashSet<usize> {
+    let (mut seen, mut places) = (HashSet::new(), HashSet::new());
+    for (at, deed) in deeds.iter().enumerate().rev() {
+        if let Deed::Change(topic, _) = deed
+            && seen.insert(topic)
+        {
+            places.insert(at);
+        }
+    }
+    places
+}
+
+fn mark_last(deeds: &mut [Deed]) {
+    for at in newest(deeds) {
+        if let Deed::Change(_, change) = &mut deeds[at] {
+            change.last = true;
+        }
+    }
+}
+
+fn need(need: Need) -> Result<(), Trouble> {
+    Err(Trouble::Need(Box::new(need)))
+}
+
+fn senseless(words: impl Into<String>) -> Trouble {
+    Trouble::Senseless(WalError::new(WalErrorKind::Protocol, words))
+}
+
+/// Rows of a change, and how many of their values were told as strings for want of a shape.
+type Rows = (Option<Row>, Option<Row>, u64);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! Looks after what the stream itself does not tell: that the publication and its tables are still
+//! there, how far the slot is behind, which tables nobody listens to any more.
+//!
+//! On PostgreSQL 18 a dropped publication makes the stream go silent without an error, and up to 17
+//! the error comes with the first change; so it is looked for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tidewire_protocol::change::Snapshot;
+use tidewire_protocol::{GapReason, Topic};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::admit;
+use super::error::{WalError, WalErrorKind};
+use super::publication::{self, Member, Publication};
+use super::shared::{Reading, Shared, age};
+use super::slot::SlotStatus;
+
+/// How often debts are looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The slot we read with, and which transactions there are.
+const SLOT: &str = "\
+SELECT s.temporary, s.wal_status, s.safe_wal_size,
+       coalesce(pg_catalog.pg_wal_lsn_diff(
+           CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+                ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn), 0)::int8 AS lag,
+       pg_catalog.pg_current_snapshot()::text AS snapshot
+FROM (SELECT) one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
+
+/// The task and what it knows.
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: CancellationToken,
+    pub(super) check_interval: Duration,
+    pub(super) add_timeout: Duration,
+    pub(super) linger: Duration,
+    pub(super) max_lag_bytes: Option<u64>,
+    /// Tables in our publication that nobody asked for, and since when.
+    pub(super) leftovers: HashMap<u32, Instant>,
+}
+
+/// What a look at the database found.
+struct Look {
+    publication: Option<Publication>,
+    members: Vec<Member>,
+    slot: SlotStatus,
+    snapshot: Option<Snapshot>,
+}
+
+impl Keeper {
+    /// Keeps until told to stop.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(TICK.min(self.check_interval));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checked = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let Some(reading) = self.shared.reading() else { continue };
+            self.pay_debts().await;
+            self.expire().await;
+            if checked.elapsed() >= self.check_interval {
+                self.check(&reading).await;
+                checked = Instant::now();
+            }
+        }
+    }
+
+    /// Says gaps that could not be said before.
+    async fn pay_debts(&self) {
+        let debtors = self.shared.tables().debtors();
+        for topic in debtors {
+            self.shared.pay(&topic).await;
+        }
+    }
+
+    /// Takes tables out of the publication that nobody has listened to for long.
+    async fn expire(&self) {
+        let expired = self.shared.tables().expired(Instant::now());
+        for (topic, gate) in expired {
+            let Ok(_entered) = gate.try_lock() else { continue };
+            if !self.shared.tables().expire(&topic, Instant::now()) {
+                continue;
+            }
+            let (schema, table) =
+                topic.name().split_once('.').expect("a table is named schema.table");
+            self.unpublish(schema, table).await;
+        }
+    }
+
+    async fn unpublish(&self, schema: &str, table: &str) {
+        let Some(reading) = self.shared.reading().filter(|reading| reading.ours) else { return };
+        let Ok(pooled) = self.shared.pool.get().await else { return };
+        let name = &self.shared.publication;
+        let removed = pooled.run(|client| publication::remove(client, name, schema, table)).await;
+        if let Some(Err(error)) = removed {
+            tracing::warn!(schema, table, publication = reading.publication, %error,
+                "a table that nobody listens to could not be taken out of the publication");
+        }
+    }
+
+    async fn check(&mut self, reading: &Reading) {
+        let Ok(pooled) = self.shared.pool.get().await else { return };
+        let (name, slot) = (&self.shared.publication, &reading.slot);
+        let look = match pooled.run(|client| look(client, name, slot)).await {
+            Some(Ok(look)) => look,
+            Some(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the publication and the slot could not be looked at"
+                );
+                return;
+            }
+            None => return,
+        };
+        drop(pooled);
+        // The stream may have begun anew meanwhile, with another slot.
+        if self.shared.reading().as_ref() != Some(reading) {
+            return;
+        }
+        if let Some(snapshot) = look.snapshot {
+            self.shared.set_epoch(snapshot);
+        }
+        if look.publication.map(|found| found.oid) != Some(reading.publication) {
+            self.shared.begin_anew(publication::lost(&self.shared.publication));
+            return;
+        }
+        self.judge_slot(look.slot, reading);
+        self.compare(&look.members, reading).await;
+    }
+
+    fn judge_slot(&self, mut slot: SlotStatus, reading: &Reading) {
+        slot.age = age(reading.since);
+        let in_danger = matches!(slot.wal_status.as_deref(), Some("unreserved" | "lost"));
+        let metrics = &self.shared.metrics;
+        metrics.slot_age.set(i64::try_from(slot.age.as_secs()).unwrap_or(i64::MAX));
+        metrics.slot_in_danger.set(i64::from(in_danger));
+        if slot.wal_status.as_deref() == Some("lost") {
+            let words = format!("PostgreSQL gave up replication slot \"{}\"", slot.name);
+            self.shared.begin_anew(WalError::new(WalErrorKind::SlotLost, words));
+        } else if let Some(limit) = self.max_lag_bytes.filter(|limit| slot.lag_bytes > *limit) {
+            let words = format!(
+                "PostgreSQL keeps {} bytes of log for us, more than the {limit} allowed: the slot \
+                 is dropped and made anew, with a gap",
+                slot.lag_bytes
+            );
+            self.shared.begin_anew(WalError::new(WalErrorKind::TooFarBehind, words));
+        } else if in_danger {
+            tracing::warn!(
+                slot = slot.name,
+                lag_bytes = slot.lag_bytes,
+                "the replication slot is about to be given up by PostgreSQL"
+            );
+        }
+        self.shared.set_slot(slot);
+    }
+
+    /// Compares what is published with what is wanted.
+    async fn compare(&mut self, members: &[Member], reading: &Reading) {
+        let topics = topics(members);
+        let lost = self.shared.tables().compare(&topics);
+        for topic in lost {
+            tracing::warn!(%topic, "the table is not in the publication any more");
+            self.shared.interrupt(&topic, GapReason::ConnectionLost).await;
+        }
+        let strangers = self.shared.tables().strangers();
+        for topic in strangers {
+            // It says what it has to; a table that is gone is asked for again at the next look.
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(admit(shared, topic, self.add_timeout));
+        }
+        if reading.ours {
+            self.remove_leftovers(members).await;
+        }
+    }
+
+    async fn remove_leftovers(&mut self, members: &[Member]) {
+        let unknown: Vec<&Member> = {
+            let tables = self.shared.tables();
+            let is_unknown =
+                |member: &&Member| topic(member).is_none_or(|topic| !tables.contains(&topic));
+            members.iter().filter(is_unknown).collect()
+        };
+        let now = Instant::now();
+        self.leftovers.retain(|oid, _| unknown.iter().any(|member| member.oid == *oid));
+        for member in unknown {
+            let since = *self.leftovers.entry(member.oid).or_insert(now);
+            if now.duration_since(since) >= self.linger {
+                self.unpublish(&member.schema, &member.table).await;
+            }
+        }
+    }
+}
+
+async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_postgres::Error> {
+    let publication = publication::find(client, name).await?;
+    let members = match publication {
+        Some(found) => publication::members(client, found.oid).await?,
+        None => Vec::new(),
+    };
+    let row = client.query_one(SLOT, &[&slot]).await?;
+    let snapshot: String = row.get("snapshot");
+    let safe: Option<i64> = row.get("safe_wal_size");
+    let slot = SlotStatus {
+        name: slot.to_owned(),
+        temporary: row.get::<_, Option<bool>>("temporary").unwrap_or_default(),
+        lag_bytes: u64::try_from(row.get::<_, i64>("lag")).unwrap_or_default(),
+        wal_status: row.get("wal_status"),
+        safe_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or_default()),
+        age: Duration::ZERO,
+    };
+    Ok(Look { publication, members, slot, snapshot: snapshot.parse().ok() })
+}
+
+/// The topic of a table, if its name can be one.
+pub(super) fn topic(member: &Member) -> Option<Topic> {
+    let named = !member.schema.contains('.');
+    named.then(|| Topic::table(&format!("{}.{}", member.schema, member.table)).ok()).flatten()
+}
+
+/// The topics of tables.
+pub(super) fn topics(members: &[Member]) -> HashSet<Topic> {
+    members.iter().filter_map(topic).collect()
+}
+
+/// A name for a publication of our own, which tells when it was made.
+pub(super) fn fresh_name() -> String {
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let random = getrandom::u32().unwrap_or_default();
+    format!("tidewire_{seconds:08x}_{random:08x}")
+}
+
+/// Drops publications with such names that a process of ours left behind when it was killed.
+///
+/// One is left behind when it is older than an hour and nobody reads it: whoever made it a moment
+/// ago may not have its slot yet.
+pub(super) async fn sweep(client: &Client) -> Result<(), tokio_postgres::Error> {
+    const LEFT: &str = "\
+SELECT p.pubname::text FROM pg_catalog.pg_publication p
+WHERE p.pubname ~ '^tidewire_[0-9a-f]{8}_[0-9a-f]{8}$'
+  AND pg_catalog.pg_has_role(p.pubowner, 'USAGE')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots s
+                  WHERE pg_catalog.starts_with(s.slot_name::text, p.pubname::text))";
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    for row in client.query(LEFT, &[]).await? {
+        let name: String = row.get(0);
+        let made = name.get(9..17).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        if made.is_some_and(|made| made + 3_600 < now) {
+            tracing::info!(publication = name, "dropping a publication that was left behind");
+            drop_publication(client, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops a publication.
+pub(super) async fn drop_publication(
+    client: &Client,
+    name: &str,
+) -> Result<(), tokio_postgres::Error> {
+    let quoted = super::sql_text::identifier(name);
+    client.batch_execute(&format!("DROP PUBLICATION IF EXISTS {quoted}")).await
+}

@@ -1,0 +1,60 @@
+//! What the source counts; `docs/metrics.md` lists the names.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters and gauges of a [`WalSource`](super::WalSource); cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct WalMetrics {
+    /// Changes of rows handed to the publisher.
+    pub changes: Counter,
+    /// Transactions read.
+    pub transactions: Counter,
+    /// Messages that SQL said on topics.
+    pub messages: Counter,
+    /// Messages with our prefix that make no sense.
+    pub bad_messages: Counter,
+    /// Bytes of the log's messages read.
+    pub bytes: Counter,
+    /// Times the stream began again.
+    pub reconnects: Counter,
+    /// Rows that were too large; their tables were told a gap.
+    pub oversized: Counter,
+    /// Values that did not fit their type and were told as strings.
+    pub misshapen: Counter,
+    /// Drafts that the history did not take; their topics were told a gap.
+    pub failures: Counter,
+    /// Bytes of log that PostgreSQL keeps for the slot.
+    pub lag_bytes: Gauge,
+    /// Seconds since the slot is in use without a pause.
+    pub slot_age: Gauge,
+    /// 1 when the slot is in danger of being given up by PostgreSQL.
+    pub slot_in_danger: Gauge,
+    /// 1 while the log is read.
+    pub connected: Gauge,
+}
+
+impl WalMetrics {
+    /// Registers everything under names that begin with `wal_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("wal");
+        r.register("changes", "Changes of rows published", self.changes.clone());
+        r.register("transactions", "Transactions read", self.transactions.clone());
+        r.register("messages", "Messages that SQL said on topics", self.messages.clone());
+        r.register("bad_messages", "Messages without sense", self.bad_messages.clone());
+        r.register("bytes", "Bytes of the log's messages read", self.bytes.clone());
+        r.register("reconnects", "Times the stream began again", self.reconnects.clone());
+        r.register("oversized", "Rows that were too large", self.oversized.clone());
+        r.register("misshapen", "Values told as strings", self.misshapen.clone());
+        r.register("failures", "Drafts the history did not take", self.failures.clone());
+        r.register("lag_bytes", "Bytes PostgreSQL keeps for the slot", self.lag_bytes.clone());
+        r.register("slot_age_seconds", "Age of the slot's use", self.slot_age.clone());
+        r.register(
+            "slot_in_danger",
+            "1 when the slot may be given up",
+            self.slot_in_danger.clone(),
+        );
+        r.register("connected", "1 while the log is read", self.connected.clone());
+    }
+}

@@ -1,0 +1,306 @@
+//! The publication: which tables the server sends.
+//!
+//! It is our own, made empty and filled table by table, never `FOR ALL TABLES`: a table without a
+//! replica identity in a publication would make the application's own UPDATE fail. So the identity
+//! is checked first, and refused with the statement that mends it.
+
+use tidewire_protocol::{Code, Refusal};
+use tokio_postgres::Client;
+
+use super::error::{WalError, WalErrorKind};
+use super::sql_text::{identifier, literal, qualified, readable, readable_part};
+
+/// What says that tables in the publication come and go with listeners.
+const MARK: &str = "Tidewire: tables come and go with their listeners";
+
+/// A publication as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Publication {
+    pub(super) oid: u32,
+    /// Whether we made it, so that what is left in it from before may be removed.
+    pub(super) ours: bool,
+}
+
+/// A table in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Member {
+    pub(super) oid: u32,
+    pub(super) schema: String,
+    pub(super) table: String,
+}
+
+/// The publication, if it is there.
+pub(super) async fn find(
+    client: &Client,
+    name: &str,
+) -> Result<Option<Publication>, tokio_postgres::Error> {
+    const SQL: &str = "SELECT oid, coalesce(pg_catalog.obj_description(oid, 'pg_publication') = $2, \
+                       false) FROM pg_catalog.pg_publication WHERE pubname = $1";
+    let row = client.query_opt(SQL, &[&name, &MARK]).await?;
+    Ok(row.map(|row| Publication { oid: row.get(0), ours: row.get(1) }))
+}
+
+/// The publication, made if it is not there.
+pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publication, WalError> {
+    let asking = |error| WalError::statement(error, "looking for the publication");
+    if let Some(publication) = find(client, name).await.map_err(asking)? {
+        return Ok(publication);
+    }
+    let quoted = identifier(name);
+    let create = format!(
+        "CREATE PUBLICATION {quoted} WITH (publish_via_partition_root = true); \
+         COMMENT ON PUBLICATION {quoted} IS {}",
+        literal(MARK)
+    );
+    match client.batch_execute(&create).await {
+        Ok(()) => {}
+        // Somebody else was quicker.
+        Err(error) if code(&error) == Some("42710") => {}
+        Err(error) if code(&error) == Some("42501") => return Err(may_not_create(name, error)),
+        Err(error) => return Err(WalError::statement(error, "making the publication")),
+    }
+    let made = find(client, name).await.map_err(asking)?;
+    made.ok_or_else(|| lost(name))
+}
+
+/// The publication is not there, or not the one it was.
+pub(super) fn lost(name: &str) -> WalError {
+    WalError::new(
+        WalErrorKind::PublicationLost,
+        format!("publication \"{name}\" was dropped: it is made again, with a gap for its tables"),
+    )
+}
+
+fn may_not_create(name: &str, error: tokio_postgres::Error) -> WalError {
+    WalError::because(
+        WalErrorKind::Privilege,
+        format!(
+            "publication \"{name}\" cannot be made: the role needs GRANT CREATE ON DATABASE, or \
+             somebody who may makes it: CREATE PUBLICATION {} WITH (publish_via_partition_root = \
+             true)",
+            readable_part(name)
+        ),
+        error,
+    )
+}
+
+/// The tables in it.
+pub(super) async fn members(
+    client: &Client,
+    publication: u32,
+) -> Result<Vec<Member>, tokio_postgres::Error> {
+    const SQL: &str = "\
+SELECT c.oid, n.nspname::text, c.relname::text
+FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE r.prpubid = $1";
+    let rows = client.query(SQL, &[&publication]).await?;
+    let member = |row: &tokio_postgres::Row| Member {
+        oid: row.get(0),
+        schema: row.get(1),
+        table: row.get(2),
+    };
+    Ok(rows.iter().map(member).collect())
+}
+
+/// What is asked about a table; the identity is that of the first part that has none.
+const TABLE: &str = "\
+SELECT c.oid, c.relkind::text, c.relpersistence::text,
+       n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
+       bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
+       bad.relreplident::text AS bad_identity, bad.has_key, bad.candidate, bad.column_id
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN LATERAL (
+    SELECT pn.nspname, p.relname, p.relreplident,
+           EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid AND i.indisprimary
+                   AND i.indimmediate AND i.indisvalid) AS has_key,
+           (SELECT ic.relname::text FROM pg_catalog.pg_index i
+            JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
+            WHERE i.indrelid = p.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
+              AND i.indpred IS NULL AND i.indexprs IS NULL
+              AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
+                              AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+            ORDER BY i.indnkeyatts, ic.relname LIMIT 1) AS candidate,
+           EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
+                   AND a.attname = 'id' AND NOT a.attisdropped) AS column_id
+    FROM pg_catalog.pg_class p JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    WHERE p.relkind = 'r'
+      AND (p.oid = c.oid OR c.relkind = 'p'
+           AND p.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
+      AND NOT CASE p.relreplident
+          WHEN 'f' THEN true
+          WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                                AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+          WHEN 'i' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                                AND i.indisreplident AND i.indisvalid)
+          ELSE false END
+    ORDER BY p.oid LIMIT 1) bad ON true
+WHERE n.nspname = $1 AND c.relname = $2";
+
+/// A table that may be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fit {
+    pub(super) oid: u32,
+    partitioned: bool,
+}
+
+/// Why not.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// For good, until somebody changes the database.
+    Refused(Refusal),
+    /// PostgreSQL could not be asked.
+    Failed(tokio_postgres::Error),
+}
+
+impl From<tokio_postgres::Error> for Unfit {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Checks that a table is there and can be published without harm.
+pub(super) async fn inspect(client: &Client, schema: &str, table: &str) -> Result<Fit, Unfit> {
+    let shown = readable(schema, table);
+    let refuse = |code, words: String| Err(Unfit::Refused(Refusal::new(code, words)));
+    let Some(row) = client.query_opt(TABLE, &[&schema, &table]).await? else {
+        return refuse(Code::NotFound, format!("there is no table {shown}"));
+    };
+    let kind: String = row.get("relkind");
+    let persistence: String = row.get("relpersistence");
+    if row.get("system") || !matches!(kind.as_str(), "r" | "p") {
+        return refuse(Code::BadTopic, format!("{shown} is not a table of rows that change"));
+    }
+    if persistence != "p" {
+        return refuse(
+            Code::BadTopic,
+            format!(
+                "{shown} is not in the write-ahead log: ALTER TABLE {shown} SET LOGGED, or use \
+                 the source outbox"
+            ),
+        );
+    }
+    match row.get::<_, Option<String>>("bad_table") {
+        Some(bad) => {
+            let part = readable(row.get("bad_schema"), &bad);
+            refuse(Code::BadTopic, format!("{part} has no replica identity: {}", fix(&part, &row)))
+        }
+        None => Ok(Fit { oid: row.get("oid"), partitioned: kind == "p" }),
+    }
+}
+
+/// The statement that gives a table an identity.
+fn fix(part: &str, row: &tokio_postgres::Row) -> String {
+    let identity: String = row.get("bad_identity");
+    if row.get("has_key") && identity != "d" {
+        return format!("ALTER TABLE {part} REPLICA IDENTITY DEFAULT");
+    }
+    match row.get::<_, Option<String>>("candidate") {
+        Some(index) => {
+            format!("ALTER TABLE {part} REPLICA IDENTITY USING INDEX {}", readable_part(&index))
+        }
+        None if row.get("column_id") => format!("ALTER TABLE {part} ADD PRIMARY KEY (id)"),
+        None => format!(
+            "ALTER TABLE {part} ADD PRIMARY KEY (…) with the columns that tell its rows apart, or \
+             ALTER TABLE {part} REPLICA IDENTITY FULL"
+        ),
+    }
+}
+
+/// Adds a table; harmless when it is in already.
+pub(super) async fn add(
+    client: &Client,
+    publication: &str,
+    schema: &str,
+    table: &str,
+    fit: Fit,
+) -> Result<(), Unfit> {
+    // Tables that inherit are tables of their own, with an identity of their own.
+    let only = if fit.partitioned { "" } else { "ONLY " };
+    let sql = format!(
+        "ALTER PUBLICATION {} ADD TABLE {only}{}",
+        identifier(publication),
+        qualified(schema, table)
+    );
+    match client.batch_execute(&sql).await {
+        Ok(()) => Ok(()),
+        Err(error) => match code(&error) {
+            Some("42710") => Ok(()),
+            Some("42501") => Err(Unfit::Refused(may_not_add(publication, schema, table, &error))),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+fn may_not_add(
+    publication: &str,
+    schema: &str,
+    table: &str,
+    error: &tokio_postgres::Error,
+) -> Refusal {
+    let words = error.as_db_error().map_or("no rights", |said| said.message());
+    let sql = format!(
+        "ALTER PUBLICATION {} ADD TABLE {}",
+        readable_part(publication),
+        readable(schema, table)
+    );
+    tracing::warn!(publication, schema, table, words, "a table cannot be published");
+    Refusal::new(
+        Code::Unavailable,
+        format!("the server's role may not publish the table ({words}); its owner can: {sql}"),
+    )
+}
+
+/// Takes a table out; harmless when it, or the publication, is gone.
+pub(super) async fn remove(
+    client: &Client,
+    publication: &str,
+    schema: &str,
+    table: &str,
+) -> Result<(), tokio_postgres::Error> {
+    let sql = format!(
+        "ALTER PUBLICATION {} DROP TABLE ONLY {}",
+        identifier(publication),
+        qualified(schema, table)
+    );
+    match client.batch_execute(&sql).await {
+        Err(error) if !matches!(code(&error), Some("42704" | "42P01" | "3F000")) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the publication anew without changing it.
+///
+/// Before PostgreSQL 15.13 (17.5, 16.9, 14.18) a transaction that was running while a table was
+/// added could leave the server believing that the table is not published; this tells it to look
+/// again.
+pub(super) async fn touch(client: &Client, publication: &str) -> Result<(), tokio_postgres::Error> {
+    let sql = format!(
+        "ALTER PUBLICATION {} SET (publish_via_partition_root = true)",
+        identifier(publication)
+    );
+    client.batch_execute(&sql).await
+}
+
+/// The transactions that have written to a table and still run, with their processes.
+///
+/// What they wrote before the table was published is not sent, though they commit later.
+pub(super) async fn writers(
+    client: &Client,
+    oid: u32,
+) -> Result<Vec<(String, Option<i32>)>, tokio_postgres::Error> {
+    const SQL: &str = "\
+SELECT DISTINCT l.virtualtransaction, l.pid FROM pg_catalog.pg_locks l
+WHERE l.locktype = 'relation'
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+  AND l.relation IN (SELECT $1::oid UNION ALL SELECT relid::oid FROM pg_catalog.pg_partition_tree($1))";
+    let rows = client.query(SQL, &[&oid]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The SQLSTATE of an error.
+pub(super) fn code(error: &tokio_postgres::Error) -> Option<&str> {
+    error.code().map(tokio_postgres::error::SqlState::code)
+}

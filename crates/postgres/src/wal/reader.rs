@@ -1,0 +1,409 @@
+//! The task that reads the log: connects, takes what comes, publishes it and says how far we are.
+//!
+//! It decides little: [`Assembly`] puts transactions together and [`tables`](super::tables) knows
+//! what flows. Nothing is confirmed to PostgreSQL before the publisher has returned.
+
+mod facts;
+mod learn;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use facts::Facts;
+use futures_util::stream::{self, StreamExt};
+use tidewire_protocol::{GapReason, Topic, TopicKind};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::admit;
+use super::assembly::{Assembly, Need, Trouble};
+use super::error::{WalError, WalErrorKind};
+use super::keeper::{self, Keeper};
+use super::pgoutput::Lsn;
+use super::publication::{self, Publication};
+use super::shared::{Reading, Shared};
+use super::slot::{Beginning, Opening, SlotKind};
+use super::stream::{Batch, Item, Stream};
+use super::{WalOptions, slot};
+use crate::connect::Target;
+use crate::notify::Backoff;
+use crate::values::Catalog;
+
+/// How often a slot that another process reads is asked for.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Gaps said at the same time, so that many of them after a reconnect do not wait for one
+/// another's round trip to a shared history.
+const GAPS_AT_ONCE: usize = 64;
+
+/// Topics that SQL spoke on which are remembered, to tell them when something may be missing.
+const SPOKEN: usize = 10_000;
+
+/// The task and what it knows.
+pub(super) struct Reader {
+    target: Target,
+    shared: Arc<Shared>,
+    options: WalOptions,
+    stop: CancellationToken,
+    catalog: Catalog,
+    assembly: Assembly,
+    facts: Option<Facts>,
+    /// Topics that SQL spoke on.
+    spoken: HashSet<Topic>,
+    /// What the slot would send is of no use: a new one is needed.
+    afresh: bool,
+    begun: u64,
+}
+
+/// Why reading ended.
+enum Ended {
+    Stopped,
+    Lost(WalError),
+}
+
+impl From<WalError> for Ended {
+    fn from(error: WalError) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl Reader {
+    pub(super) fn new(
+        target: Target,
+        shared: Arc<Shared>,
+        options: WalOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            target,
+            shared,
+            options,
+            stop,
+            catalog: Catalog::default(),
+            assembly: Assembly::default(),
+            facts: None,
+            spoken: HashSet::new(),
+            afresh: false,
+            begun: 0,
+        }
+    }
+
+    /// Reads until told to stop.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        while !self.stop.is_cancelled() {
+            let stop = self.stop.clone();
+            let failure = match unless(&stop, self.connect()).await {
+                None => break,
+                Some(Err(error)) => error,
+                Some(Ok(stream)) => {
+                    backoff.reset();
+                    match self.read(stream).await {
+                        Ended::Stopped => break,
+                        Ended::Lost(error) => error,
+                    }
+                }
+            };
+            self.shared.failed(&failure);
+            self.afresh |= is_useless(&failure);
+            let pause = async {
+                match failure.kind() {
+                    WalErrorKind::SlotInUse => sleep(STANDBY_PAUSE).await,
+                    _ => backoff.pause().await,
+                }
+            };
+            if unless(&stop, pause).await.is_none() {
+                break;
+            }
+        }
+        self.shared.disconnected(false);
+    }
+
+    /// Everything up to the beginning of a stream.
+    async fn connect(&mut self) -> Result<Stream, WalError> {
+        let (publication, members) = self.publication().await?;
+        let mut line = match self.target.connect_for_replication().await {
+            Ok(line) => line,
+            Err((place, error)) => return Err(WalError::line(error, &place)),
+        };
+        let facts = Facts::ask(&mut line).await?;
+        facts.check()?;
+        let same = match &self.facts {
+            Some(before) => facts.follows(before, self.assembly.processed(), &mut line).await?,
+            None => true,
+        };
+        if !same {
+            tracing::warn!("this is another database cluster than before, so everything is a gap");
+        }
+        let name = self.slot_name();
+        let opening = Opening {
+            kind: &self.options.slot,
+            temporary_name: &name,
+            publication: &self.shared.publication,
+            version: facts.version,
+            patience: self.options.slot_timeout,
+            pool: &self.shared.pool,
+            afresh: self.afresh,
+        };
+        let mut beginning = opening.begin(&mut line).await?;
+        beginning.resumed &= same;
+        self.afresh = false;
+        self.shared.set_epoch(facts.snapshot.clone());
+        self.begin(&beginning, publication, &members).await;
+        self.facts = Some(facts);
+        Ok(Stream::start(line, beginning.from, self.options.stream()))
+    }
+
+    /// A name for the next temporary slot: the last one may live on for a moment.
+    fn slot_name(&mut self) -> String {
+        self.begun += 1;
+        format!("{}_{}", self.shared.publication, self.begun)
+    }
+
+    async fn publication(&self) -> Result<(Publication, HashSet<Topic>), WalError> {
+        let pooled = self.shared.pool.get().await?;
+        let name = self.shared.publication.as_str();
+        let first = self.begun == 0;
+        let asked = pooled.run(|client| async move {
+            if first && let Err(error) = keeper::sweep(client).await {
+                tracing::debug!(%error, "publications left behind could not be dropped");
+            }
+            let publication = match publication::ensure(client, name).await {
+                Ok(publication) => publication,
+                Err(error) => return Ok(Err(error)),
+            };
+            let members = publication::members(client, publication.oid).await?;
+            Ok(Ok((publication, keeper::topics(&members))))
+        });
+        match asked.await {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => Err(WalError::statement(error, "looking at the publication")),
+            None => Err(WalError::new(
+                WalErrorKind::Connection(crate::connect::ErrorKind::Unreachable),
+                "PostgreSQL does not answer in time",
+            )),
+        }
+    }
+
+    /// The stream is about to run: says what is owed before anything newer.
+    async fn begin(
+        &mut self,
+        beginning: &Beginning,
+        publication: Publication,
+        members: &HashSet<Topic>,
+    ) {
+        self.assembly.begin(beginning.from, beginning.resumed);
+        let first = self.facts.is_none();
+        let strangers = {
+            let mut tables = self.shared.tables();
+            if first && beginning.resumed {
+                tables.inherit(members, Instant::now() + self.options.linger);
+            }
+            tables.connected(beginning.resumed, members);
+            tables.strangers()
+        };
+        let debtors = self.shared.tables().debtors();
+        let shared = &self.shared;
+        stream::iter(debtors)
+            .for_each_concurrent(GAPS_AT_ONCE, |topic| async move {
+                shared.pay(&topic).await;
+            })
+            .await;
+        if !beginning.resumed {
+            for topic in std::mem::take(&mut self.spoken) {
+                shared.interrupt(&topic, GapReason::ConnectionLost).await;
+            }
+        }
+        let reading = Reading {
+            publication: publication.oid,
+            ours: publication.ours,
+            slot: beginning.slot.clone(),
+            since: Instant::now(),
+        };
+        shared.forget_anew();
+        shared.connected(reading, self.assembly.processed());
+        tracing::info!(slot = beginning.slot, from = %beginning.from, resumed = beginning.resumed,
+            "reading PostgreSQL's write-ahead log");
+        for topic in strangers {
+            tokio::spawn(admit(Arc::clone(shared), topic, self.options.add_timeout));
+        }
+    }
+
+    /// Reads one stream until it is lost or the task is told to stop.
+    async fn read(&mut self, mut stream: Stream) -> Ended {
+        let ended = loop {
+            if let Err(ended) = self.step(&mut stream).await {
+                break ended;
+            }
+        };
+        let may_resume = match &ended {
+            Ended::Lost(error) => {
+                matches!(self.options.slot, SlotKind::Persistent { .. }) && !is_useless(error)
+            }
+            Ended::Stopped => true,
+        };
+        self.shared.disconnected(may_resume);
+        stream.close().await;
+        ended
+    }
+
+    async fn step(&mut self, stream: &mut Stream) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            // 1. Shutdown ends the stream politely.
+            () = self.stop.cancelled() => Err(Ended::Stopped),
+            // 2. The keeper found that the stream is of no more use.
+            why = self.shared.must_begin_anew() => Err(Ended::Lost(why)),
+            // 3. Somebody wants to know how far the server is.
+            () = self.shared.ask.notified() => {
+                stream.ask();
+                Ok(())
+            }
+            // 4. Changes.
+            batch = stream.next() => self.take(batch?, stream).await,
+        }
+    }
+
+    /// Takes a batch and what is there beside it, publishes all of it, and confirms it.
+    async fn take(&mut self, batch: Batch, stream: &mut Stream) -> Result<(), Ended> {
+        if let Some(epoch) = self.shared.epoch() {
+            self.assembly.set_epoch(epoch);
+        }
+        let mut outcome = self.take_items(&batch.items).await;
+        while outcome.is_ok()
+            && !self.assembly.is_ripe()
+            && let Some(next) = stream.try_next()
+        {
+            outcome = match next {
+                Ok(batch) => self.take_items(&batch.items).await,
+                Err(error) => Err(error.into()),
+            };
+        }
+        // What came before a failure was said all the same.
+        self.publish().await;
+        self.count();
+        let processed = self.assembly.processed();
+        stream.confirm(processed);
+        self.shared.advance(processed);
+        outcome
+    }
+
+    async fn take_items(&mut self, items: &[Item]) -> Result<(), Ended> {
+        for item in items {
+            match item {
+                Item::Data(bytes) => self.take_message(bytes).await?,
+                Item::Oversized(head, bytes) => self.take_oversized(head, *bytes).await,
+                Item::Sent(lsn) => self.assembly.sent(*lsn),
+            }
+            if self.assembly.is_ripe() {
+                self.publish().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_message(&mut self, bytes: &[u8]) -> Result<(), Ended> {
+        self.shared.metrics.bytes.inc_by(bytes.len() as u64);
+        let mut lenient = false;
+        loop {
+            let need = match self.assembly.take(bytes, lenient) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Senseless(error)) => return Err(error.into()),
+                Err(Trouble::Need(need)) => *need,
+            };
+            match need {
+                Need::Forget(oid) => {
+                    self.catalog.forget(&[oid]);
+                    return Ok(());
+                }
+                Need::Relation(description) => return self.learn(description).await,
+                Need::Shapes(description) => {
+                    let oids: Vec<u32> = description.columns.iter().map(|c| c.type_oid).collect();
+                    self.catalog.forget(&oids);
+                    self.learn(description).await?;
+                    // A type that was altered twice meanwhile is told as text.
+                    lenient = true;
+                }
+            }
+        }
+    }
+
+    /// A row that was too large to be read is a gap in its table.
+    async fn take_oversized(&mut self, head: &[u8], bytes: usize) {
+        self.shared.metrics.oversized.inc();
+        let Some(topic) = self.assembly.oversized(head) else { return };
+        tracing::warn!(%topic, bytes, limit = self.options.row_bytes,
+            "a row is larger than row_bytes allows, so its table has a gap there");
+        self.publish().await;
+        self.shared.tables().owe(&topic, GapReason::HistoryTrimmed);
+        self.shared.pay(&topic).await;
+    }
+
+    /// Hands over what is ready. What the history does not take is a gap.
+    async fn publish(&mut self) {
+        let drafts = self.assembly.harvest();
+        if drafts.is_empty() {
+            return;
+        }
+        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+        let outcomes = self.shared.publisher.publish(drafts).await;
+        let mut failed: HashMap<&Topic, tidewire::Error> = HashMap::new();
+        for (topic, outcome) in topics.iter().zip(outcomes) {
+            if topic.kind() != TopicKind::Table && self.spoken.len() < SPOKEN {
+                self.spoken.insert(topic.clone());
+            }
+            if let Err(error) = outcome {
+                self.shared.metrics.failures.inc();
+                failed.insert(topic, error);
+            }
+        }
+        for (topic, error) in failed {
+            tracing::warn!(%topic, error = &error as &dyn std::error::Error,
+                "changes could not be published");
+            self.shared.tables().owe(topic, GapReason::ConnectionLost);
+        }
+    }
+
+    fn count(&mut self) {
+        let (counts, metrics) = (self.assembly.counts(), &self.shared.metrics);
+        metrics.transactions.inc_by(counts.transactions);
+        metrics.changes.inc_by(counts.changes);
+        metrics.messages.inc_by(counts.messages);
+        metrics.bad_messages.inc_by(counts.bad_messages);
+        metrics.misshapen.inc_by(counts.misshapen);
+    }
+}
+
+/// Whether what the slot would send is of no use after this.
+fn is_useless(error: &WalError) -> bool {
+    matches!(
+        error.kind(),
+        WalErrorKind::SlotLost | WalErrorKind::PublicationLost | WalErrorKind::TooFarBehind
+    )
+}
+
+/// The outcome, or `None` when told to stop before it is there.
+async fn unless<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        outcome = work => Some(outcome),
+    }
+}
+
+impl WalOptions {
+    /// The keeper that goes with a reader.
+    pub(super) fn keeper(&self, shared: &Arc<Shared>, stop: &CancellationToken) -> Keeper {
+        Keeper {
+            shared: Arc::clone(shared),
+            stop: stop.clone(),
+            check_interval: self.check_interval,
+            add_timeout: self.add_timeout,
+            linger: self.linger,
+            max_lag_bytes: self.max_lag_bytes,
+            leftovers: HashMap::new(),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What the tasks of a source and those who ask it share; locks are held for moments only.
+
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidewire::Publisher;
+use tidewire_protocol::change::Snapshot;
+use tidewire_protocol::{Code, GapReason, Refusal, Topic};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::error::WalError;
+use super::metrics::WalMetrics;
+use super::pgoutput::Lsn;
+use super::slot::SlotStatus;
+use super::tables::{Run, Tables};
+use crate::changes::SourceStatus;
+use crate::connect::Pool;
+
+/// How far the stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The run of the stream, while there is one.
+    pub(super) run: Option<Run>,
+    /// Everything that committed before this place was published.
+    pub(super) processed: Lsn,
+}
+
+/// The publication that is read and the slot it is read with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) publication: u32,
+    pub(super) ours: bool,
+    pub(super) slot: String,
+    pub(super) since: Instant,
+}
+
+/// What the tasks share.
+pub(super) struct Shared {
+    pub(super) pool: Pool,
+    pub(super) publisher: Publisher,
+    /// The publication's name.
+    pub(super) publication: String,
+    pub(super) metrics: WalMetrics,
+    tables: Mutex<Tables>,
+    progress: watch::Sender<Progress>,
+    /// Somebody wants to know how far the server is.
+    pub(super) ask: Notify,
+    /// Why the stream must begin anew, if it must.
+    anew: Mutex<Option<WalError>>,
+    anew_asked: Notify,
+    epoch: Mutex<Option<Snapshot>>,
+    reading: Mutex<Option<Reading>>,
+    status: Mutex<Status>,
+    slot: Mutex<SlotStatus>,
+}
+
+struct Status {
+    since: SystemTime,
+    connected: bool,
+    last_error: Option<String>,
+    connections: u64,
+}
+
+impl Shared {
+    pub(super) fn new(pool: Pool, publisher: Publisher, publication: String) -> Self {
+        Self {
+            pool,
+            publisher,
+            publication,
+            metrics: WalMetrics::default(),
+            tables: Mutex::default(),
+            progress: watch::Sender::new(Progress::default()),
+            ask: Notify::new(),
+            anew: Mutex::default(),
+            anew_asked: Notify::new(),
+            epoch: Mutex::default(),
+            reading: Mutex::default(),
+            status: Mutex::new(Status {
+                since: SystemTime::now(),
+                connected: false,
+                last_error: None,
+                connections: 0,
+            }),
+            slot: Mutex::default(),
+        }
+    }
+
+    pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock()
+    }
+
+    /// Tells how far the stream is.
+    pub(super) fn advance(&self, processed: Lsn) {
+        self.progress.send_if_modified(|progress| {
+            let later = processed > progress.processed;
+            progress.processed = progress.processed.max(processed);
+            later
+        });
+    }
+
+    /// The stream runs and tables flow by what is in `tables` now.
+    pub(super) fn connected(&self, reading: Reading, processed: Lsn) {
+        *self.reading.lock() = Some(reading);
+        let run = self.tables.lock().run();
+        self.progress.send_replace(Progress { run, processed });
+        let mut status = self.status.lock();
+        (status.connected, status.since) = (true, SystemTime::now());
+        status.connections += 1;
+        if status.connections > 1 {
+            self.metrics.reconnects.inc();
+        }
+        self.metrics.connected.set(1);
+    }
+
+    /// The stream ended.
+    pub(super) fn disconnected(&self, may_resume: bool) {
+        self.tables.lock().disconnected(may_resume);
+        *self.reading.lock() = None;
+        self.progress.send_modify(|progress| progress.run = None);
+        let mut status = self.status.lock();
+        if status.connected {
+            (status.connected, status.since) = (false, SystemTime::now());
+        }
+        self.metrics.connected.set(0);
+    }
+
+    /// Keeps and logs an error; the same one again is not worth a line.
+    pub(super) fn failed(&self, error: &WalError) {
+        let text = error.to_string();
+        let mut status = self.status.lock();
+        if status.last_error.as_deref() == Some(&text) {
+            tracing::debug!(error = text, "still not reading the write-ahead log");
+        } else {
+            tracing::warn!(error = text, "not reading the write-ahead log, trying again");
+        }
+        status.last_error = Some(text);
+    }
+
+    /// What is read now.
+    pub(super) fn reading(&self) -> Option<Reading> {
+        self.reading.lock().clone()
+    }
+
+    /// Has the stream begin anew.
+    pub(super) fn begin_anew(&self, why: WalError) {
+        self.anew.lock().get_or_insert(why);
+        self.anew_asked.notify_one();
+    }
+
+    /// Waits until the stream must begin anew. Cancel safe.
+    pub(super) async fn must_begin_anew(&self) -> WalError {
+        loop {
+            if let Some(why) = self.anew.lock().take() {
+                return why;
+            }
+            self.anew_asked.notified().await;
+        }
+    }
+
+    /// What was asked of the last stream is nothing to the next one.
+    pub(super) fn forget_anew(&self) {
+        *self.anew.lock() = None;
+    }
+
+    pub(super) fn set_epoch(&self, epoch: Snapshot) {
+        *self.epoch.lock() = Some(epoch);
+    }
+
+    pub(super) fn epoch(&self) -> Option<Snapshot> {
+        self.epoch.lock().clone()
+    }
+
+    pub(super) fn set_slot(&self, slot: SlotStatus) {
+        self.metrics.lag_bytes.set(i64::try_from(slot.lag_bytes).unwrap_or(i64::MAX));
+        *self.slot.lock() = slot;
+    }
+
+    pub(super) fn slot(&self) -> SlotStatus {
+        self.slot.lock().clone()
+    }
+
+    pub(super) fn status(&self) -> SourceStatus {
+        let status = self.status.lock();
+        SourceStatus {
+            name: "wal",
+            connected: status.connected,
+            since: status.since,
+            last_error: status.last_error.clone(),
+            tables: self.tables.lock().len(),
+        }
+    }
+
+    /// Waits until the progress is as wanted.
+    ///
+    /// # Errors
+    /// `Unavailable` when that takes too long.
+    pub(super) async fn until(
+        &self,
+        deadline: Instant,
+        mut so: impl FnMut(&Progress) -> bool,
+    ) -> Result<Progress, Refusal> {
+        let mut progress = self.progress.subscribe();
+        match timeout_at(deadline, progress.wait_for(|progress| so(progress))).await {
+            Ok(Ok(progress)) => Ok(*progress),
+            _ => Err(self.unavailable()),
+        }
+    }
+
+    /// What a client is told when the log is not read in time.
+    pub(super) fn unavailable(&self) -> Refusal {
+        Refusal::new(Code::Unavailable, "changes of tables cannot be read at the moment")
+    }
+
+    /// Says what the table owes its listeners and lets its changes flow; gives whether they do.
+    pub(super) async fn pay(&self, topic: &Topic) -> bool {
+        loop {
+            let Some((run, owed)) = self.tables().debt(topic) else { return false };
+            if let Some(reason) = owed
+                && !self.interrupt(topic, reason).await
+            {
+                return false;
+            }
+            if self.tables().paid(topic, run) {
+                return true;
+            }
+        }
+    }
+
+    /// Says a gap; gives whether it was said.
+    pub(super) async fn interrupt(&self, topic: &Topic, reason: GapReason) -> bool {
+        match self.publisher.interrupt(topic, reason).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
+                    "a gap could not be told, so the table stays silent until it can");
+                false
+            }
+        }
+    }
+}
+
+/// The age of a slot that is in use since then.
+pub(super) fn age(since: Instant) -> Duration {
+    since.elapsed()
+}
