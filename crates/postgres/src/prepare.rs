@@ -9,6 +9,7 @@ mod cache;
 mod collation;
 mod constants;
 mod describe;
+mod flight;
 mod fold;
 mod table;
 mod transaction;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use cache::Generations;
 use collation::Case;
 pub(crate) use describe::describe;
+pub(crate) use flight::Flights;
 use fold::Folds;
 pub(crate) use table::{Table, TableColumn, quoted};
 pub(crate) use transaction::transaction;
@@ -38,7 +40,7 @@ use crate::connect::{Pool, Target};
 const POOL_SIZE: usize = 4;
 
 /// How long a subscriber waits for a connection, and how long a statement of ours may run.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a description of a table is believed.
 ///
@@ -59,6 +61,8 @@ struct Inner {
     tables: Mutex<HashMap<Topic, (Instant, Arc<Table>)>>,
     plans: Mutex<Generations<PlanKey, Arc<Plan>>>,
     folds: Folds,
+    describing: Flights<Topic, Arc<Table>>,
+    making: Flights<PlanKey, Arc<Plan>>,
 }
 
 /// A table and a filter's text.
@@ -81,6 +85,8 @@ impl Preparer {
             tables: Mutex::new(HashMap::new()),
             plans: Mutex::new(Generations::new(KEPT)),
             folds: Folds::default(),
+            describing: Flights::default(),
+            making: Flights::default(),
         }))
     }
 
@@ -132,54 +138,56 @@ impl Preparer {
         if let Some(plan) = held {
             return Ok(plan);
         }
-        let filter =
-            Filter::parse(text).map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
         let inner = Arc::clone(&self.0);
-        let plan = detached(async move { inner.make(table, filter).await }).await?;
-        self.0.plans.lock().insert(key, Arc::clone(&plan));
-        Ok(plan)
+        let work = |key: PlanKey| async move { inner.make(key, table).await };
+        self.0.making.join(key, work).await
     }
 
     /// What is known of a table, or else what the catalog says.
     async fn table(&self, topic: &Topic) -> Result<Arc<Table>, Refusal> {
         let held = self.0.tables.lock().get(topic).cloned();
-        if let Some((at, table)) = &held
+        if let Some((at, table)) = held
             && at.elapsed() < FRESH
         {
-            return Ok(Arc::clone(table));
+            return Ok(table);
         }
-        let (inner, asked) = (Arc::clone(&self.0), topic.clone());
-        let fresh = detached(async move {
-            transaction(&inner.pool, "BEGIN READ ONLY", async |client| {
-                describe(client, &asked).await
-            })
-            .await
+        let inner = Arc::clone(&self.0);
+        let work = |topic: Topic| async move { inner.describe(&topic).await };
+        self.0.describing.join(topic.clone(), work).await.inspect_err(|_| self.forget(topic))
+    }
+}
+
+impl Inner {
+    /// Asks the catalog for a table.
+    async fn describe(&self, topic: &Topic) -> Result<Arc<Table>, Refusal> {
+        let fresh = transaction(&self.pool, "BEGIN READ ONLY", async |client| {
+            describe(client, topic).await
         })
-        .await;
-        let fresh = fresh.inspect_err(|_| self.forget(topic))?;
+        .await?;
+        let mut tables = self.tables.lock();
         // The same table stays the same object, by which filters held against it are known.
-        let table = match held {
-            Some((_, known)) if *known == fresh => known,
+        let table = match tables.get(topic) {
+            Some((_, known)) if **known == fresh => Arc::clone(known),
             _ => Arc::new(fresh),
         };
-        let mut tables = self.0.tables.lock();
         if tables.len() >= KEPT {
             tables.retain(|_, (at, _)| at.elapsed() < FRESH);
         }
         tables.insert(topic.clone(), (Instant::now(), Arc::clone(&table)));
         Ok(table)
     }
-}
 
-impl Inner {
-    async fn make(&self, table: Arc<Table>, mut filter: Filter) -> Result<Arc<Plan>, Refusal> {
+    /// Holds a filter against a table, and keeps it.
+    async fn make(&self, key: PlanKey, table: Arc<Table>) -> Result<Arc<Plan>, Refusal> {
+        let mut filter =
+            Filter::parse(&key.1).map_err(|e| Refusal::new(Code::BadField, e.to_string()))?;
         let mut kinds = HashMap::new();
         for condition in filter.conditions() {
             let column = table.told_column(&condition.column)?;
             let cased = constants::needs_case(&condition.test);
             let fold = match &column.case {
                 Case::ByTable { collation, sql } if cased => {
-                    self.folds.get(&self.pool, *collation, sql).await?
+                    self.folds.get(&self.pool, *collation, sql.clone()).await?
                 }
                 case => case.without_asking(),
             };
@@ -196,7 +204,9 @@ impl Inner {
         let predicate = Predicate::new(&filter, |column| kinds[column].clone())
             .map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
         let rows: Arc<dyn RowFilter> = Arc::new(TableFilter(predicate));
-        Ok(Arc::new(Plan { table, filter: Some(filter), rows: Some(rows) }))
+        let plan = Arc::new(Plan { table, filter: Some(filter), rows: Some(rows) });
+        self.plans.lock().insert(key, Arc::clone(&plan));
+        Ok(plan)
     }
 }
 

@@ -10,7 +10,6 @@
 //! before the later one began to listen.
 
 mod condition;
-mod flight;
 mod rows;
 
 use std::sync::Arc;
@@ -21,10 +20,9 @@ use tidewire_protocol::{Code, Interest, Refusal, Topic};
 use tokio_postgres::Client;
 
 use condition::Condition;
-use flight::Flights;
 
 use crate::connect::{Pool, Target};
-use crate::prepare::{Plan, Preparer, describe, transaction};
+use crate::prepare::{Flights, Plan, Preparer, describe, transaction};
 
 /// Connections that read rows at the same time; each keeps a core of the database busy.
 const POOL_SIZE: usize = 4;

@@ -167,7 +167,9 @@ async fn thousands_that_prepare_at_once_are_all_answered_and_leave_no_transactio
     let topic = Topic::table("filter_many.t").unwrap();
     let ask = |n: usize| {
         let (preparer, topic) = (preparer.clone(), topic.clone());
-        tokio::spawn(async move { preparer.prepare(&topic, &wanting(&format!("id=eq.{n}"))).await })
+        tokio::spawn(
+            async move { preparer.prepare(&topic, &wanting(&format!("id=eq.0{n}"))).await },
+        )
     };
     let (kept, dropped): (Vec<_>, Vec<_>) =
         (0..2_000).map(ask).enumerate().partition(|(n, _)| n % 10 != 0);

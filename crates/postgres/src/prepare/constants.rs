@@ -2,7 +2,8 @@
 //!
 //! Each is cast to its column's type, without the type's length or precision so that nothing is cut
 //! or rounded, and comes back as `to_jsonb` prints it. Words such as `today` mean the moment of
-//! asking. All are asked for at once; only when that fails is the culprit looked for.
+//! asking. All are asked for at once; only when that fails is the culprit looked for. What is
+//! written just as PostgreSQL would print it, as most numbers and all texts are, needs no asking.
 
 use std::sync::Arc;
 
@@ -54,7 +55,11 @@ pub(super) async fn canonicalise(
             .await?;
     let mut answers = answers.into_iter();
     for condition in filter.conditions_mut() {
+        let column = table.told_column(&condition.column)?;
         for constant in condition.test.constants_mut() {
+            if column.prints(constant) {
+                continue;
+            }
             *constant = answers.next().expect("constants were asked for first, in order").into();
         }
     }
@@ -65,7 +70,7 @@ fn questions(table: &Table, filter: &Filter) -> Result<Vec<Question>, Refusal> {
     let mut questions = Vec::new();
     for condition in filter.conditions() {
         let column = table.told_column(&condition.column)?;
-        for constant in condition.test.constants() {
+        for constant in condition.test.constants().iter().filter(|text| !column.prints(text)) {
             let base = column.base_sql.clone();
             questions.push(Question {
                 column: Arc::clone(&column.name),

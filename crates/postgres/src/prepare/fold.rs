@@ -12,12 +12,16 @@ use tidewire_protocol::Refusal;
 use tidewire_protocol::filter::{Fold, FoldTable};
 use tokio_postgres::Client;
 
+use super::flight::Flights;
 use super::transaction::transaction;
 use crate::connect::Pool;
 
 /// Collations asked for; a database uses one or two.
 #[derive(Default)]
-pub(super) struct Folds(Mutex<HashMap<u32, (Fold, bool)>>);
+pub(super) struct Folds {
+    known: Arc<Mutex<HashMap<u32, (Fold, bool)>>>,
+    asking: Flights<u32, (Fold, bool)>,
+}
 
 /// Some character becomes more than one.
 const LONGER: &str = "depends on more than single characters for this collation: use like";
@@ -28,16 +32,26 @@ impl Folds {
         &self,
         pool: &Pool,
         collation: u32,
-        sql: &str,
+        sql: String,
     ) -> Result<(Fold, bool), Refusal> {
-        if let Some(known) = self.0.lock().get(&collation) {
+        if let Some(known) = self.known.lock().get(&collation) {
             return Ok(known.clone());
         }
-        let asked =
-            transaction(pool, "BEGIN READ ONLY", async |client| Ok(Ok(ask(client, sql).await?)))
-                .await?;
-        self.0.lock().insert(collation, asked.clone());
-        Ok(asked)
+        let (pool, known) = (pool.clone(), Arc::clone(&self.known));
+        let work = |collation| async move {
+            // Whoever came while it was asked for finds it here.
+            let held = known.lock().get(&collation).cloned();
+            if let Some(held) = held {
+                return Ok(held);
+            }
+            let asked = transaction(&pool, "BEGIN READ ONLY", async |client| {
+                Ok(Ok(ask(client, &sql).await?))
+            })
+            .await?;
+            known.lock().insert(collation, asked.clone());
+            Ok(asked)
+        };
+        self.asking.join(collation, work).await
     }
 }
 

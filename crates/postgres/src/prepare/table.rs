@@ -6,6 +6,8 @@ use tidewire_protocol::change::{Column, Relation};
 use tidewire_protocol::filter::{ColumnType, Fold, Kind};
 use tidewire_protocol::{Code, Refusal};
 
+use tokio_postgres::types::Type;
+
 use super::collation::Case;
 
 /// A table as the catalog describes it.
@@ -99,6 +101,20 @@ impl TableColumn {
         }
     }
 
+    /// Whether a constant is certainly of the type and just as PostgreSQL would print it.
+    pub(super) fn prints(&self, text: &str) -> bool {
+        match (&self.kind, Type::from_oid(self.base_oid)) {
+            (Kind::Integer, Some(Type::INT2)) => is_plain_number(text, 4),
+            (Kind::Integer, Some(Type::INT4 | Type::OID)) => is_plain_number(text, 9),
+            (Kind::Integer, Some(Type::INT8)) => is_plain_number(text, 18),
+            (Kind::Label { .. }, Some(Type::UUID)) => is_plain_uuid(text),
+            (Kind::Bool, _) => matches!(text, "true" | "false"),
+            // Other encodings lack characters, and a name is cut to its length.
+            (Kind::Text(known), Some(Type::TEXT | Type::VARCHAR)) => known.patterns,
+            _ => false,
+        }
+    }
+
     /// What a filter must know of it, now that capitals are known.
     pub(super) fn known(&self, (fold, ascii_case): (Fold, bool)) -> ColumnType {
         let mut kind = self.kind.clone();
@@ -109,6 +125,20 @@ impl TableColumn {
         let type_oids = [self.type_oid, self.base_oid];
         ColumnType { kind, type_oids, type_name: Arc::clone(&self.type_name) }
     }
+}
+
+/// Up to so many digits, which any value of the type may have.
+fn is_plain_number(text: &str, most: usize) -> bool {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits && (1..=most).contains(&text.len()) && (text == "0" || !text.starts_with('0'))
+}
+
+fn is_plain_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
 }
 
 /// An identifier in quotes, so that it can be nothing else.

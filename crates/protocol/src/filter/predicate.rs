@@ -251,7 +251,9 @@ impl Column {
         if !self.known.type_oids.contains(&relation.columns[place].type_oid) {
             return Err(Altered::OtherType(Arc::clone(&self.name)));
         }
-        self.place.store(place, Memory::Relaxed);
+        if place != hint {
+            self.place.store(place, Memory::Relaxed);
+        }
         Ok(place)
     }
 

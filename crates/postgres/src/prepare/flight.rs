@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 use tidewire_protocol::Refusal;
 use tokio::sync::Mutex as Turn;
 
-use crate::prepare::detached;
+use super::detached;
 
 type Answer<T> = Shared<BoxFuture<'static, Result<T, Refusal>>>;
 
 /// Questions being answered.
-pub(super) struct Flights<K, T>(Arc<Mutex<HashMap<K, Flight<T>>>>);
+pub(crate) struct Flights<K, T>(Arc<Mutex<HashMap<K, Flight<T>>>>);
 
 struct Flight<T> {
     /// Held by the round that runs.
@@ -42,7 +42,7 @@ where
     T: Clone + Send + Sync + 'static,
 {
     /// Joins the round that has not begun, or makes one that does `work`.
-    pub(super) async fn join<F>(
+    pub(crate) async fn join<F>(
         &self,
         key: K,
         work: impl FnOnce(K) -> F + Send + 'static,
