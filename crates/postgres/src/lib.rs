@@ -37,9 +37,13 @@ pub mod outbox;
 
 pub mod sql;
 
+pub mod doctor;
+
 pub mod prepare;
 
 pub mod snapshot;
+
+pub mod tables;
 
 pub mod auth_function;
 
@@ -52,4 +56,5 @@ pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};
 pub use outbox::{OutboxMetrics, OutboxOptions, OutboxSource};
 pub use prepare::Preparer;
 pub use snapshot::{SnapshotLimits, Snapshots};
+pub use tables::{SourceChoice, TableOptions, TableSource};
 pub use wal::{SlotKind, SlotStatus, WalError, WalErrorKind, WalMetrics, WalOptions, WalSource};

@@ -28,7 +28,7 @@ use axum::routing::{any, get, post};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tidewire_axum::Transports;
-use tidewire_postgres::NotifySource;
+use tidewire_postgres::{NotifySource, TableSource};
 use tidewire_protocol::{Code, Refusal, Topic};
 
 pub(crate) use self::stats::STARTED;
@@ -39,6 +39,7 @@ use crate::assemble::Authentication;
 pub(crate) struct Api {
     pub(crate) transports: Transports,
     pub(crate) notify: Option<Arc<NotifySource>>,
+    pub(crate) tables: Option<Arc<TableSource>>,
     pub(crate) authentication: Authentication,
     pub(crate) registry: Arc<Mutex<Registry>>,
 }

@@ -62,6 +62,16 @@ pub enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Install or remove what row changes and tidewire.publish need in the database
+    Sql {
+        /// What to do.
+        #[command(subcommand)]
+        command: SqlCommand,
+    },
+    /// List tables: which can be followed, by what, and why others cannot
+    Tables(ReportFlags),
+    /// Check the database and say what to do; ends with 1 when something does not work
+    Doctor(ReportFlags),
     /// Print the effective configuration, secrets hidden
     Config(ConfigFlags),
 }
@@ -177,6 +187,42 @@ pub enum KeyCommand {
         #[arg(long)]
         name: String,
     },
+}
+
+/// What to do in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum SqlCommand {
+    /// Install, repair or upgrade; safe to run again
+    Install(InstallFlags),
+    /// Print what install would run
+    Print(InstallFlags),
+    /// Remove everything that install made, and the triggers of all tables
+    Uninstall,
+}
+
+/// Flags of `sql install` and `sql print`.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct InstallFlags {
+    /// Schema of enable_realtime, disable_realtime and notify_table_change
+    #[arg(long, value_name = "NAME", default_value = "public")]
+    pub schema: String,
+    /// Put ours in the place of other functions of these names
+    #[arg(long)]
+    pub replace: bool,
+    /// How long changes wait for a server that is down
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = read_duration)]
+    pub retention: Duration,
+    /// tidewire.publish writes to the write-ahead log, not to the outbox
+    #[arg(long)]
+    pub wal: bool,
+}
+
+/// Flags of `tables` and `doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ReportFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `config`.
@@ -469,5 +515,22 @@ mod tests {
             Command::Key { command: KeyCommand::New { name } } if name == "billing"
         ));
         assert!(read("tidewire key new").is_err());
+    }
+
+    #[test]
+    fn sql_tables_and_doctor_look_at_a_database() {
+        let chosen = read("tidewire sql install --schema app --retention 1h -p postgresql:///x");
+        let Command::Sql { command: SqlCommand::Install(flags) } = chosen.unwrap().chosen() else {
+            panic!("sql install is sql install");
+        };
+        assert_eq!((flags.schema.as_str(), flags.replace), ("app", false));
+        assert_eq!(flags.retention, Duration::from_secs(3600));
+        for line in ["tidewire sql print --wal", "tidewire sql uninstall", "tidewire tables --json"]
+        {
+            assert!(read(line).is_ok(), "{line}");
+        }
+        let doctor = read("tidewire doctor --json").unwrap().chosen();
+        assert!(matches!(doctor, Command::Doctor(ReportFlags { json: true })));
+        assert!(read("tidewire sql").is_err());
     }
 }

@@ -12,7 +12,10 @@ use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
 use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
 use tidewire_axum::{Listening, ListeningMetrics, Tls, Transports};
-use tidewire_postgres::{NotifyOptions, NotifySource, Target};
+use tidewire_postgres::wal::{SlotKind, WalOptions};
+use tidewire_postgres::{
+    NotifyOptions, NotifySource, OutboxOptions, SnapshotLimits, TableOptions, TableSource, Target,
+};
 use tidewire_protocol::TopicKind;
 
 pub(crate) use self::authentication::{Authentication, jwt_settings};
@@ -27,6 +30,7 @@ pub(crate) struct Parts {
     pub(crate) node: Node,
     pub(crate) transports: Transports,
     pub(crate) notify: Option<Arc<NotifySource>>,
+    pub(crate) tables: Option<Arc<TableSource>>,
     pub(crate) authentication: Authentication,
     pub(crate) tls: Option<Tls>,
     namespaces: Arc<RwLock<Arc<Namespaces>>>,
@@ -59,23 +63,33 @@ impl Parts {
             builder = builder.authenticator(authenticator);
         }
         let mut prepared = builder.prepare();
-        let notify = target
-            .zip(settings.postgres.as_ref())
-            .map(|(target, postgres)| start_notify(target, postgres, prepared.publisher().clone()));
-        let notify = notify.transpose()?;
+        let publisher = prepared.publisher().clone();
+        let notify = target.clone().zip(settings.postgres.as_ref());
+        let notify = notify
+            .map(|(target, postgres)| start_notify(target, postgres, publisher.clone()))
+            .transpose()?;
         if let Some(source) = &notify {
             source.metrics().register(&mut registry);
             prepared = prepared.upstream(TopicKind::Notify, Arc::clone(source) as _);
+        }
+        let registry = Arc::new(Mutex::new(registry));
+        let tables = target.map(|target| {
+            let options = table_options(settings, &registry);
+            Arc::new(TableSource::start(target, publisher, options))
+        });
+        if let Some(tables) = &tables {
+            prepared = prepared.upstream(TopicKind::Table, Arc::clone(tables) as _);
         }
         let node = prepared.start();
         Ok(Self {
             transports: Transports::new(node.clone(), convert::origins(settings)?),
             node,
             notify,
+            tables,
             authentication,
             tls: tls(settings)?,
             namespaces,
-            registry: Arc::new(Mutex::new(registry)),
+            registry,
         })
     }
 
@@ -84,6 +98,7 @@ impl Parts {
         let api = Api {
             transports: self.transports.clone(),
             notify: self.notify.clone(),
+            tables: self.tables.clone(),
             authentication: self.authentication.clone(),
             registry: Arc::clone(&self.registry),
         };
@@ -129,6 +144,30 @@ fn postgres_target(settings: &Settings) -> anyhow::Result<Option<Target>> {
     let Some(postgres) = &settings.postgres else { return Ok(None) };
     let target = postgres.url.expose().parse::<Target>();
     target.map(Some).context("postgres.url cannot be used")
+}
+
+fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableOptions {
+    let tables = &settings.tables;
+    let slot = match tables.slot.clone() {
+        Some(name) => SlotKind::Persistent { name, failover: tables.failover },
+        None => SlotKind::Temporary,
+    };
+    TableOptions {
+        source: tables.source.parse().expect("the settings allow only the words for sources"),
+        wal: WalOptions {
+            slot,
+            publication: tables.publication.clone(),
+            max_lag_bytes: Some(tables.max_lag_bytes),
+            ..WalOptions::default()
+        },
+        outbox: OutboxOptions { install: tables.install, ..OutboxOptions::default() },
+        snapshot: SnapshotLimits {
+            rows: tables.snapshot_rows,
+            bytes: tables.snapshot_bytes,
+            time: tables.snapshot_time,
+        },
+        registry: Some(Arc::clone(registry)),
+    }
 }
 
 fn start_notify(

@@ -14,6 +14,12 @@ mod token;
 
 mod key;
 
+mod sql;
+
+mod tables;
+
+mod doctor;
+
 use std::io::Write as _;
 
 use crate::args::{Args, Command, KeyCommand};
@@ -31,6 +37,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Command::Publish(flags) => publish::run(args, &flags),
         Command::Token(flags) => token::run(&Settings::load(&args.written())?, flags),
         Command::Key { command: KeyCommand::New { name } } => key::new(&name),
+        Command::Sql { command } => sql::run(args, command),
+        Command::Tables(flags) => tables::run(args, &flags),
+        Command::Doctor(flags) => doctor::run(args, &flags),
         Command::Config(flags) if flags.docs => print(&config::documentation()),
         Command::Config(_) => print(&Settings::load(&args.written())?.to_toml()),
     }
@@ -42,6 +51,15 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
+}
+
+/// The database that the command line, the environment or the configuration names.
+fn database(args: &Args) -> anyhow::Result<tidewire_postgres::Target> {
+    let settings = Settings::load(&args.written())?;
+    let Some(postgres) = settings.postgres else {
+        anyhow::bail!("no database is named: add --postgres-url URL, or set TIDEWIRE_POSTGRES_URL");
+    };
+    Ok(postgres.url.expose().parse()?)
 }
 
 /// A runtime for the commands that are clients: one thread is plenty.

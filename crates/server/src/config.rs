@@ -36,7 +36,7 @@ pub use postgres_url::PostgresUrl;
 pub use settings::{
     ApiKeySettings, AuthSettings, Grants, HistorySettings, IdempotencySettings, JwtSettings,
     LimitSettings, LogFormat, LogSettings, NamespaceSettings, PostgresSettings, Settings,
-    ShutdownSettings, TlsSettings, Who,
+    ShutdownSettings, TableSettings, TlsSettings, Who,
 };
 pub(crate) use units::parse_duration;
 pub use value::Kind;

@@ -102,6 +102,9 @@ impl Server {
         // Streams of Server-Sent Events end inside `serving`, so both must go on together.
         let last = shutdown.grace + LAST_REQUESTS;
         let _ = tokio::time::timeout(last, futures_util::future::join(gone, serving)).await;
+        if let Some(tables) = &self.parts.tables {
+            tables.shutdown().await;
+        }
         if let Some(notify) = &self.parts.notify {
             notify.shutdown().await;
         }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 use serde_json::{Map, Value, json};
-use tidewire_postgres::NotifyStatus;
+use tidewire_postgres::{NotifyStatus, SourceStatus};
 
 use super::Api;
 
@@ -32,11 +32,28 @@ fn postgres(status: &NotifyStatus) -> Value {
     json!({ "ready": ready, "since": since, "error": error })
 }
 
+/// The source of row changes; before anyone listened to a table there is none, and that is well.
+fn tables(status: Option<&SourceStatus>) -> Value {
+    let Some(status) = status else { return json!({ "ready": true, "source": null }) };
+    let error = status.last_error.as_ref().filter(|_| !status.connected);
+    let since = status.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    json!({
+        "ready": status.connected,
+        "source": status.name,
+        "tables": status.tables,
+        "since": since,
+        "error": error,
+    })
+}
+
 /// Each configured part, whether it works, and if not, why.
 fn parts(api: &Api) -> Map<String, Value> {
     let mut parts = Map::new();
     if let Some(notify) = &api.notify {
         parts.insert("postgres".to_owned(), postgres(&notify.status()));
+    }
+    if let Some(source) = &api.tables {
+        parts.insert("tables".to_owned(), tables(source.status().as_ref()));
     }
     if !api.authentication.is_ready() {
         let error = "the key server has not answered yet";

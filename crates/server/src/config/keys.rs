@@ -86,13 +86,16 @@ pub const OTHER_VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Sections in the order of the documentation; each key belongs to the longest prefix it has.
-pub const SECTIONS: [Section; 11] = [
+pub const SECTIONS: [Section; 14] = [
     Section { prefix: "", doc: "Where the server listens and who may come." },
     Section {
         prefix: "postgres",
         doc: "The database whose notifications are passed on. Without it, application topics, \
               presence and history work; NOTIFY channels answer that they are unavailable.",
     },
+    Section { prefix: "wal", doc: "Row changes from PostgreSQL's write-ahead log." },
+    Section { prefix: "outbox", doc: "Row changes from triggers." },
+    Section { prefix: "snapshot", doc: "Rows that come before changes." },
     Section {
         prefix: "auth",
         doc: "Who is who. Authentication is configured as soon as there is a key of `auth.jwt`, \
@@ -209,6 +212,60 @@ pub const KEYS: &[Key] = &[
          subscriber.",
     )
     .also(&["LISTEN_CHANNELS"]),
+    // Row changes
+    Key::new(
+        "source",
+        Kind::Word(&["auto", "wal", "outbox"]),
+        "Where row changes come from: `wal` is logical replication, `outbox` are triggers for \
+         databases that do not offer it, `auto` takes the first that the database allows.",
+    )
+    .or("auto"),
+    Key::new(
+        "wal.slot",
+        Kind::Text,
+        "Name of a persistent replication slot, so that no change is missed over a restart; \
+         PostgreSQL keeps its log for it while the server is down. Without a name the slot is \
+         temporary.",
+    ),
+    Key::new(
+        "wal.failover",
+        Kind::Switch,
+        "Let standbys keep a copy of the persistent slot (PostgreSQL 17 on).",
+    )
+    .or("false"),
+    Key::new(
+        "wal.publication",
+        Kind::Text,
+        "Name of the publication; by default one of the server's own.",
+    ),
+    Key::new(
+        "wal.max_lag_bytes",
+        Kind::Size(1 << 20, TIB),
+        "Log that PostgreSQL may keep for a persistent slot before it is let go of, rather than \
+         fill the disk.",
+    )
+    .or("8GiB"),
+    Key::new(
+        "outbox.install",
+        Kind::Switch,
+        "Install the outbox and its triggers when a table is first listened to; otherwise \
+         `tidewire sql install` and `enable_realtime` do.",
+    )
+    .or("true"),
+    Key::new("snapshot.rows", Kind::Number(1, MANY), "Rows a subscription may begin with.")
+        .or("10000"),
+    Key::new(
+        "snapshot.bytes",
+        Kind::Size(1_024, TIB),
+        "Size of the rows a subscription may begin with.",
+    )
+    .or("16MiB"),
+    Key::new(
+        "snapshot.time",
+        Kind::Time(SECOND, HOUR),
+        "Time for reading the rows a subscription begins with.",
+    )
+    .or("15s"),
     // Authentication
     Key::new(
         "auth.anonymous",

@@ -28,6 +28,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// The database, when there is one.
     pub postgres: Option<PostgresSettings>,
+    /// How row changes are followed.
+    pub tables: TableSettings,
     /// Who is who.
     pub auth: AuthSettings,
     /// Rules by topic pattern, the first that matches decides.
@@ -60,6 +62,45 @@ pub struct PostgresSettings {
     pub max_channels: usize,
     /// Channels listened to from the start; each a good channel name.
     pub listen_channels: Vec<String>,
+}
+
+/// How row changes are followed.
+#[derive(Clone, Debug)]
+pub struct TableSettings {
+    /// `auto`, `wal` or `outbox`.
+    pub source: String,
+    /// Name of a persistent slot; a temporary one without.
+    pub slot: Option<String>,
+    /// Whether standbys keep a copy of the persistent slot.
+    pub failover: bool,
+    /// Name of the publication; one of our own without.
+    pub publication: Option<String>,
+    /// Log that may be kept for a persistent slot; 8 GiB.
+    pub max_lag_bytes: u64,
+    /// Whether the outbox is installed when it is needed.
+    pub install: bool,
+    /// Rows a subscription may begin with; 10,000.
+    pub snapshot_rows: usize,
+    /// Bytes of them; 16 MiB.
+    pub snapshot_bytes: usize,
+    /// Time to read them; 15 s.
+    pub snapshot_time: Duration,
+}
+
+impl TableSettings {
+    fn from_values(values: &Values) -> Self {
+        Self {
+            source: values.text("source").to_owned(),
+            slot: values.find_text("wal.slot").map(str::to_owned),
+            failover: values.is_on("wal.failover"),
+            publication: values.find_text("wal.publication").map(str::to_owned),
+            max_lag_bytes: values.amount("wal.max_lag_bytes"),
+            install: values.is_on("outbox.install"),
+            snapshot_rows: values.amount("snapshot.rows"),
+            snapshot_bytes: values.amount("snapshot.bytes"),
+            snapshot_time: values.time("snapshot.time"),
+        }
+    }
 }
 
 /// Who is who.
@@ -291,6 +332,7 @@ impl Settings {
             origins: values.texts("origins").to_vec(),
             threads: threads(&values),
             postgres: PostgresSettings::from_values(&values),
+            tables: TableSettings::from_values(&values),
             auth: AuthSettings::from_values(&values),
             namespaces: NamespaceSettings::all(&values),
             history: HistorySettings::from_values(&values),

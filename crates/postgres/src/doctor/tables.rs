@@ -1,0 +1,218 @@
+//! Which tables can be followed, how, and why not.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use tokio_postgres::{Client, Row};
+
+use super::{Check, STATEMENT_LIMIT};
+use crate::connect::{Pool, Target};
+use crate::sql::SqlError;
+
+/// Every table of the application.
+const SQL: &str = "\
+SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence::text,
+  c.relreplident::text,
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS primary_key,
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) AS identity_index,
+  c.relrowsecurity,
+  has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'TRIGGER'),
+  pg_has_role(c.relowner, 'USAGE'),
+  ARRAY(SELECT p.pubname::text FROM pg_publication_tables t
+    JOIN pg_publication p ON p.pubname = t.pubname
+    WHERE t.schemaname = n.nspname AND t.tablename = c.relname ORDER BY 1) AS publications,
+  EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
+      AND p.proname = 'notify_table_change'
+      AND obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS triggers
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'tidewire')
+ORDER BY 1, 2";
+
+/// What is known of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own in the catalog")]
+pub struct TableReport {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Whether it has partitions, whose changes are told as its own.
+    pub partitioned: bool,
+    /// Whether its changes are not in the write-ahead log.
+    pub unlogged: bool,
+    /// `default`, `nothing`, `full` or `index`.
+    pub replica_identity: &'static str,
+    /// Whether rows that are updated or deleted can be named in the write-ahead log.
+    pub identified: bool,
+    /// Whether it has row level security.
+    pub row_security: bool,
+    /// Whether this role may read it, as snapshots do.
+    pub may_select: bool,
+    /// Whether this role may give it triggers.
+    pub may_trigger: bool,
+    /// Whether this role owns it, as publishing it needs.
+    pub owned: bool,
+    /// The publications of Tidewire that it is in.
+    pub publications: Vec<String>,
+    /// Whether its changes are written to the outbox.
+    pub triggers: bool,
+}
+
+impl TableReport {
+    fn of(row: &Row) -> Self {
+        let replica_identity = match row.get::<_, &str>(4) {
+            "n" => "nothing",
+            "f" => "full",
+            "i" => "index",
+            _ => "default",
+        };
+        let identified = match replica_identity {
+            "default" => row.get(5),
+            "index" => row.get(6),
+            other => other == "full",
+        };
+        let publications: Vec<String> = row.get(11);
+        Self {
+            schema: row.get(0),
+            table: row.get(1),
+            partitioned: row.get(2),
+            unlogged: row.get::<_, &str>(3) == "u",
+            replica_identity,
+            identified,
+            row_security: row.get(7),
+            may_select: row.get(8),
+            may_trigger: row.get(9),
+            owned: row.get(10),
+            publications: publications.into_iter().filter(|p| p.starts_with("tidewire")).collect(),
+            triggers: row.get(12),
+        }
+    }
+
+    /// The sources that tell its changes now: `wal`, `outbox`.
+    pub fn live(&self) -> Vec<&'static str> {
+        let wal = (!self.publications.is_empty()).then_some("wal");
+        wal.into_iter().chain(self.triggers.then_some("outbox")).collect()
+    }
+
+    /// Why it cannot be followed, or only in part, each with its fix.
+    pub fn obstacles(&self) -> Vec<String> {
+        let name = self.quoted();
+        let mut found = Vec::new();
+        if !self.identified {
+            found.push(format!(
+                "wal: its replica identity is {} and names no rows, so publishing it would make \
+                 UPDATE fail: add a primary key, or ALTER TABLE {name} REPLICA IDENTITY FULL",
+                self.replica_identity
+            ));
+        }
+        if self.unlogged {
+            found.push(format!("wal: it is unlogged: ALTER TABLE {name} SET LOGGED"));
+        }
+        if !self.owned && self.publications.is_empty() {
+            found.push("wal: this role does not own it, so it cannot publish it".to_owned());
+        }
+        if !self.may_trigger && !self.triggers {
+            found.push(format!("outbox: GRANT TRIGGER ON {name} to this role"));
+        }
+        if !self.may_select {
+            found.push(format!("snapshots: GRANT SELECT ON {name} to this role"));
+        }
+        if self.row_security {
+            found.push(
+                "row level security is not applied to changes: limit who may subscribe to it"
+                    .to_owned(),
+            );
+        }
+        found
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let live = self.live();
+        let live = if live.is_empty() { "not followed".to_owned() } else { live.join(", ") };
+        let mut out = format!("{}.{}  {live}\n", self.schema, self.table);
+        for obstacle in self.obstacles() {
+            let _ = writeln!(out, "    {obstacle}");
+        }
+        out
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "schema": self.schema, "table": self.table, "live": self.live(),
+            "replica_identity": self.replica_identity, "row_security": self.row_security,
+            "partitioned": self.partitioned, "publications": self.publications,
+            "triggers": self.triggers, "obstacles": self.obstacles(),
+        })
+    }
+
+    fn quoted(&self) -> String {
+        let quote = |part: &str| format!("\"{}\"", part.replace('"', "\"\""));
+        format!("{}.{}", quote(&self.schema), quote(&self.table))
+    }
+}
+
+/// Every table of the application that this role can see, by name.
+///
+/// # Errors
+/// [`SqlError`] when the database cannot be asked.
+pub async fn tables(target: &Target) -> Result<Vec<TableReport>, SqlError> {
+    let pool = Pool::new(target, 1, STATEMENT_LIMIT, STATEMENT_LIMIT);
+    let connection = pool.get().await?;
+    let listed = connection.run(list).await.ok_or(SqlError::Silence)?;
+    listed.map_err(|source| crate::sql::explain(source, "public"))
+}
+
+async fn list(client: &Client) -> Result<Vec<TableReport>, tokio_postgres::Error> {
+    Ok(client.query(SQL, &[]).await?.iter().map(TableReport::of).collect())
+}
+
+pub(super) async fn examine(
+    client: &Client,
+    checks: &mut Vec<Check>,
+) -> Result<(), tokio_postgres::Error> {
+    let tables = list(client).await?;
+    checks.push(identities(&tables));
+    checks.push(row_security(&tables));
+    Ok(())
+}
+
+fn identities(tables: &[TableReport]) -> Check {
+    let without = names(tables, |table| !table.identified);
+    if without.is_empty() {
+        return Check::ok("replica identity", format!("{} tables have one", tables.len()));
+    }
+    Check::warn(
+        "replica identity",
+        format!("none: {without}"),
+        "give each a primary key, or run `tidewire tables` for the statement; until then they \
+         cannot be followed by the write-ahead log",
+    )
+}
+
+fn row_security(tables: &[TableReport]) -> Check {
+    let with = names(tables, |table| table.row_security);
+    if with.is_empty() {
+        return Check::ok("row security", "no table has it");
+    }
+    Check::warn(
+        "row security",
+        format!("on {with}"),
+        "it is not applied to changes of rows: limit in the configuration who may subscribe",
+    )
+}
+
+/// The first few names, and how many more there are.
+fn names(tables: &[TableReport], which: impl Fn(&&TableReport) -> bool) -> String {
+    const SHOWN: usize = 5;
+    let found: Vec<String> =
+        tables.iter().filter(which).map(|t| format!("{}.{}", t.schema, t.table)).collect();
+    let mut text = found.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if found.len() > SHOWN {
+        let _ = write!(text, " and {} more", found.len() - SHOWN);
+    }
+    text
+}

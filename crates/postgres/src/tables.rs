@@ -1,0 +1,228 @@
+//! Tables as a world outside: which source their changes come from, what listeners want of them,
+//! and their rows.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tidewire::protocol::{Code, Interest, Payload, Refusal, Topic};
+use tidewire::{Prepared, Publisher, TableRows, Upstream};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::changes::{SharedSource, SourceStatus};
+use crate::connect::Target;
+use crate::outbox::{OutboxOptions, OutboxSource};
+use crate::prepare::Preparer;
+use crate::snapshot::{SnapshotLimits, Snapshots};
+use crate::wal::{SlotKind, WalOptions, WalSource};
+
+/// How long a client that subscribes waits for a source to be chosen while the database is down.
+const CHOICE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause between two attempts to find out what the database allows.
+const PROBE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where row changes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// The write-ahead log where the database allows it, else the outbox.
+    #[default]
+    Auto,
+    /// The write-ahead log, by logical replication.
+    Wal,
+    /// Triggers that write an outbox.
+    Outbox,
+}
+
+impl FromStr for SourceChoice {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "wal" => Ok(Self::Wal),
+            "outbox" => Ok(Self::Outbox),
+            _ => Err(UnknownSource),
+        }
+    }
+}
+
+/// The text names no source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a source of row changes is one of auto, wal and outbox")]
+pub struct UnknownSource;
+
+/// How row changes are followed.
+#[derive(Clone, Debug, Default)]
+pub struct TableOptions {
+    /// Where they come from.
+    pub source: SourceChoice,
+    /// For the write-ahead log.
+    pub wal: WalOptions,
+    /// For the outbox.
+    pub outbox: OutboxOptions,
+    /// How many rows a subscription may begin with.
+    pub snapshot: SnapshotLimits,
+    /// Where the source that is chosen registers what it counts.
+    pub registry: Option<Arc<Mutex<Registry>>>,
+}
+
+/// Tables of one database. Dropping it cuts its source off; [`TableSource::shutdown`] ends it
+/// politely.
+pub struct TableSource {
+    chosen: watch::Receiver<Option<SharedSource>>,
+    preparer: Preparer,
+    snapshots: Snapshots,
+    /// Someone wants a table.
+    wanted: Arc<Notify>,
+    stop: CancellationToken,
+    choosing: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl TableSource {
+    /// Will find out what the database allows, and start the source, when a table is first
+    /// listened to: a server that is asked for none leaves no slot and no trigger. With a
+    /// persistent slot it starts at once, so that nothing is missed.
+    ///
+    /// Does not wait for the database, which may be down. Must be called inside a Tokio runtime.
+    pub fn start(target: Target, publisher: Publisher, options: TableOptions) -> Self {
+        let preparer = Preparer::new(&target);
+        let snapshots = Snapshots::new(&target, preparer.clone(), options.snapshot);
+        let (chosen_is, chosen) = watch::channel(None);
+        let (wanted, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        if options.wal.slot != SlotKind::Temporary && options.source != SourceChoice::Outbox {
+            wanted.notify_one();
+        }
+        let (wish, stopping) = (Arc::clone(&wanted), stop.clone());
+        let choosing = tokio::spawn(async move {
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = wish.notified() => {
+                    choose(target, publisher, options, chosen_is, stopping).await;
+                }
+            }
+        });
+        let choosing = Mutex::new(Some(choosing));
+        Self { chosen, preparer, snapshots, wanted, stop, choosing }
+    }
+
+    /// How the source is; `None` before it was needed.
+    pub fn status(&self) -> Option<SourceStatus> {
+        self.chosen.borrow().as_ref().map(|source| source.status())
+    }
+
+    /// Ends the source and lets go of what it holds in the database.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        let choosing = self.choosing.lock().take();
+        if let Some(choosing) = choosing {
+            let _ = choosing.await;
+        }
+        let chosen = self.chosen.borrow().clone();
+        if let Some(source) = chosen {
+            source.shutdown().await;
+        }
+    }
+
+    async fn source(&self) -> Result<SharedSource, Refusal> {
+        self.wanted.notify_one();
+        let mut chosen = self.chosen.clone();
+        let waited = tokio::time::timeout(CHOICE_PATIENCE, chosen.wait_for(Option::is_some)).await;
+        match waited {
+            Ok(Ok(source)) => Ok(Arc::clone(source.as_ref().expect("it was waited for"))),
+            _ => Err(Refusal::new(Code::Unavailable, "the database cannot be reached")),
+        }
+    }
+}
+
+impl Drop for TableSource {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(choosing) = self.choosing.get_mut() {
+            choosing.abort();
+        }
+    }
+}
+
+/// Starts the source that was asked for, or the one that the database allows.
+async fn choose(
+    target: Target,
+    publisher: Publisher,
+    options: TableOptions,
+    chosen: watch::Sender<Option<SharedSource>>,
+    stop: CancellationToken,
+) {
+    let wal = match options.source {
+        SourceChoice::Wal => true,
+        SourceChoice::Outbox => false,
+        SourceChoice::Auto => {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                allows = allows_wal(&target, &options.wal) => allows,
+            }
+        }
+    };
+    let registry = options.registry;
+    let mut registry = registry.as_ref().map(|registry| registry.lock());
+    let source: SharedSource = if wal {
+        let source = WalSource::start(target, publisher, options.wal);
+        registry.iter_mut().for_each(|registry| source.metrics().register(registry));
+        Arc::new(source)
+    } else {
+        let source = OutboxSource::start(target, publisher, options.outbox);
+        registry.iter_mut().for_each(|registry| source.metrics().register(registry));
+        Arc::new(source)
+    };
+    drop(registry);
+    tracing::info!(source = source.status().name, "following row changes");
+    chosen.send_replace(Some(source));
+}
+
+/// Asks until the database answers.
+async fn allows_wal(target: &Target, options: &WalOptions) -> bool {
+    loop {
+        match WalSource::probe(target, options).await {
+            Ok(()) => return true,
+            Err(why) if why.is_unsupported() => {
+                tracing::info!(%why, "row changes come from triggers, not from the write-ahead log");
+                return false;
+            }
+            Err(why) => {
+                tracing::debug!(%why, "finding out how row changes may be followed");
+                tokio::time::sleep(PROBE_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Upstream for TableSource {
+    async fn attach(&self, topic: &Topic) -> Result<(), Refusal> {
+        self.source().await?.add(topic).await
+    }
+
+    fn detach(&self, topic: &Topic) {
+        if let Some(source) = self.chosen.borrow().as_ref() {
+            source.remove(topic);
+        }
+    }
+
+    async fn emit(&self, topic: &Topic, _: &Payload) -> Result<(), Refusal> {
+        Err(Refusal::new(Code::BadField, "tables are written in SQL").about(topic))
+    }
+
+    async fn prepare(&self, topic: &Topic, interest: &Interest) -> Result<Prepared, Refusal> {
+        self.preparer.prepare(topic, interest).await
+    }
+
+    async fn snapshot(&self, topic: &Topic, interest: &Interest) -> Result<TableRows, Refusal> {
+        let rows = self.snapshots.snapshot(topic, interest).await?;
+        self.source().await?.catch_up().await?;
+        Ok(rows)
+    }
+}

@@ -1,0 +1,97 @@
+//! What the doctor finds in databases that are well and in others.
+
+use tidewire_postgres::Target;
+use tidewire_postgres::doctor::{self, Outcome, Report};
+use tidewire_postgres::private_cluster::{Options, PrivateCluster};
+use tidewire_postgres::sql::{self, InstallOptions};
+
+use crate::support::{cluster, database, database_url, target};
+
+/// The outcome of one check and what was found.
+fn of<'r>(report: &'r Report, name: &str) -> (Outcome, &'r str) {
+    let check = report.checks.iter().find(|check| check.name == name);
+    let check = check.unwrap_or_else(|| panic!("{name} is not in:\n{}", report.text()));
+    (check.outcome, &check.found)
+}
+
+#[tokio::test]
+async fn a_database_that_is_well_is_well_before_and_after_installing() {
+    let cluster = cluster();
+    let (target, client) = database(&cluster, "doctor_well").await;
+    client.batch_execute("CREATE TABLE a (id int PRIMARY KEY)").await.unwrap();
+    let report = doctor::examine(&target).await;
+    assert_eq!(report.outcome(), Outcome::Ok, "{}", report.text());
+    sql::install(&target, &InstallOptions::default()).await.unwrap();
+    client.batch_execute("SELECT enable_realtime('a')").await.unwrap();
+    let report = doctor::examine(&target).await;
+    assert_eq!(report.outcome(), Outcome::Ok, "{}", report.text());
+    assert_eq!(of(&report, "triggers").1, "on 1 tables");
+    for name in ["connection", "version", "notify", "clock", "wal level", "replication", "reader"] {
+        assert_eq!(of(&report, name).0, Outcome::Ok, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_well_comes_with_what_to_do() {
+    let options = Options::default().setting("wal_level", "replica");
+    let cluster = PrivateCluster::temporary(options.setting("max_wal_senders", "0")).unwrap();
+    let (target, client) = database(&cluster, "doctor_ill").await;
+    client
+        .batch_execute(
+            "CREATE TABLE keyless (id int); CREATE TABLE secret (id int PRIMARY KEY); \
+             ALTER TABLE secret ENABLE ROW LEVEL SECURITY; CREATE ROLE doctor_app LOGIN",
+        )
+        .await
+        .unwrap();
+    sql::install(&target, &InstallOptions::default()).await.unwrap();
+    client
+        .batch_execute(
+            "SELECT enable_realtime('secret'); \
+             ALTER TABLE secret DISABLE TRIGGER secret_notify_truncate",
+        )
+        .await
+        .unwrap();
+    let url = database_url(&cluster, "doctor_ill");
+    let app: Target = url.replacen("//postgres@", "//doctor_app@", 1).parse().unwrap();
+    let report = doctor::examine(&app).await;
+    for name in ["wal level", "replication", "wal senders", "outbox", "replica identity"] {
+        assert_eq!(of(&report, name).0, Outcome::Warn, "{name}: {}", report.text());
+    }
+    assert!(of(&report, "row security").1.contains("public.secret"));
+    let report = doctor::examine(&target).await;
+    assert!(of(&report, "triggers").1.contains("switched off on secret"), "{}", report.text());
+    assert!(report.checks.iter().all(|c| (c.outcome == Outcome::Ok) == c.advice.is_none()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_fails() {
+    let mut cluster = PrivateCluster::temporary(Options::default()).unwrap();
+    let target = target(&cluster);
+    cluster.stop();
+    let report = doctor::examine(&target).await;
+    assert_eq!(report.outcome(), Outcome::Fail);
+    assert_eq!(of(&report, "connection").0, Outcome::Fail);
+}
+
+#[tokio::test]
+async fn tables_tell_how_they_are_followed_and_why_not() {
+    let cluster = cluster();
+    let (target, client) = database(&cluster, "doctor_tables").await;
+    sql::install(&target, &InstallOptions::default()).await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int); \
+             CREATE UNLOGGED TABLE c (id int PRIMARY KEY); CREATE TABLE d (id int PRIMARY KEY); \
+             CREATE PUBLICATION tidewire_doctor FOR TABLE d; SELECT enable_realtime('a')",
+        )
+        .await
+        .unwrap();
+    let tables = doctor::tables(&target).await.unwrap();
+    let live: Vec<_> = tables.iter().map(|table| (table.table.as_str(), table.live())).collect();
+    assert_eq!(live, [("a", vec!["outbox"]), ("b", vec![]), ("c", vec![]), ("d", vec!["wal"])]);
+    assert!(tables[0].obstacles().is_empty());
+    assert!(
+        tables[1].obstacles()[0].contains("ALTER TABLE \"public\".\"b\" REPLICA IDENTITY FULL")
+    );
+    assert!(tables[2].obstacles()[0].contains("SET LOGGED"));
+}
