@@ -1,6 +1,8 @@
 //! The write-ahead log as a source of row changes.
 
 mod basics;
+mod values;
+mod workload;
 
 use std::time::Duration;
 
