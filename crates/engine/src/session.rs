@@ -319,7 +319,11 @@ impl Session {
     }
 
     fn say(&self, answer: &Answer) {
-        let id = self.resume_position(answer);
+        self.say_as(answer, self.resume_position(answer));
+    }
+
+    /// Says something after which a reconnecting event stream goes on from `id`.
+    fn say_as(&self, answer: &Answer, id: Option<Position>) {
         for frame in self.form.shape.dialect.answers(answer) {
             let bytes = self.form.shape.wire.seal(&frame, id);
             self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);

@@ -170,7 +170,10 @@ impl Session {
             Ok(mine) => mine,
             Err(why) => return self.end_unfit(index, why),
         };
-        let encoded = self.form_of(held).encode(mine.into_iter());
+        let mut form = self.form_of(held);
+        // What is replayed belongs to the snapshot, which has no place in its middle.
+        form.composite |= held.rows().is_some();
+        let encoded = form.encode(mine.into_iter());
         // Always taken: there was room for half a mailbox.
         let _ = encoded.offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
         self.node.metrics.deliveries.inc_by(events.len() as u64);

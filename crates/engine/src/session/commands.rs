@@ -329,7 +329,12 @@ impl Session {
     ) {
         // With rows, what is replayed is part of the snapshot, which is complete at the head.
         let told = self.subscriptions[index].rows().map_or(start.position, |rows| rows.head);
-        self.say(&subscribed(wish, told, start.outcome, members));
+        let answer = subscribed(wish, told, start.outcome, members);
+        match self.subscriptions[index].rows() {
+            // A stream that breaks in the middle of a snapshot must begin with it again.
+            Some(_) => self.say_as(&answer, None),
+            None => self.say(&answer),
+        }
         self.subscriptions[index].phase = Phase::CatchingUp { after: start.position };
         if self.has_room() {
             self.hand_over(index, &start.events);
