@@ -1,6 +1,7 @@
 //! Row changes from triggers.
 
 mod failures;
+mod newer;
 mod oracle;
 mod right;
 
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire::Topic;
+use tidewire_postgres::private_cluster::PrivateCluster;
 use tidewire_postgres::{OutboxOptions, OutboxSource, Target};
 use tidewire_protocol::change::{Change, Operation};
 use tidewire_protocol::{Code, GapReason, Payload};
@@ -28,7 +30,12 @@ struct Setup {
 impl Setup {
     /// A source in a database of its own, in which `sql` was run.
     async fn new(name: &str, sql: &str) -> Self {
-        let (target, client) = database(&cluster(), name).await;
+        Self::on(&cluster(), name, sql).await
+    }
+
+    /// The same in another cluster.
+    async fn on(cluster: &PrivateCluster, name: &str, sql: &str) -> Self {
+        let (target, client) = database(cluster, name).await;
         client.batch_execute(sql).await.unwrap();
         let (source, witness) = start(&target);
         Self { source, witness, client, target }
@@ -104,7 +111,10 @@ async fn a_change_tells_what_happened_to_which_row() {
 
 #[tokio::test]
 async fn values_are_those_of_to_jsonb_whatever_the_writer_has_set() {
-    let _cluster = cluster();
+    check_values(&cluster()).await;
+}
+
+async fn check_values(cluster: &PrivateCluster) {
     const TYPES: &str = "\
         CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE DOMAIN age AS int; \
         CREATE TYPE pair AS (a int, b text); \
@@ -112,7 +122,7 @@ async fn values_are_those_of_to_jsonb_whatever_the_writer_has_set() {
           t timestamptz, d date, i interval, u uuid, j jsonb, k json, a int[], s text[], \
           r tstzrange, m mood, e age, p pair, o bool, x text, l timestamp, h inet, \
           twice bigint GENERATED ALWAYS AS (id * 2) STORED)";
-    let mut setup = Setup::new("ob_values", TYPES).await;
+    let mut setup = Setup::on(cluster, "ob_values", TYPES).await;
     setup.add("public.kinds").await;
     setup
         .run(

@@ -33,6 +33,25 @@ pub(crate) fn own_cluster() -> PrivateCluster {
     PrivateCluster::temporary(Options::default()).expect("a private PostgreSQL")
 }
 
+/// A cluster of the newer PostgreSQL that `scripts/install-postgres-next.sh` puts aside, or whose
+/// programs are in the directory that `TIDEWIRE_POSTGRES_NEXT` names. Without it the test that
+/// asks is skipped, and says so.
+pub(crate) fn newer_cluster() -> Option<PrivateCluster> {
+    let bin = std::env::var_os("TIDEWIRE_POSTGRES_NEXT").map_or_else(
+        || {
+            let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+            root.join(".tidewire/postgres-18/bin")
+        },
+        std::path::PathBuf::from,
+    );
+    if !bin.join("postgres").is_file() {
+        println!("skipped: no newer PostgreSQL here, see scripts/install-postgres-next.sh");
+        return None;
+    }
+    let bin = bin.canonicalize().expect("the directory is there");
+    Some(PrivateCluster::temporary(Options::default().bin_dir(bin)).expect("a newer PostgreSQL"))
+}
+
 /// The cluster over its socket, where no password is hashed: quick.
 pub(crate) fn target(cluster: &PrivateCluster) -> Target {
     cluster.socket_url().expect("a short path").parse().unwrap()

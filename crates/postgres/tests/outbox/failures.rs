@@ -154,7 +154,7 @@ async fn changes_that_nobody_read_in_time_are_a_gap() {
     let mut setup = Setup::new("ob_late", "CREATE TABLE a (id int)").await;
     setup.add("public.a").await;
     setup.run("UPDATE tidewire.settings SET retention = '0 seconds'").await;
-    // Another session holds the reader's place while the reader is cut off.
+    // The reader is cut off while a writer that finds no reader removes what nobody read.
     setup
         .run(
             "DO $$ BEGIN PERFORM pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
@@ -163,12 +163,12 @@ async fn changes_that_nobody_read_in_time_are_a_gap() {
         )
         .await;
     setup.run("SELECT nextval('tidewire.outbox_losses')").await;
-    let seen = timeout_gap(&mut setup.witness).await;
+    let seen = first_gap(&mut setup.witness).await;
     assert_eq!(seen, Seen::Gap("public.a".to_owned(), GapReason::ConnectionLost));
 }
 
 /// The first gap among changes.
-async fn timeout_gap(witness: &mut Witness) -> Seen {
+async fn first_gap(witness: &mut Witness) -> Seen {
     loop {
         match witness.next().await {
             Seen::Change(_) => {}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidewire_postgres::private_cluster::PrivateCluster;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
@@ -73,12 +74,16 @@ async fn truth(client: &Client) -> BTreeMap<String, BTreeMap<String, String>> {
 }
 
 /// Four writers at once; `disturb` happens meanwhile, over and over.
-async fn check(name: &str, transactions: usize, disturb: impl AsyncFn(&Client)) {
-    let _cluster = cluster();
+pub(super) async fn check(
+    cluster: &PrivateCluster,
+    name: &str,
+    transactions: usize,
+    disturb: impl AsyncFn(&Client),
+) {
     let table = "CREATE TABLE items (id int PRIMARY KEY, n int, body text)";
-    let mut setup = Setup::new(name, table).await;
+    let mut setup = Setup::on(cluster, name, table).await;
     setup.add("public.items").await;
-    let url = database_url(&cluster(), name);
+    let url = database_url(cluster, name);
     let mut writers = JoinSet::new();
     for seed in 1..=4 {
         writers.spawn(write(url.clone(), seed, transactions));
@@ -108,14 +113,14 @@ async fn check(name: &str, transactions: usize, disturb: impl AsyncFn(&Client)) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_made_from_the_changes_is_the_table() {
-    check("ob_oracle", 400, async |_: &Client| std::future::pending().await).await;
+    check(&cluster(), "ob_oracle", 400, async |_: &Client| std::future::pending().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_or_doubled_when_the_reader_is_cut_off_again_and_again() {
     const CUT: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
         WHERE datname = current_database() AND query LIKE '%tidewire.outbox%' AND pid <> pg_backend_pid()";
-    check("ob_cut", 400, async |client: &Client| {
+    check(&cluster(), "ob_cut", 400, async |client: &Client| {
         tokio::time::sleep(Duration::from_millis(40)).await;
         client.batch_execute(CUT).await.unwrap();
     })
