@@ -142,6 +142,11 @@ async fn a_terminated_connection_is_told_as_a_gap_and_everyone_goes_on() {
         .await;
     assert_ne!(killed, "0", "there was a listening connection");
     let mut writer = soon("the end of the traffic", traffic).await.expect("all is said");
+    until("a new listening connection", async || {
+        let metrics = get(server.address, "/metrics").await.rest().await;
+        !metrics.contains("tidewire_notify_reconnects_total 0")
+    })
+    .await;
     server.is_ready_soon().await;
 
     // What is said once a new subscriber is told so, everyone hears.
@@ -150,7 +155,8 @@ async fn a_terminated_connection_is_told_as_a_gap_and_everyone_goes_on() {
     say(&mut writer, 301..=310).await;
     listeners.hear_up_to(310).await;
     assert_eq!(listeners.gaps(), [1; 3]);
-    assert_eq!(late.hear_type("event").await["data"], "301");
+    // What was said just before may still have been on its way.
+    while late.hear_type("event").await["data"] != "301" {}
 
     // Who was away meanwhile is told of the gap at its place.
     let since = before["cursor"].as_str().expect("a cursor");

@@ -52,9 +52,17 @@ impl Client {
         self.0.flush().await.is_ok()
     }
 
-    /// The next message; `None` when the connection broke.
+    /// The next message that is no ping; `None` when the connection broke.
     async fn next(&mut self) -> Option<Message> {
-        soon("a frame", self.0.next()).await.and_then(Result::ok)
+        let next = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    other => return other.and_then(Result::ok),
+                }
+            }
+        };
+        soon("a frame", next).await
     }
 
     /// The next frame; `None` at the end of the connection.
