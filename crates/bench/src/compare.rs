@@ -1,6 +1,7 @@
 //! Several runs of several systems as tables: minimum, median, maximum, and how many times as much
 //! as Tidewire.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::report::Report;
@@ -8,6 +9,9 @@ use crate::scenario;
 
 /// The system that others are compared with.
 const OURS: &str = "tidewire";
+
+/// Connections from which on memory is divided by them.
+const ENOUGH: u64 = 5_000;
 
 /// Minimum, median and maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,8 +53,10 @@ fn rate(report: &Report) -> Option<f64> {
     (report.deliveries > 0).then_some(report.deliveries_per_second)
 }
 
+/// With few connections it is the server's own ups and downs that would be divided by them.
 fn memory(report: &Report) -> Option<f64> {
-    report.kib_subscribed.or(report.kib_connected)
+    let resident = report.kib_subscribed.or(report.kib_connected);
+    resident.filter(|_| report.subscribers >= ENOUGH)
 }
 
 /// Tables in Markdown, one for each scenario.
@@ -105,6 +111,25 @@ fn one_table(reports: &[&Report]) -> String {
         let clean = theirs.iter().filter(|report| report.is_clean()).count();
         let clean = if clean == theirs.len() { "yes" } else { "**no**" };
         let _ = writeln!(text, "{clean} | {} |", theirs.len());
+    }
+    text.push_str(&notes(reports));
+    text
+}
+
+/// What the last run of each system has to add.
+fn notes(reports: &[&Report]) -> String {
+    let mut last: BTreeMap<&str, &Report> = BTreeMap::new();
+    for report in reports {
+        last.insert(&report.system, report);
+    }
+    let mut text = String::new();
+    for (system, report) in last {
+        for note in &report.notes {
+            let _ = write!(text, "\n- {system}: {note}");
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
     }
     text
 }
@@ -163,6 +188,13 @@ mod tests {
         let text = markdown(&reports);
         assert!(text.contains("| tidewire | 3.00 (2.00–4.00) | 1.00 | yes | 2 |"), "{text}");
         assert!(text.contains("| ws | 8.00 (4.00–12.00) | 2.50 (2.00–3.00) | yes | 2 |"), "{text}");
+    }
+
+    #[test]
+    fn the_last_run_of_each_has_its_notes_below() {
+        let noted = |note: &str| Report { notes: vec![note.to_owned()], ..report("ws", 1.0) };
+        let text = markdown(&[noted("early"), noted("late")]);
+        assert!(text.ends_with("| 2 |\n\n- ws: late\n\n"), "{text}");
     }
 
     #[test]
