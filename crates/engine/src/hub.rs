@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) use live_topic::{Delivered, LiveTopic, Member, wanted};
 use parking_lot::{Mutex, RwLock};
-use tidewire_protocol::Topic;
+use tidewire_protocol::{Topic, TopicKind};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -135,6 +135,12 @@ impl Hub {
 
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// Topics that clients name; those on which presence is told go with them.
+    pub(crate) fn named(&self) -> usize {
+        let named = |topic: &&Topic| topic.kind() != TopicKind::Presence;
+        self.shards.iter().map(|shard| shard.read().keys().filter(named).count()).sum()
     }
 
     /// All topics of one of the 64 parts of the map.

@@ -504,7 +504,7 @@ impl Node {
         let metrics = &self.0.metrics;
         Stats {
             connections: self.0.sessions.len(),
-            topics: self.0.hub.len(),
+            topics: self.0.hub.named(),
             subscriptions: metrics.subscriptions.get().max(0) as usize,
             events: metrics.events.get(),
             deliveries: metrics.deliveries.get(),

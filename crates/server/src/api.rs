@@ -58,6 +58,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/", any(page::index))
         .route("/app.js", get(page::script))
         .route("/style.css", get(page::style))
+        .route("/favicon.ico", get(page::icon))
         .route("/v1/publish", post(publish::publish))
         .route("/v1/history", get(history::history))
         .route("/v1/presence", get(presence::presence))

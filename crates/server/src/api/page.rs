@@ -37,6 +37,11 @@ pub(super) async fn style() -> Response {
     std::future::ready(file(STYLE, LOOK)).await
 }
 
+/// Browsers ask for one; there is none, and that is no error.
+pub(super) async fn icon() -> StatusCode {
+    std::future::ready(StatusCode::NO_CONTENT).await
+}
+
 /// A file of a page, with the rules that hold for all of them.
 pub(super) fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [
