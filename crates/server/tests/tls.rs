@@ -64,9 +64,8 @@ async fn clients_are_served_over_tls_and_a_certificate_is_renewed_on_a_hangup() 
     let (program, address) = Program::serve(&[], &variables).await;
     let stream = connect(address, &first).await.expect("a trusted server");
     let url = "wss://localhost/v1/ws";
-    let (mut client, _) = soon("the upgrade", tokio_tungstenite::client_async(url, stream))
-        .await
-        .expect("an upgrade");
+    let upgrade = Box::pin(tokio_tungstenite::client_async(url, stream));
+    let (mut client, _) = soon("the upgrade", upgrade).await.expect("an upgrade");
     assert_eq!(hear(&mut client).await["type"], "welcome");
 
     let second = renew(folder.path());
