@@ -282,3 +282,40 @@ async fn writers_remove_what_nobody_reads() {
         client.query_one("SELECT count(*) FROM tidewire.outbox", &[]).await.unwrap().get(0);
     assert!(left <= 1024, "{left} of 5120 rows are left");
 }
+
+#[tokio::test]
+async fn the_grants_of_the_documentation_are_enough() {
+    let cluster = cluster();
+    let (target, admin) = database(&cluster, "sql_grants").await;
+    install(&target).await;
+    let documentation = include_str!("../../../docs/sql.md");
+    let grants = documentation.split("```sql\n").find(|block| block.contains("TO app_owner"));
+    let (grants, _) = grants.and_then(|block| block.split_once("```")).expect("a block of grants");
+    admin
+        .batch_execute(
+            "CREATE ROLE app_owner LOGIN; CREATE ROLE app LOGIN; CREATE ROLE tidewire_server LOGIN; \
+             GRANT CREATE ON SCHEMA public TO app_owner",
+        )
+        .await
+        .unwrap();
+    admin.batch_execute(grants).await.unwrap();
+    let url = database_url(&cluster, "sql_grants");
+    let as_role =
+        async |role: &str| connect(&url.replacen("//postgres@", &format!("//{role}@"), 1)).await;
+    let owner = as_role("app_owner").await;
+    owner
+        .batch_execute(
+            "CREATE TABLE mine (id int PRIMARY KEY); SELECT enable_realtime('mine'); \
+             SELECT * FROM realtime_enabled_tables; SELECT disable_realtime('public', 'mine')",
+        )
+        .await
+        .unwrap();
+    let app = as_role("app").await;
+    app.batch_execute("SELECT tidewire.publish('t', 'x'), tidewire.publish('t', '1'::jsonb)")
+        .await
+        .unwrap();
+    assert!(app.batch_execute("SELECT * FROM tidewire.outbox").await.is_err());
+    let server = as_role("tidewire_server").await;
+    let rows = server.query("SELECT * FROM tidewire.outbox", &[]).await.unwrap();
+    assert_eq!(rows.len(), 2);
+}

@@ -4,6 +4,7 @@
 mod authentication;
 mod bad_input;
 mod commands;
+mod database_commands;
 mod examples;
 mod history;
 mod library;
