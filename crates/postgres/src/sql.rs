@@ -188,14 +188,17 @@ pub(crate) async fn found(client: &Client) -> Result<Option<Installation>, tokio
     }))
 }
 
-/// Says where `tidewire.publish` says things from now on; for the source that is in use.
+/// Says where `tidewire.publish` says things from now on; for the source that is in use. Nothing
+/// happens where nothing is installed.
 ///
 /// # Errors
-/// When nothing is installed, or the role may not change it.
+/// When the database cannot be asked, or the role may not change it.
 pub async fn set_sink(target: &Target, sink: Sink) -> Result<(), SqlError> {
     let word = sink.word();
-    let sql = format!("UPDATE tidewire.settings SET sink = '{word}' WHERE sink <> '{word}'");
-    run(target, &sql, "public").await
+    if installation(target).await?.is_none_or(|installed| installed.sink == word) {
+        return Ok(());
+    }
+    run(target, &format!("UPDATE tidewire.settings SET sink = '{word}'"), "public").await
 }
 
 async fn run(target: &Target, sql: &str, schema: &str) -> Result<(), SqlError> {

@@ -210,6 +210,7 @@ async fn an_owner_without_other_rights_installs_and_writers_need_none() {
 async fn publishing_checks_the_topic_and_follows_the_source_in_use() {
     let cluster = cluster();
     let (target, client) = database(&cluster, "sql_publish").await;
+    sql::set_sink(&target, Sink::Wal).await.unwrap();
     install(&target).await;
     for bad in ["''", "repeat('x', 256)", "E'a\\nb'", "NULL"] {
         let call = format!("SELECT tidewire.publish({bad}, 'x')");
