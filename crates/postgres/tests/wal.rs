@@ -1,6 +1,7 @@
 //! The write-ahead log as a source of row changes.
 
 mod basics;
+mod failures;
 mod values;
 mod workload;
 

@@ -78,7 +78,7 @@ async fn add(
     table: &str,
 ) -> Result<Added, tokio_postgres::Error> {
     let outcome = async {
-        let fit = publication::inspect(client, schema, table).await?;
+        let fit = publication::inspect(client, name, schema, table).await?;
         publication::add(client, name, schema, table, fit).await?;
         Ok(fit.oid)
     };

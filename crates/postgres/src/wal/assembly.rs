@@ -110,8 +110,8 @@ impl Assembly {
     /// confirmed; after any other, what was half read will never be whole.
     pub(super) fn begin(&mut self, from: Lsn, resumed: bool) {
         self.relations.clear();
-        let half_read = self.open.take().or(self.suspended.take());
-        self.suspended = half_read.filter(|open| resumed && !open.repeated);
+        let half_read = self.open.take().filter(|open| !open.repeated);
+        self.suspended = half_read.or(self.suspended.take()).filter(|_| resumed);
         if !resumed {
             self.done = Lsn(0);
             self.processed = from;
@@ -212,7 +212,9 @@ impl Assembly {
         }
         let same = |open: &Open| open.transaction.lsn == Some(begin.commit_lsn.0);
         if let Some(mut open) = self.suspended.take_if(|open| same(open)) {
-            (open.again, open.seen, open.index) = (open.seen, 0, 0);
+            // Or more, if the connection was lost again before it came as far as the first time.
+            open.again = open.again.max(open.seen);
+            (open.seen, open.index) = (0, 0);
             self.open = Some(open);
             return Ok(());
         }

@@ -203,7 +203,7 @@ impl Keeper {
 async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_postgres::Error> {
     let publication = publication::find(client, name).await?;
     let members = match publication {
-        Some(found) => publication::members(client, found.oid).await?,
+        Some(_) => publication::members(client, name).await?,
         None => Vec::new(),
     };
     let row = client.query_one(SLOT, &[&slot]).await?;

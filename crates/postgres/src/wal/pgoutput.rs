@@ -162,6 +162,6 @@ fn body<'a>(tag: u8, reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError
 }
 
 #[cfg(test)]
-mod encoder;
+pub(in crate::wal) mod encoder;
 #[cfg(test)]
 mod tests;

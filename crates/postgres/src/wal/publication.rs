@@ -84,17 +84,16 @@ fn may_not_create(name: &str, error: tokio_postgres::Error) -> WalError {
     )
 }
 
-/// The tables in it.
+/// The tables in it, however they came there.
 pub(super) async fn members(
     client: &Client,
-    publication: u32,
+    name: &str,
 ) -> Result<Vec<Member>, tokio_postgres::Error> {
     const SQL: &str = "\
 SELECT c.oid, n.nspname::text, c.relname::text
-FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE r.prpubid = $1";
-    let rows = client.query(SQL, &[&publication]).await?;
+FROM pg_catalog.pg_get_publication_tables($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+    let rows = client.query(SQL, &[&name]).await?;
     let member = |row: &tokio_postgres::Row| Member {
         oid: row.get(0),
         schema: row.get(1),
@@ -106,6 +105,9 @@ WHERE r.prpubid = $1";
 /// What is asked about a table; the identity is that of the first part that has none.
 const TABLE: &str = "\
 SELECT c.oid, c.relkind::text, c.relpersistence::text,
+       EXISTS (SELECT FROM pg_catalog.pg_publication p
+               CROSS JOIN LATERAL pg_catalog.pg_get_publication_tables(p.pubname::text) t
+               WHERE p.pubname = $3 AND t.relid = c.oid) AS member,
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
        bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
        bad.relreplident::text AS bad_identity, bad.has_key, bad.candidate, bad.column_id
@@ -142,6 +144,8 @@ WHERE n.nspname = $1 AND c.relname = $2";
 pub(super) struct Fit {
     pub(super) oid: u32,
     partitioned: bool,
+    /// Whether it is published already, perhaps by somebody else, whose table it is.
+    member: bool,
 }
 
 /// Why not.
@@ -160,10 +164,15 @@ impl From<tokio_postgres::Error> for Unfit {
 }
 
 /// Checks that a table is there and can be published without harm.
-pub(super) async fn inspect(client: &Client, schema: &str, table: &str) -> Result<Fit, Unfit> {
+pub(super) async fn inspect(
+    client: &Client,
+    publication: &str,
+    schema: &str,
+    table: &str,
+) -> Result<Fit, Unfit> {
     let shown = readable(schema, table);
     let refuse = |code, words: String| Err(Unfit::Refused(Refusal::new(code, words)));
-    let Some(row) = client.query_opt(TABLE, &[&schema, &table]).await? else {
+    let Some(row) = client.query_opt(TABLE, &[&schema, &table, &publication]).await? else {
         return refuse(Code::NotFound, format!("there is no table {shown}"));
     };
     let kind: String = row.get("relkind");
@@ -185,7 +194,9 @@ pub(super) async fn inspect(client: &Client, schema: &str, table: &str) -> Resul
             let part = readable(row.get("bad_schema"), &bad);
             refuse(Code::BadTopic, format!("{part} has no replica identity: {}", fix(&part, &row)))
         }
-        None => Ok(Fit { oid: row.get("oid"), partitioned: kind == "p" }),
+        None => {
+            Ok(Fit { oid: row.get("oid"), partitioned: kind == "p", member: row.get("member") })
+        }
     }
 }
 
@@ -215,6 +226,9 @@ pub(super) async fn add(
     table: &str,
     fit: Fit,
 ) -> Result<(), Unfit> {
+    if fit.member {
+        return Ok(());
+    }
     // Tables that inherit are tables of their own, with an identity of their own.
     let only = if fit.partitioned { "" } else { "ONLY " };
     let sql = format!(

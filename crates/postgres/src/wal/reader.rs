@@ -174,7 +174,7 @@ impl Reader {
                 Ok(publication) => publication,
                 Err(error) => return Ok(Err(error)),
             };
-            let members = publication::members(client, publication.oid).await?;
+            let members = publication::members(client, name).await?;
             Ok(Ok((publication, keeper::topics(&members))))
         });
         match asked.await {

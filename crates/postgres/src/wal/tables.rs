@@ -118,7 +118,7 @@ impl Tables {
         for topic in members {
             let flow = self.flow(topic);
             flow.turn(true);
-            self.entries.entry(topic.clone()).or_insert_with(|| Entry {
+            let entry = self.entries.entry(topic.clone()).or_insert_with(|| Entry {
                 lingers: Some(until),
                 flow,
                 owed: None,
@@ -126,6 +126,8 @@ impl Tables {
                 flowed: true,
                 gate: Arc::default(),
             });
+            // Somebody may have been quicker to listen than we were to connect.
+            (entry.owed, entry.member, entry.flowed) = (None, true, true);
         }
     }
 

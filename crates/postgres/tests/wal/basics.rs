@@ -15,7 +15,7 @@ fn words(change: &Change) -> String {
     format!("{} {}{last}: {old} -> {new}", change.operation.word(), change.index)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_insert_an_update_and_a_delete_are_told_with_all_that_is_known() {
     let cluster = cluster();
     let setup = "CREATE TABLE basic (id int PRIMARY KEY, name text, price numeric)";
@@ -58,7 +58,7 @@ async fn an_insert_an_update_and_a_delete_are_told_with_all_that_is_known() {
     assert_eq!(old.0[1], Value::Absent);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_full_identity_tells_whole_old_rows_and_fills_what_the_log_left_out() {
     let cluster = cluster();
     let setup = "CREATE TABLE whole (id int PRIMARY KEY, n int, big text);
@@ -90,7 +90,7 @@ pub(super) fn changes(seen: Vec<Seen>) -> Vec<std::sync::Arc<Change>> {
     seen.into_iter().filter_map(change).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_was_rolled_back_is_never_told() {
     let cluster = cluster();
     let mut rig = Rig::new(&cluster, "CREATE TABLE undone (id int PRIMARY KEY)").await;
@@ -105,7 +105,7 @@ async fn what_was_rolled_back_is_never_told() {
     assert_eq!(told, ["INSERT 0:  -> {id: 2}", "INSERT 1 last:  -> {id: 4}"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn sql_says_messages_on_topics_as_part_of_its_transaction() {
     let cluster = cluster();
     let mut rig = Rig::new(&cluster, "CREATE TABLE talk (id int PRIMARY KEY)").await;
@@ -132,7 +132,7 @@ async fn sql_says_messages_on_topics_as_part_of_its_transaction() {
     assert_eq!(rig.source.metrics().bad_messages.get(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_cannot_be_published_without_harm_is_refused_with_the_fix() {
     let cluster = cluster();
     let setup = "CREATE SCHEMA odd;
@@ -179,7 +179,7 @@ async fn what_cannot_be_published_without_harm_is_refused_with_the_fix() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_partition_s_changes_are_those_of_its_table() {
     let cluster = cluster();
     let setup = "CREATE TABLE measured (id int PRIMARY KEY, n int) PARTITION BY RANGE (id);
@@ -194,7 +194,7 @@ async fn a_partition_s_changes_are_those_of_its_table() {
     assert!(changes.iter().all(|change| &*change.relation.table == "measured"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_table_that_was_being_written_is_added_when_its_writers_are_done() {
     let cluster = cluster();
     let mut rig = Rig::new(&cluster, "CREATE TABLE busy (id int PRIMARY KEY)").await;
@@ -212,7 +212,7 @@ async fn a_table_that_was_being_written_is_added_when_its_writers_are_done() {
     assert_eq!(told, ["INSERT 0 last:  -> {id: 2}"]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn nothing_is_left_behind_after_shutdown() {
     let cluster = own_cluster();
     let rig = Rig::new(&cluster, "CREATE TABLE brief (id int PRIMARY KEY)").await;

@@ -33,22 +33,55 @@ const VALUES: &[(&str, &[&str])] = &[
     (
         "real",
         &[
-            "0", "'-0'", "1.5", "-1e-10", "1e20", "3.4e38", "1.17549435e-38", "1e-45", "0.1", "16777216",
-            "'NaN'", "'Infinity'", "'-Infinity'", "123456.789",
+            "0",
+            "'-0'",
+            "1.5",
+            "-1e-10",
+            "1e20",
+            "3.4e38",
+            "1.17549435e-38",
+            "1e-45",
+            "0.1",
+            "16777216",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "123456.789",
         ],
     ),
     (
         "double precision",
         &[
-            "0", "'-0'", "1.5", "-1e-10", "1e20", "1.7976931348623157e308", "5e-324", "0.1",
-            "9007199254740993", "1e15", "1e16", "123456789012345680", "1.234e-5", "'NaN'", "'Infinity'", "'-Infinity'",
+            "0",
+            "'-0'",
+            "1.5",
+            "-1e-10",
+            "1e20",
+            "1.7976931348623157e308",
+            "5e-324",
+            "0.1",
+            "9007199254740993",
+            "1e15",
+            "1e16",
+            "123456789012345680",
+            "1.234e-5",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
         ],
     ),
     (
         "numeric",
         &[
-            "0", "0.00", "-1.50", "1e30", "1e-30", "12345678901234567890.123456789012345678901234567890",
-            "'NaN'", "'Infinity'", "'-Infinity'",
+            "0",
+            "0.00",
+            "-1.50",
+            "1e30",
+            "1e-30",
+            "12345678901234567890.123456789012345678901234567890",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
         ],
     ),
     ("numeric(12,4)", &["1", "-99999999.9999", "0.0001"]),
@@ -56,8 +89,15 @@ const VALUES: &[(&str, &[&str])] = &[
     (
         "text",
         &[
-            "''", "'plain'", r#"'q"u\o/te'"#, r"E'tab\tnew\nline\r\b\f'", r"E'\x01\x1f\x7f'", "'é🦀漢'", "'NULL'",
-            "repeat('x', 3000)", "repeat('é\"', 2000)",
+            "''",
+            "'plain'",
+            r#"'q"u\o/te'"#,
+            r"E'tab\tnew\nline\r\b\f'",
+            r"E'\x01\x1f\x7f'",
+            "'é🦀漢'",
+            "'NULL'",
+            "repeat('x', 3000)",
+            "repeat('é\"', 2000)",
         ],
     ),
     ("varchar(20)", &["'short'", "'with \"quotes\"'"]),
@@ -68,28 +108,56 @@ const VALUES: &[(&str, &[&str])] = &[
     (
         "json",
         &[
-            "'1'", "'null'", r#"' { "b" : 1 , "a" : [ 1 , 2.50 , -0.0 , 1e3 , 1E-2 ] , "b" : 2 } '"#,
-            r#"'"\u00e9\ud83e\udd80\/\n"'"#, "'[]'", "'{}'", r#"'{"aa":1,"b":{"z":1,"y":[{}]},"":null}'"#,
-            "'-0'", "'12345678901234567890.10'", "'[true,false,null]'",
+            "'1'",
+            "'null'",
+            r#"' { "b" : 1 , "a" : [ 1 , 2.50 , -0.0 , 1e3 , 1E-2 ] , "b" : 2 } '"#,
+            r#"'"\u00e9\ud83e\udd80\/\n"'"#,
+            "'[]'",
+            "'{}'",
+            r#"'{"aa":1,"b":{"z":1,"y":[{}]},"":null}'"#,
+            "'-0'",
+            "'12345678901234567890.10'",
+            "'[true,false,null]'",
         ],
     ),
-    ("jsonb", &["'1'", "'null'", r#"'{"b":1,"a":[1,2.50,1e3],"é":"\u0001"}'"#, "'\"text\"'", "'[[],{}]'"]),
+    (
+        "jsonb",
+        &["'1'", "'null'", r#"'{"b":1,"a":[1,2.50,1e3],"é":"\u0001"}'"#, "'\"text\"'", "'[[],{}]'"],
+    ),
     (
         "date",
-        &["'2020-01-02'", "'infinity'", "'-infinity'", "'0044-03-15 BC'", "'12345-06-07'", "'5874897-12-31'", "'4713-01-01 BC'"],
+        &[
+            "'2020-01-02'",
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 BC'",
+            "'12345-06-07'",
+            "'5874897-12-31'",
+            "'4713-01-01 BC'",
+        ],
     ),
     (
         "timestamp",
         &[
-            "'2020-01-02 03:04:05'", "'2020-01-02 03:04:05.6'", "'2020-01-02 03:04:05.000001'", "'infinity'",
-            "'-infinity'", "'0044-03-15 12:00:00 BC'", "'12345-06-07 08:09:10'", "'1999-12-31 24:00:00'",
+            "'2020-01-02 03:04:05'",
+            "'2020-01-02 03:04:05.6'",
+            "'2020-01-02 03:04:05.000001'",
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 12:00:00 BC'",
+            "'12345-06-07 08:09:10'",
+            "'1999-12-31 24:00:00'",
         ],
     ),
     (
         "timestamptz",
         &[
-            "'2020-01-02 03:04:05+00'", "'2020-01-02 03:04:05.25+05:30'", "'infinity'", "'-infinity'",
-            "'0044-03-15 12:00:00+00 BC'", "'12345-06-07 08:09:10-12'",
+            "'2020-01-02 03:04:05+00'",
+            "'2020-01-02 03:04:05.25+05:30'",
+            "'infinity'",
+            "'-infinity'",
+            "'0044-03-15 12:00:00+00 BC'",
+            "'12345-06-07 08:09:10-12'",
         ],
     ),
     ("time", &["'03:04:05'", "'24:00:00'", "'03:04:05.123456'"]),
@@ -120,13 +188,26 @@ const VALUES: &[(&str, &[&str])] = &[
     ("tags", &["'{}'", "'{a,NULL,\"b c\"}'", "NULL"]),
     ("doc", &["'{\"a\": 1.0}'"]),
     ("hstore", &["''", "'a=>1, bb=>NULL, \"q\\\"u\"=>\"x=>y, z\"'"]),
-    ("int[]", &["'{}'", "'{1,NULL,3}'", "'{{1,2},{3,4}}'", "'[0:1]={5,6}'", "'[-1:0][2:3]={{1,2},{3,4}}'", "NULL"]),
+    (
+        "int[]",
+        &[
+            "'{}'",
+            "'{1,NULL,3}'",
+            "'{{1,2},{3,4}}'",
+            "'[0:1]={5,6}'",
+            "'[-1:0][2:3]={{1,2},{3,4}}'",
+            "NULL",
+        ],
+    ),
     ("float8[]", &["'{1e20,NaN,-Infinity,-0,0.1}'"]),
     ("numeric[]", &["'{1.50,NaN,12345678901234567890.1}'"]),
     ("bool[]", &["'{t,f,NULL}'"]),
     (
         "text[]",
-        &[r#"ARRAY['', NULL, 'NULL', 'a,b', 'c"d', 'e\f', '{x}', ' sp ', 'é🦀', E'\n']"#, "ARRAY[['a','b'],['c','d']]"],
+        &[
+            r#"ARRAY['', NULL, 'NULL', 'a,b', 'c"d', 'e\f', '{x}', ' sp ', 'é🦀', E'\n']"#,
+            "ARRAY[['a','b'],['c','d']]",
+        ],
     ),
     ("bytea[]", &[r"ARRAY['\x00ff'::bytea, '']"]),
     ("json[]", &[r#"ARRAY['{"b":1,"a":1e2}', NULL, '"x"']::json[]"#]),
@@ -144,7 +225,10 @@ const VALUES: &[(&str, &[&str])] = &[
     (
         "point3",
         &[
-            "ROW(1e20, 2.5, 'a \"b\", (c) \\d')", "ROW(NULL, NULL, NULL)", "ROW('NaN', 'NaN', '')", "NULL",
+            "ROW(1e20, 2.5, 'a \"b\", (c) \\d')",
+            "ROW(NULL, NULL, NULL)",
+            "ROW('NaN', 'NaN', '')",
+            "NULL",
         ],
     ),
     (
@@ -158,11 +242,12 @@ const VALUES: &[(&str, &[&str])] = &[
     ("inner_table", &["ROW(1, '{\"z\":1,\"a\":2}', '2020-01-01')"]),
 ];
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn every_value_is_told_as_to_jsonb_gives_it() {
     let cluster = cluster();
     let mut rig = Rig::new(&cluster, TYPES).await;
-    rig.run("SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1").await;
+    rig.run("SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1")
+        .await;
     let columns: Vec<String> =
         VALUES.iter().enumerate().map(|(at, (kind, _))| format!("c{at} {kind}")).collect();
     rig.run(&format!("CREATE TABLE every (id serial PRIMARY KEY, {})", columns.join(", "))).await;
@@ -191,16 +276,19 @@ async fn every_value_is_told_as_to_jsonb_gives_it() {
     assert_eq!(rig.source.metrics().misshapen.get(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_type_that_is_altered_while_it_is_read_is_followed() {
     let cluster = cluster();
-    let setup = "CREATE TYPE grows AS (a int); CREATE TABLE growing (id serial PRIMARY KEY, g grows)";
+    let setup =
+        "CREATE TYPE grows AS (a int); CREATE TABLE growing (id serial PRIMARY KEY, g grows)";
     let mut rig = Rig::new(&cluster, setup).await;
     rig.add("public.growing").await;
     rig.run("INSERT INTO growing (g) VALUES (ROW(1))").await;
     rig.caught_up().await;
-    rig.run("ALTER TYPE grows ADD ATTRIBUTE b text; INSERT INTO growing (g) VALUES (ROW(2, 'two'))")
-        .await;
+    rig.run(
+        "ALTER TYPE grows ADD ATTRIBUTE b text; INSERT INTO growing (g) VALUES (ROW(2, 'two'))",
+    )
+    .await;
     rig.run("INSERT INTO growing (g) VALUES (ROW(3, NULL))").await;
     let told: Vec<_> = changes(rig.caught_up().await)
         .iter()

@@ -26,7 +26,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }
@@ -48,8 +49,14 @@ fn transaction(dice: &mut Dice) -> String {
             ),
             4 => write!(sql, "UPDATE work SET n = {n} WHERE id % 50 = {};", id % 50),
             5 => write!(sql, "DELETE FROM work WHERE id = {id};"),
-            6 => write!(sql, "UPDATE work SET name = NULL WHERE id = {id}; INSERT INTO other (n) VALUES ({n});"),
-            _ => write!(sql, "DELETE FROM work WHERE id = {id}; INSERT INTO work VALUES ({id}, {n});"),
+            6 => write!(
+                sql,
+                "UPDATE work SET name = NULL WHERE id = {id}; INSERT INTO other (n) VALUES ({n});"
+            ),
+            _ => write!(
+                sql,
+                "DELETE FROM work WHERE id = {id}; INSERT INTO work VALUES ({id}, {n});"
+            ),
         }
         .unwrap();
         if saved {
@@ -213,7 +220,8 @@ async fn a_temporary_slot_tells_a_gap_for_each_lost_connection_before_anything_n
     for seen in rig.caught_up().await {
         match seen {
             Seen::Change(change) => {
-                let id: i32 = object(&change, change.record.as_ref().unwrap())["id"].parse().unwrap();
+                let id: i32 =
+                    object(&change, change.record.as_ref().unwrap())["id"].parse().unwrap();
                 assert!(id == last + 1 || (may_miss && id > last), "{id} follows {last}");
                 (last, may_miss) = (id, false);
             }

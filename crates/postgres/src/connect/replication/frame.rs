@@ -150,7 +150,7 @@ mod tests {
     fn nonsense_is_refused() {
         for length in [0_u32, 3, u32::MAX] {
             let mut frames = Frames::default();
-            frames.input().extend_from_slice(&[b'H']);
+            frames.input().extend_from_slice(b"H");
             frames.input().extend_from_slice(&length.to_be_bytes());
             assert!(frames.next().is_err(), "{length}");
         }
