@@ -1,5 +1,6 @@
 //! The write-ahead log as a source of row changes.
 
+mod backlog;
 mod basics;
 mod failures;
 mod values;

@@ -13,7 +13,7 @@ use tidewire_protocol::{Code, GapReason};
 use super::basics::changes;
 use super::{Rig, quick, table};
 use crate::support::changes::{Seen, Witness, object};
-use crate::support::{cluster, own_cluster, sql, target};
+use crate::support::{cluster, newer_cluster, own_cluster, sql, target};
 
 fn lost(name: &str) -> Seen {
     Seen::Gap(name.to_owned(), GapReason::ConnectionLost)
@@ -60,10 +60,21 @@ async fn a_restart_of_the_database_is_a_gap_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_dropped_publication_is_noticed_made_again_and_told_as_a_gap() {
-    let cluster = own_cluster();
+    drop_publications(&own_cluster()).await;
+}
+
+/// Where the stream goes silent without an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_publication_dropped_in_a_newer_postgresql_is_noticed_too() {
+    if let Some(cluster) = newer_cluster() {
+        drop_publications(&cluster).await;
+    }
+}
+
+async fn drop_publications(cluster: &PrivateCluster) {
     let options = WalOptions { publication: Some("mine".to_owned()), ..quick() };
     let setup = "CREATE TABLE noticed (id int PRIMARY KEY)";
-    let mut rig = Rig::with(&cluster, target(&cluster), options, setup).await;
+    let mut rig = Rig::with(cluster, target(cluster), options, setup).await;
     rig.add("public.noticed").await;
     rig.run("INSERT INTO noticed VALUES (1)").await;
     rig.caught_up().await;
@@ -589,4 +600,14 @@ fn certify(cluster: &PrivateCluster) -> (std::path::PathBuf, u16) {
         cluster.write_file(name, contents).unwrap();
     }
     (Path::new(&cluster.data_dir()).join("ca.pem"), cluster.port())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_slot_for_failover_is_made_where_postgresql_knows_them() {
+    let Some(cluster) = newer_cluster() else { return };
+    let slot = SlotKind::Persistent { name: "moves".to_owned(), failover: true };
+    let rig = Rig::with(&cluster, target(&cluster), WalOptions { slot, ..quick() }, "").await;
+    rig.until("a stream", |source| source.status().connected).await;
+    let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'moves'";
+    assert!(rig.sql.query_one(failover, &[]).await.unwrap().get::<_, bool>(0));
 }

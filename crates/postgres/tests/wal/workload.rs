@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{Rig, quick};
 use crate::support::changes::{Replica, Seen, object};
-use crate::support::{own_cluster, sql, target};
+use crate::support::{newer_cluster, own_cluster, sql, target};
 
 const SETUP: &str = "
 CREATE TABLE work (id int PRIMARY KEY, n int, name text, items numeric[]);
@@ -136,11 +136,21 @@ fn is_work(change: &Change) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_rebuilt_from_its_changes_is_the_table() {
-    let cluster = own_cluster();
-    let mut rig = Rig::new(&cluster, SETUP).await;
+    rebuild(&own_cluster()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_a_newer_postgresql_rebuilt_from_its_changes_is_the_table() {
+    if let Some(cluster) = newer_cluster() {
+        rebuild(&cluster).await;
+    }
+}
+
+async fn rebuild(cluster: &PrivateCluster) {
+    let mut rig = Rig::new(cluster, SETUP).await;
     rig.add("public.work").await;
     rig.add("public.other").await;
-    let writers = Writers::start(&cluster, 4).await;
+    let writers = Writers::start(cluster, 4).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let done = writers.stop().await;
     let truth = truth(&rig).await;
