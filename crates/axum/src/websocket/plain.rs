@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use socket2::SockRef;
 use tidewire::{Dialect, Identity, Node, Opening, Outlet, Session};
@@ -48,6 +49,7 @@ pub(super) async fn start(
     socket: TcpStream,
     early: &[u8],
 ) {
+    forget_who_waited(&socket);
     let socket = Arc::new(socket);
     let node = transports.node().clone();
     let outlet = Box::new(Socket(Arc::clone(&socket)));
@@ -62,6 +64,16 @@ pub(super) async fn start(
     let begun = connection.begin(early.to_vec()).await;
     // The block uses the connection in place; a function that took it would hold it twice.
     transports.tasks().spawn(async move { connection.run(begun).await });
+}
+
+/// Has nobody wait for the socket any more.
+///
+/// The socket still holds the waker of the task that spoke HTTP on it, until the client's next
+/// byte; and a waker keeps its task's memory, which is three times what a session needs.
+fn forget_who_waited(socket: &TcpStream) {
+    let mut nobody = Context::from_waker(Waker::noop());
+    let _ = socket.poll_read_ready(&mut nobody);
+    let _ = socket.poll_write_ready(&mut nobody);
 }
 
 struct Connection {
