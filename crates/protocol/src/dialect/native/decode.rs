@@ -104,6 +104,10 @@ fn snapshot(request: &Request<'_>, kind: TopicKind, since: Since) -> Result<bool
 fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
     let topic = topic(request)?;
     let about = |refusal: Refusal| refusal.about(&topic);
+    if topic.kind() == TopicKind::Notify && request.get(Field::Event).is_some() {
+        let message = "event goes with topic only; a NOTIFY carries nothing but data";
+        return Err(about(Refusal::new(Code::BadField, message)));
+    }
     let publication = Publication {
         name: text(request, Field::Event).map_err(about)?,
         payload: payload(request, topic.kind()).map_err(about)?,
