@@ -92,15 +92,26 @@ impl Namespaces {
             Who::Authenticated if identity.subject.is_some() => Ok(()),
             _ if anonymous => Err(Refusal::new(
                 Code::Unauthorized,
-                format!("a token is needed to {} here", action.word()),
+                format!("a token is needed to {} here", verb(action)),
             )
             .about(topic)),
             _ => Err(Refusal::new(
                 Code::Forbidden,
-                format!("this token does not allow to {} here", action.word()),
+                format!("this token does not allow to {} here", verb(action)),
             )
             .about(topic)),
         }
+    }
+}
+
+/// What is refused, for a sentence.
+fn verb(action: Action) -> &'static str {
+    match action {
+        Action::Subscribe => "subscribe",
+        Action::Publish => "publish",
+        Action::Presence => "see who is",
+        Action::Track => "be seen",
+        Action::History => "read the history",
     }
 }
 
@@ -161,6 +172,19 @@ mod tests {
         assert!(off.check(&Identity::anonymous(), Action::Subscribe, &topic).is_err());
         assert!(off.check(&someone(), Action::Subscribe, &topic).is_ok());
         assert!(off.check(&Identity::everything(), Action::Publish, &topic).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_says_in_words_what_is_refused() {
+        let topic = Topic::private("a").unwrap();
+        let refused = |action| Namespaces::default().check(&someone(), action, &topic);
+        for (action, words) in [
+            (Action::Presence, "this token does not allow to see who is here"),
+            (Action::Track, "this token does not allow to be seen here"),
+            (Action::History, "this token does not allow to read the history here"),
+        ] {
+            assert_eq!(refused(action).unwrap_err().message, words);
+        }
     }
 
     #[test]

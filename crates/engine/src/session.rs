@@ -6,6 +6,7 @@
 //! back to catching up, at the last event taken, when the mailbox is full. Resuming, long-polling
 //! and slow readers are all this one rule.
 
+mod beginning;
 mod catch_up;
 mod commands;
 
@@ -24,6 +25,7 @@ use crate::hub::{Entry, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
+use crate::session::beginning::{Pending, first_done};
 use crate::session::catch_up::{Reading, Rows};
 use crate::upstream::Prepared;
 
@@ -44,11 +46,23 @@ pub struct Session {
     tracked: Vec<(Topic, Arc<str>)>,
     /// A page on its way from the history, for one subscription at a time.
     reading: Option<Box<Reading>>,
+    /// Wishes that wait for what they need.
+    pending: Vec<Pending>,
+    patience: Patience,
     /// Which subscription's turn it is to catch up.
     turn: usize,
     bucket: Bucket,
     /// Requests refused for coming too fast, less those that were not.
     too_fast: u32,
+}
+
+/// Whether a request that needs something is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// The caller wants to know what came of it.
+    Now,
+    /// The client is told when it is so.
+    Later,
 }
 
 /// A subscription in force.
@@ -165,6 +179,8 @@ impl Session {
             next_key: 0,
             tracked: Vec::new(),
             reading: None,
+            pending: Vec::new(),
+            patience: Patience::Now,
             turn: 0,
             bucket,
             too_fast: 0,
@@ -196,7 +212,7 @@ impl Session {
     pub async fn receive(&mut self, frame: Frame) -> Result<(), Close> {
         self.node.metrics.requests.inc();
         if !self.is_in_time() {
-            self.refuse_too_fast()?;
+            self.refuse_too_fast(&frame)?;
         } else if let Err(refusal) = self.carry_out(&frame).await {
             self.refuse(refusal);
         }
@@ -205,7 +221,10 @@ impl Session {
 
     async fn carry_out(&mut self, frame: &Frame) -> Result<(), Refusal> {
         for command in self.form.shape.dialect.decode(frame)? {
-            if let Err(refusal) = self.perform(command).await {
+            self.patience = Patience::Later;
+            let done = self.perform(command).await;
+            self.patience = Patience::Now;
+            if let Err(refusal) = done {
                 self.refuse(refusal);
             }
         }
@@ -224,13 +243,21 @@ impl Session {
         in_time
     }
 
-    fn refuse_too_fast(&self) -> Result<(), Close> {
+    /// Names the request, so that the client knows what was not done.
+    fn refuse_too_fast(&self, frame: &Frame) -> Result<(), Close> {
         if self.too_fast >= PATIENCE {
             return Err(Close::TooFast);
         }
         let rate = self.node.limits.load().messages_per_second;
         let message = format!("more than {rate} requests in a second");
-        self.refuse(Refusal::new(Code::RateLimited, message));
+        let mut refusal = Refusal::new(Code::RateLimited, message);
+        if let Ok(commands) = self.form.shape.dialect.decode(frame)
+            && let Some(command) = commands.first()
+        {
+            refusal.topic = command.topic().cloned();
+            refusal.reference = command.reference().cloned();
+        }
+        self.refuse(refusal);
         Ok(())
     }
 
@@ -260,14 +287,22 @@ impl Session {
     /// Waits for a page from the history, or for anything else. Cancel safe: the page is still on
     /// its way afterwards.
     async fn something_new(&mut self) {
-        let Some(reading) = &mut self.reading else {
+        if self.reading.is_none() && self.pending.is_empty() {
             return self.mailbox.changed().await;
+        }
+        let found = async {
+            match &mut self.reading {
+                Some(reading) => reading.found().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
             biased;
             // 1. A page has come; first, so that a busy mailbox does not keep it waiting.
-            found = reading.found() => self.take_in(found),
-            // 2. Something was queued, a subscription fell behind, or the session is to end.
+            found = found => self.take_in(found),
+            // 2. A wish that waited can be carried out, or cannot.
+            (place, done) = first_done(&mut self.pending) => self.settle(place, done),
+            // 3. Something was queued, a subscription fell behind, or the session is to end.
             () = self.mailbox.changed() => {}
         }
     }
@@ -388,6 +423,7 @@ impl Session {
     }
 
     fn leave_everything(&mut self) {
+        self.pending.clear();
         self.reading = None;
         for subscription in std::mem::take(&mut self.subscriptions) {
             self.leave(&subscription);

@@ -57,6 +57,33 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The client's id for the request.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Subscribe(wish) => wish.reference.as_ref(),
+            Self::Publish(publication) => publication.reference.as_ref(),
+            Self::Unsubscribe { reference, .. }
+            | Self::Track { reference, .. }
+            | Self::Untrack { reference, .. }
+            | Self::Authenticate { reference, .. }
+            | Self::Ping { reference } => reference.as_ref(),
+        }
+    }
+
+    /// The topic that the request is about.
+    pub fn topic(&self) -> Option<&Topic> {
+        match self {
+            Self::Subscribe(wish) => Some(&wish.topic),
+            Self::Publish(publication) => Some(&publication.topic),
+            Self::Unsubscribe { topic, .. }
+            | Self::Track { topic, .. }
+            | Self::Untrack { topic, .. } => Some(topic),
+            Self::Authenticate { .. } | Self::Ping { .. } => None,
+        }
+    }
+}
+
 /// A wish to receive a topic's events.
 #[derive(Clone, Debug)]
 pub struct Subscription {

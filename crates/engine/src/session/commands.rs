@@ -4,44 +4,19 @@ use std::sync::Arc;
 
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{
-    Answer, Body, Code, Command, Event, Outcome, Position, Publication, Reference, Refusal, Since,
-    Subscription, Tag, Token, Topic, TopicKind,
+    Answer, Code, Command, Outcome, Position, Publication, Reference, Refusal, Since, Subscription,
+    Tag, Token, Topic, TopicKind,
 };
 
-use super::catch_up::{PAGE, Rows};
-use super::{Listening, Particulars, Phase, Session, Subscribed};
+use super::beginning::{Beginning, Pending, PresenceStart, Start};
+use super::{Listening, Particulars, Patience, Phase, Session, Subscribed};
 use crate::auth::Action;
-use crate::history::Page;
-use crate::hub::Entry;
 use crate::mailbox::SubscriptionKey;
-use crate::publisher::unavailable;
-use crate::upstream::{Prepared, TableRows};
 
 /// Longest meta and key of a member, together, in bytes.
 ///
 /// A thousand members then fit into two megabytes of one answer.
 const MEMBER_BYTES: usize = 2_048;
-
-/// How often *earliest* is asked for again when the history was trimmed in between.
-const EARLIEST_TRIES: usize = 3;
-
-/// How often rows are read anew when the history does not reach back far enough for them.
-const SNAPSHOT_TRIES: usize = 3;
-
-/// Where the presence of a topic begins for a listener.
-struct PresenceStart {
-    listening: Listening,
-    after: Position,
-    members: Vec<Member>,
-}
-
-/// What a subscription begins with.
-struct Start {
-    position: Position,
-    outcome: Outcome,
-    /// What was read already.
-    events: Vec<Arc<Event>>,
-}
 
 impl Session {
     /// Acts on one command; what the client is told is queued.
@@ -96,17 +71,43 @@ impl Session {
         if self.place_of(&wish.topic, wish.key.as_ref()).is_none() {
             self.check_room()?;
         }
-        let listening = self.listen(&wish.topic).await?;
-        let wants = self.prepare(&wish).await?;
-        let mut start = self.start_of(&wish).await?;
-        let mut rows = None;
-        if wish.snapshot && !is_resumed(start.as_ref()) {
-            let (mut with_rows, found) = self.start_with_rows(&wish).await?;
-            // What was lost is named, although the rows make up for it.
-            with_rows.outcome = start.map_or(Outcome::Fresh, |start| start.outcome);
-            (start, rows) = (Some(with_rows), Some(found));
+        let mut pending = Pending::new(&self.node, wish);
+        if self.patience == Patience::Later {
+            let Some(done) = pending.done_already().await else {
+                self.wait_for(pending);
+                return Ok(());
+            };
+            return self.carry_out_wish(pending.wish, done);
         }
-        let presence = self.presence_start(&wish).await?;
+        let done = pending.done().await;
+        self.carry_out_wish(pending.wish, done)
+    }
+
+    /// A wish for the same subscription that still waits is replaced.
+    fn wait_for(&mut self, pending: Pending) {
+        self.give_up(&pending.wish.topic, pending.wish.key.as_ref());
+        self.pending.push(pending);
+    }
+
+    fn give_up(&mut self, topic: &Topic, name: Option<&Arc<str>>) {
+        self.pending.retain(|held| held.wish.topic != *topic || held.wish.key.as_ref() != name);
+    }
+
+    /// Answers a wish that had to wait.
+    pub(super) fn settle(&mut self, place: usize, done: Result<Beginning, Refusal>) {
+        let Pending { wish, .. } = self.pending.remove(place);
+        let (topic, reference) = (wish.topic.clone(), wish.reference.clone());
+        if let Err(refusal) = self.carry_out_wish(wish, done) {
+            self.refuse(refusal.about(&topic).to(reference));
+        }
+    }
+
+    fn carry_out_wish(
+        &mut self,
+        wish: Subscription,
+        done: Result<Beginning, Refusal>,
+    ) -> Result<(), Refusal> {
+        let Beginning { listening, wants, start, rows, presence } = done?;
         // Only now is one that is in force replaced: a refused request changes nothing.
         let replaced = self.remove_with_presence(&wish.topic, wish.key.as_ref());
         let start = start.or_else(|| go_on(replaced.as_ref()?));
@@ -114,45 +115,6 @@ impl Session {
             Particulars { name: wish.key.clone(), interest: wish.interest.clone(), wants, rows };
         self.begin(listening, wish, start, presence, particulars);
         Ok(())
-    }
-
-    /// What is wanted of a table, made ready; `None` for everything.
-    async fn prepare(&self, wish: &Subscription) -> Result<Option<Arc<Prepared>>, Refusal> {
-        if wish.interest.is_everything() {
-            return Ok(None);
-        }
-        let upstream = self.node.publisher.upstream(&wish.topic)?;
-        Ok(Some(Arc::new(upstream.prepare(&wish.topic, &wish.interest).await?)))
-    }
-
-    async fn head(&self, topic: &Topic) -> Result<Position, Refusal> {
-        let head = self.node.history.head(topic).await;
-        head.map_err(|error| unavailable(&error))
-    }
-
-    /// The rows of a table, and the place from which its changes are read: as early as the history
-    /// allows, because a change may be said before a query sees it.
-    ///
-    /// # Errors
-    /// `Unavailable` when the history is too short for the changes that the query did not see.
-    async fn start_with_rows(&self, wish: &Subscription) -> Result<(Start, Rows), Refusal> {
-        let upstream = self.node.publisher.upstream(&wish.topic)?;
-        for _ in 0..SNAPSHOT_TRIES {
-            let before = self.head(&wish.topic).await?;
-            let found = upstream.snapshot(&wish.topic, &wish.interest).await?;
-            let head = self.head(&wish.topic).await?;
-            let start = self.start_at_earliest(&wish.topic).await;
-            let mut start = start.map_err(|error| unavailable(&error))?;
-            if covers(&start, &found) {
-                let after = start.position;
-                start.events.clear();
-                start.outcome = Outcome::Fresh;
-                start.position = after;
-                return Ok((start, Rows { found, told: 0, all_told: false, before, head }));
-            }
-        }
-        let message = "the table changes faster than its history reaches back; keep more of it";
-        Err(Refusal::new(Code::Unavailable, message))
     }
 
     /// Whether the same wish is in force: then nothing changes, and nothing can be missed.
@@ -185,86 +147,13 @@ impl Session {
     fn check_room(&self) -> Result<(), Refusal> {
         let limit = self.node.limits.load().subscriptions;
         let held = self.subscriptions.iter();
-        let count = held.filter(|held| held.topic().kind() != TopicKind::Presence).count();
+        let count = self.pending.len()
+            + held.filter(|held| held.topic().kind() != TopicKind::Presence).count();
         if count < limit {
             return Ok(());
         }
         let message = format!("a connection has at most {limit} subscriptions");
         Err(Refusal::new(Code::TooManySubscriptions, message))
-    }
-
-    /// Makes this session a listener of the topic: attached at its source, followed and placed.
-    async fn listen(&self, topic: &Topic) -> Result<Listening, Refusal> {
-        let listening = Listening::new(&self.node, topic);
-        if matches!(topic.kind(), TopicKind::Notify | TopicKind::Table) {
-            // Asked each time: while the source is down, nobody is told that events will come.
-            self.node.publisher.upstream(topic)?.attach(topic).await?;
-        }
-        let started = listening.entry.started.get_or_try_init(|| self.place(&listening.entry));
-        started.await.map_err(|error| unavailable(&error))?;
-        Ok(listening)
-    }
-
-    async fn place(&self, entry: &Entry) -> Result<(), crate::Error> {
-        self.node.broker.follow(&entry.topic).await?;
-        let head = self.node.history.head(&entry.topic).await?;
-        self.node.relay.place(entry, head);
-        Ok(())
-    }
-
-    /// From where the subscription begins; `None` for where the topic is when it goes live.
-    async fn start_of(&self, wish: &Subscription) -> Result<Option<Start>, Refusal> {
-        let start = match wish.since {
-            Since::Now => return Ok(None),
-            Since::Earliest => self.start_at_earliest(&wish.topic).await,
-            Since::Position(position) => {
-                self.start_at(&wish.topic, position, Outcome::Resumed).await
-            }
-        };
-        let start = start.map_err(|error| unavailable(&error))?;
-        if let Outcome::Gap(reason) = start.outcome {
-            self.node.metrics.gap(reason);
-        }
-        Ok(Some(start))
-    }
-
-    /// What was the earliest may be trimmed before it is read, so it is asked for again.
-    async fn start_at_earliest(&self, topic: &Topic) -> Result<Start, crate::Error> {
-        let mut tries = EARLIEST_TRIES;
-        loop {
-            tries -= 1;
-            let earliest = self.node.history.earliest(topic).await?;
-            let start = self.start_at(topic, earliest, Outcome::Fresh).await?;
-            if start.outcome == Outcome::Fresh || tries == 0 {
-                return Ok(start);
-            }
-        }
-    }
-
-    async fn start_at(
-        &self,
-        topic: &Topic,
-        after: Position,
-        outcome: Outcome,
-    ) -> Result<Start, crate::Error> {
-        Ok(match self.node.history.read(topic, after, PAGE).await? {
-            Page::Events(events) => Start { position: after, outcome, events },
-            Page::Lost { head, reason } => {
-                Start { position: head, outcome: Outcome::Gap(reason), events: Vec::new() }
-            }
-        })
-    }
-
-    async fn presence_start(&self, wish: &Subscription) -> Result<Option<PresenceStart>, Refusal> {
-        if !wish.presence {
-            return Ok(None);
-        }
-        let listening = self.listen(&wish.topic.presence()).await?;
-        let head = self.node.history.head(&wish.topic.presence()).await;
-        let after = head.map_err(|error| unavailable(&error))?;
-        // The list is read after the place: what is told twice does no harm, see `PresenceDiff`.
-        let members = self.node.presence.members(&wish.topic).await?;
-        Ok(Some(PresenceStart { listening, after, members }))
     }
 
     /// Answers and begins; nothing is waited for, so no event can come before the answer.
@@ -345,6 +234,7 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, topic: Topic, name: Option<&Arc<str>>, reference: Option<Reference>) {
+        self.give_up(&topic, name);
         let tag = self.remove_with_presence(&topic, name).and_then(|held| held.tag.clone());
         self.say(&Answer::Unsubscribed { topic, tag, reference });
     }
@@ -500,11 +390,6 @@ impl Session {
     }
 }
 
-/// Whether everything after the given place follows, so that no rows are needed.
-fn is_resumed(start: Option<&Start>) -> bool {
-    start.is_some_and(|start| start.outcome == Outcome::Resumed)
-}
-
 /// Where a subscription goes on that replaces another and names no place.
 fn go_on(replaced: &Subscribed) -> Option<Start> {
     match replaced.phase {
@@ -513,19 +398,6 @@ fn go_on(replaced: &Subscribed) -> Option<Start> {
         }
         Phase::Live => None,
     }
-}
-
-/// Whether every change that is not in the rows is in the history from `start` on.
-///
-/// Changes come in the order of their commits. When the oldest one kept is in the rows, all that
-/// were let go of committed before it; when nothing was let go of, nothing can be missing.
-fn covers(start: &Start, found: &TableRows) -> bool {
-    let oldest = start.events.iter().find_map(|event| match &event.body {
-        Body::Change(change) => Some(change.transaction.id),
-        _ => None,
-    });
-    start.outcome == Outcome::Fresh
-        && (start.position.seq == 0 || oldest.is_none_or(|id| found.seen.contains(id)))
 }
 
 fn subscribed(

@@ -58,6 +58,7 @@ async fn who_asks_too_fast_is_refused_and_may_go_on_later() {
     let refused = frames.iter().filter(|frame| frame["code"] == "rate_limited").count();
     assert_eq!((frames.len(), refused), (30, 10));
     assert_eq!(frames[29]["retry"], "later");
+    assert_eq!(frames[29]["id"], 30, "the client should know which request was not carried out");
     tokio::time::advance(std::time::Duration::from_secs(1)).await;
     assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
 }

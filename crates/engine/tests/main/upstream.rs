@@ -15,6 +15,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::{Client, count, numbers, publish, until};
 
+/// How long a channel whose name begins with *slow* takes, to be refused then.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// A world outside that writes down what it is asked and says what it is told.
 #[derive(Default)]
 struct Outside {
@@ -37,6 +40,10 @@ impl Outside {
 impl Upstream for Outside {
     async fn attach(&self, topic: &Topic) -> Result<(), Refusal> {
         if self.down.load(Ordering::SeqCst) {
+            return Err(Refusal::new(Code::Unavailable, "the database is down"));
+        }
+        if topic.name().starts_with("slow") {
+            sleep(SLOW).await;
             return Err(Refusal::new(Code::Unavailable, "the database is down"));
         }
         // As a real one: it takes some time, and others go on meanwhile.
@@ -231,4 +238,41 @@ async fn a_broker_that_hangs_does_not_stop_the_clock() {
     publish(&node, "b", "x").await;
     sleep(node.limits().write_timeout + Duration::from_secs(2)).await;
     assert_eq!(client.end().await, tidewire::protocol::Close::SlowConsumer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_takes_long_holds_up_no_other_request() {
+    let (node, _outside) = node();
+    let mut client = Client::open(&node);
+    let begun = Instant::now();
+    for channel in ["slow 1", "slow 2", "slow 3"] {
+        client.tell(json!({"type": "subscribe", "notify": channel})).await;
+    }
+    assert_eq!(listen(&mut client, "orders").await["type"], "subscribed");
+    assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
+    assert!(begun.elapsed() < SLOW, "nothing should have waited for the slow ones");
+    for id in 1..=3 {
+        let refused = client.next().await;
+        assert_eq!((&refused["code"], &refused["id"]), (&json!("unavailable"), &json!(id)));
+    }
+    assert_eq!(begun.elapsed().as_secs(), SLOW.as_secs(), "they should wait side by side");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_that_waits_can_be_taken_back_and_counts_as_a_subscription() {
+    let outside = Arc::new(Outside::default());
+    let limits = Limits { subscriptions: 2, ..Limits::default() };
+    let prepared = Node::builder().limits(limits).prepare();
+    *outside.publisher.lock() = Some(prepared.publisher().clone());
+    let node = prepared.upstream(TopicKind::Notify, Arc::clone(&outside) as _).start();
+    let mut client = Client::open(&node);
+    for channel in ["slow 1", "slow 2"] {
+        client.tell(json!({"type": "subscribe", "notify": channel})).await;
+    }
+    assert_eq!(listen(&mut client, "orders").await["code"], "too_many_subscriptions");
+    unlisten(&mut client, "slow 1").await;
+    assert_eq!(listen(&mut client, "orders").await["type"], "subscribed");
+    sleep(SLOW).await;
+    assert_eq!(client.next().await["notify"], "slow 2");
+    client.hears_nothing().await;
 }
