@@ -19,6 +19,7 @@ use crate::connect::Target;
 use crate::outbox::{OutboxOptions, OutboxSource};
 use crate::prepare::Preparer;
 use crate::snapshot::{SnapshotLimits, Snapshots};
+use crate::sql::{Sink, installation, set_sink};
 use crate::wal::{SlotKind, WalOptions, WalSource};
 
 /// How long a client that subscribes waits for a source to be chosen while the database is down.
@@ -87,7 +88,8 @@ pub struct TableSource {
 impl TableSource {
     /// Will find out what the database allows, and start the source, when a table is first
     /// listened to: a server that is asked for none leaves no slot and no trigger. With a
-    /// persistent slot it starts at once, so that nothing is missed.
+    /// persistent slot it starts at once, so that nothing is missed, and where the SQL surface is
+    /// installed too, because `tidewire.publish` may say something at any time.
     ///
     /// Does not wait for the database, which may be down. Must be called inside a Tokio runtime.
     pub fn start(target: Target, publisher: Publisher, options: TableOptions) -> Self {
@@ -101,11 +103,11 @@ impl TableSource {
         let (wish, stopping) = (Arc::clone(&wanted), stop.clone());
         let choosing = tokio::spawn(async move {
             tokio::select! {
-                () = stopping.cancelled() => {}
-                () = wish.notified() => {
-                    choose(target, publisher, options, chosen_is, stopping).await;
-                }
+                () = stopping.cancelled() => return,
+                () = wish.notified() => {}
+                () = has_messages(&target) => {}
             }
+            choose(target, publisher, options, chosen_is, stopping).await;
         });
         let choosing = Mutex::new(Some(choosing));
         Self { chosen, preparer, snapshots, wanted, stop, choosing }
@@ -149,6 +151,18 @@ impl Drop for TableSource {
     }
 }
 
+/// Returns when the SQL surface is found to be installed; never when it is not.
+async fn has_messages(target: &Target) {
+    loop {
+        match installation(target).await {
+            Ok(Some(_)) => return,
+            Ok(None) => return std::future::pending().await,
+            // The database may be down for now.
+            Err(_) => tokio::time::sleep(PROBE_PAUSE).await,
+        }
+    }
+}
+
 /// Starts the source that was asked for, or the one that the database allows.
 async fn choose(
     target: Target,
@@ -167,6 +181,12 @@ async fn choose(
             }
         }
     };
+    if wal && let Err(why) = set_sink(&target, Sink::Wal).await {
+        tracing::warn!(
+            error = &why as &dyn std::error::Error,
+            "tidewire.publish() may write where nobody reads"
+        );
+    }
     let registry = options.registry;
     let mut registry = registry.as_ref().map(|registry| registry.lock());
     let source: SharedSource = if wal {
