@@ -20,6 +20,7 @@ mod string;
 mod time;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
 pub(crate) use catalog::Catalog;
@@ -68,6 +69,14 @@ static NULL: LazyLock<Arc<str>> = LazyLock::new(|| "null".into());
 static TRUE: LazyLock<Arc<str>> = LazyLock::new(|| "true".into());
 static FALSE: LazyLock<Arc<str>> = LazyLock::new(|| "false".into());
 
+thread_local! {
+    /// Where JSON is put together, so that a value costs one allocation and not two.
+    static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A larger value does not leave its room behind.
+const LARGEST_SCRATCH: usize = 64 * 1024;
+
 /// JSON's null; always the same one.
 pub(crate) fn null() -> Arc<str> {
     Arc::clone(&NULL)
@@ -85,11 +94,12 @@ pub(crate) fn to_json(shape: &Shape, text: &[u8]) -> Result<Arc<str>, Misshapen>
         Shape::Bool if *text == *"f" => Ok(Arc::clone(&FALSE)),
         Shape::Number if !has_n(&text) => Ok(text.into()),
         Shape::Jsonb => Ok(text.into()),
-        _ => {
-            let mut out = String::with_capacity(text.len() + 2);
-            write(shape, &text, &mut out)?;
-            Ok(out.into())
-        }
+        _ => SCRATCH.with_borrow_mut(|out| {
+            out.clear();
+            out.shrink_to(LARGEST_SCRATCH);
+            write(shape, &text, out)?;
+            Ok(out.as_str().into())
+        }),
     }
 }
 

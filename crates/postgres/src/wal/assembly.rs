@@ -10,12 +10,12 @@
 mod message;
 mod relations;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(super) use relations::{Description, Flow, Known};
 use tidewire_protocol::change::{Change, Operation, Row, Snapshot, Transaction};
-use tidewire_protocol::{Draft, Topic};
+use tidewire_protocol::{Body, Draft, Topic};
 
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::{self, Begin, Commit, DecodeError, Logical, Lsn, Message, Old, Tuple};
@@ -54,13 +54,6 @@ impl From<DecodeError> for Trouble {
     }
 }
 
-/// One thing a transaction did.
-#[derive(Debug)]
-enum Deed {
-    Change(Topic, Box<Change>),
-    Said(Draft),
-}
-
 /// A transaction whose commit was not read yet.
 #[derive(Debug)]
 struct Open {
@@ -73,7 +66,8 @@ struct Open {
     seen: usize,
     /// Changes seen.
     index: u32,
-    deeds: Vec<Deed>,
+    /// What is to be published.
+    deeds: Vec<Draft>,
     bytes: usize,
 }
 
@@ -244,7 +238,7 @@ impl Assembly {
         self.counts.transactions += u64::from(!open.repeated);
         mark_last(&mut open.deeds);
         self.bytes += open.bytes;
-        self.drafts.extend(open.deeds.into_iter().map(Deed::draft));
+        self.drafts.append(&mut open.deeds);
         Ok(())
     }
 
@@ -283,7 +277,7 @@ impl Assembly {
                 last: false,
             };
             open.bytes += change.bytes();
-            open.deeds.push(Deed::Change(topic.clone(), Box::new(change)));
+            open.deeds.push(Draft::change(topic.clone(), change));
         }
         open.seen += 1;
         open.index = open.index.saturating_add(1);
@@ -307,7 +301,7 @@ impl Assembly {
             Ok(draft) => {
                 self.counts.messages += 1;
                 open.bytes += logical.content.len();
-                open.deeds.push(Deed::Said(draft));
+                open.deeds.push(draft);
             }
             Err(problem) => {
                 tracing::warn!(%problem, "a logical message with our prefix cannot be published");
@@ -328,7 +322,7 @@ impl Assembly {
         for (at, deed) in std::mem::take(&mut open.deeds).into_iter().enumerate() {
             match newest.contains(&at) {
                 true => kept.push(deed),
-                false => self.drafts.push(deed.draft()),
+                false => self.drafts.push(deed),
             }
         }
         self.bytes += std::mem::take(&mut open.bytes);
@@ -336,32 +330,27 @@ impl Assembly {
     }
 }
 
-impl Deed {
-    fn draft(self) -> Draft {
-        match self {
-            Self::Change(topic, change) => Draft::change(topic, *change),
-            Self::Said(draft) => draft,
-        }
-    }
-}
-
-/// The places of each table's newest change.
-fn newest(deeds: &[Deed]) -> HashSet<usize> {
-    let (mut seen, mut places) = (HashSet::new(), HashSet::new());
+/// The places of each table's newest change, newest first.
+fn newest(deeds: &[Draft]) -> Vec<usize> {
+    // Few transactions touch more than some tables, so a list is quicker than a set.
+    let (mut seen, mut places) = (Vec::new(), Vec::new());
     for (at, deed) in deeds.iter().enumerate().rev() {
-        if let Deed::Change(topic, _) = deed
-            && seen.insert(topic)
+        if let Body::Change(change) = &deed.body
+            && !seen.contains(&change.relation.oid)
         {
-            places.insert(at);
+            seen.push(change.relation.oid);
+            places.push(at);
         }
     }
     places
 }
 
-fn mark_last(deeds: &mut [Deed]) {
+fn mark_last(deeds: &mut [Draft]) {
     for at in newest(deeds) {
-        if let Deed::Change(_, change) = &mut deeds[at] {
-            change.last = true;
+        if let Body::Change(change) = &mut deeds[at].body {
+            Arc::get_mut(change)
+                .expect("a draft that is not published yet is shared by nobody")
+                .last = true;
         }
     }
 }
