@@ -6,6 +6,8 @@ mod dev;
 
 mod listen;
 
+mod plain;
+
 mod publish;
 
 mod remote;

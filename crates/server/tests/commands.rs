@@ -1,10 +1,17 @@
 //! The program's commands as people type them.
 
+use std::time::Duration;
+
+use futures_util::SinkExt as _;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Program, SECRET, client_with, database, get, get_with, post, post_with, run_program, until,
+    Program, SECRET, client_with, database, get, get_with, post, post_with, run_program, soon,
+    until,
 };
 
 #[tokio::test]
@@ -169,6 +176,70 @@ async fn listen_goes_on_where_it_was_after_the_server_restarts() {
     let line = Program::start(&words, &[]).printed("\"event\"").await;
     let event: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(event["data"], 3);
+}
+
+#[tokio::test]
+async fn listen_takes_every_name_there_can_be() {
+    let mut database = database().await;
+    let url = database.url();
+    let (_server, address) = Program::serve(&["-w", "127.0.0.1:0", "-p", &url], &[]).await;
+    until("a ready server", async || get(address, "/ready").await.status == 200).await;
+    let server = format!("http://{address}");
+    let (long, quotes) = ("c".repeat(63), "\"".repeat(63));
+    let topic = "t".repeat(255);
+    let channels = Program::start(&["listen", &long, &quotes, "--server", &server], &[]);
+    let topics = Program::start(&["listen", &topic, "--topic", "--server", &server], &[]);
+    until("three subscriptions", async || {
+        get(address, "/v1/stats").await.good().await["subscriptions"] == 3
+    })
+    .await;
+    database.notify(&long, "a").await;
+    channels.printed(&format!("{long}\ta")).await;
+    let body = json!({ "notify": quotes, "data": "\u{1b}[2J" });
+    post(address, "/v1/publish", &body).await.good().await;
+    channels.printed(&format!("{quotes}\t\\u001b[2J")).await;
+    post(address, "/v1/publish", &json!({ "topic": topic, "data": 1 })).await.good().await;
+    topics.printed(&format!("{topic}\t1")).await;
+}
+
+#[tokio::test]
+async fn listen_tells_a_refusal_in_the_words_of_the_server() {
+    let (_server, address) = Program::serve(&["-w", "127.0.0.1:0"], &[]).await;
+    let server = format!("http://{address}");
+    let words = ["listen", "room", "--topic", "--since", "zz", "--server", &server];
+    let refused = run_program(&words, &[]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert!(message.contains("such as \"4f1c-17\""), "{message}");
+}
+
+#[tokio::test]
+async fn listen_comes_back_no_sooner_than_it_is_asked_to() {
+    let door = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = door.local_addr().expect("an address");
+    let server = format!("http://{address}");
+    let listener = Program::start(&["listen", "room", "--topic", "--server", &server], &[]);
+    let (stream, _) = soon("the listener", door.accept()).await.expect("a connection");
+    let mut socket = tokio_tungstenite::accept_async(stream).await.expect("an upgrade");
+    let close = json!({
+        "type": "close", "code": 4000, "name": "restart", "message": "the server restarts",
+        "retry": true, "retry_after": 2,
+    });
+    for frame in [json!({ "type": "welcome" }), close] {
+        socket.send(Message::text(frame.to_string())).await.expect("it is read");
+    }
+    let sent_away = Instant::now();
+    listener.logged("the server restarts; connecting again in 2s").await;
+    // Then it tries until somebody is there.
+    let (stream, _) = soon("the listener", door.accept()).await.expect("a connection");
+    assert!(sent_away.elapsed() >= Duration::from_secs(2), "{:?}", sent_away.elapsed());
+    drop((door, socket, stream));
+    listener.logged("connecting to http").await;
+    let (_server, _) = Program::serve(&["-w", &address.to_string()], &[]).await;
+    until("a listener", async || {
+        get(address, "/v1/stats").await.good().await["subscriptions"] == 1
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ async fn serve(
 }
 
 fn things_to_try(address: &str, cluster: &PrivateCluster, demo: bool) -> String {
+    let program = this_program();
     let database = cluster.socket_url().unwrap_or_else(|| cluster.url());
     let traffic = match demo {
         true => "An order comes in every second on the channel \"orders\". ",
@@ -67,8 +68,35 @@ fn things_to_try(address: &str, cluster: &PrivateCluster, demo: bool) -> String 
          - Say something over HTTP, on a topic that needs no database:\n\
          \x20   curl http://{address}/v1/publish -d '{{\"topic\":\"room:1\",\"data\":{{\"text\":\"hi\"}}}}'\n\
          - From the command line:\n\
-         \x20   tidewire listen orders --server http://{address}\n\
+         \x20   {program} listen orders --server http://{address}\n\
          \n\
          Stop with Ctrl-C.\n\n"
     )
+}
+
+/// How to call this program from a shell: it need not be on the PATH.
+fn this_program() -> String {
+    let path =
+        std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok());
+    path.map_or_else(|| "tidewire".to_owned(), |path| in_shell(&path))
+}
+
+/// A word as a shell takes it, in quotes where it must be.
+fn in_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    match word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_spaces_is_quoted_for_the_shell() {
+        assert_eq!(in_shell("/a-b/target/debug/tidewire"), "/a-b/target/debug/tidewire");
+        assert_eq!(in_shell("/my files/it's"), r"'/my files/it'\''s'");
+    }
 }

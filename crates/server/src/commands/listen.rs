@@ -2,6 +2,8 @@
 //! connection where it was.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tidewire_postgres::{NotifyOptions, NotifySource, Target as Database};
 use tidewire_protocol::dialect::Native;
 use tidewire_protocol::{Command, Subscription, Topic, TopicKind, Wire};
 
+use super::plain::{escaped, sentence};
 use super::remote::Remote;
 use crate::args::{Args, ListenFlags, Target};
 
@@ -47,6 +50,8 @@ struct Listener {
 enum Ended {
     /// Connecting again may help.
     Lost(anyhow::Error),
+    /// The server asked us to come back after a pause.
+    SentAway(anyhow::Error, Duration),
     /// It will not.
     Refused(anyhow::Error),
     /// Nobody reads what is printed.
@@ -65,31 +70,40 @@ impl Listener {
 
     /// Follows a server until it refuses or nobody reads.
     async fn follow_server(&mut self, url: &str, token: Option<&str>) -> anyhow::Result<()> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = FIRST_PAUSE;
         // The first attempt tells at once what is wrong.
-        let mut remote = Some(Remote::connect(url, token).await?);
+        let mut connected = Ok(Remote::connect(url, token).await?);
         loop {
-            let ended = match remote.take() {
-                Some(remote) => {
-                    pause = FIRST_PAUSE;
+            let ended = match connected {
+                Ok(remote) => {
+                    backoff = FIRST_PAUSE;
                     self.read(remote).await
                 }
-                None => Ended::Lost(anyhow::anyhow!("cannot connect")),
+                Err(error) => Ended::Lost(error),
             };
-            match ended {
+            let pause = match ended {
                 Ended::Unread => return Ok(()),
                 Ended::Refused(error) => return Err(error),
-                Ended::Lost(error) => eprintln!("tidewire: {error:#}; connecting again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            remote = Remote::connect(url, token).await.ok();
+                Ended::Lost(error) => {
+                    eprintln!("tidewire: {error:#}; connecting again");
+                    let pause = backoff;
+                    backoff = (backoff * 2).min(LONGEST_PAUSE);
+                    pause
+                }
+                Ended::SentAway(error, pause) => {
+                    eprintln!("tidewire: {error:#}; connecting again in {pause:?}");
+                    pause
+                }
+            };
+            tokio::time::sleep(scattered(pause)).await;
+            connected = Remote::connect(url, token).await;
         }
     }
 
     async fn read(&mut self, mut remote: Remote) -> Ended {
-        for name in self.names.clone() {
-            let mut request = json!({ "type": "subscribe", "id": name, self.kind: name });
+        for (id, name) in self.names.clone().into_iter().enumerate() {
+            // A number: a name may be longer than an id can be.
+            let mut request = json!({ "type": "subscribe", "id": id, self.kind: name });
             if let Some(place) = self.places.get(&name) {
                 request["since"] = json!(place);
             }
@@ -132,7 +146,9 @@ impl Listener {
                 match self.take(&frame) {
                     Ok(()) => {}
                     Err(Ended::Unread) => return Ok(()),
-                    Err(Ended::Lost(error) | Ended::Refused(error)) => return Err(error),
+                    Err(Ended::Lost(error) | Ended::SentAway(error, _) | Ended::Refused(error)) => {
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -148,10 +164,8 @@ impl Listener {
             "event" => self.print(&name, frame).map_err(|_| Ended::Unread),
             "gap" => self.print_gap(&name, frame),
             "subscribed" if frame["outcome"] == "gap" => self.print_gap(&name, frame),
-            "error" | "ended" => Err(Ended::Refused(refused(&frame["message"].to_string()))),
-            "close" if frame["retry"] == false => {
-                Err(Ended::Refused(refused(&frame["message"].to_string())))
-            }
+            "error" | "ended" => Err(Ended::Refused(refused(sentence(&frame["message"])))),
+            "close" => Err(sent_away(frame)),
             _ => Ok(()),
         }
     }
@@ -159,9 +173,9 @@ impl Listener {
     fn print(&self, name: &str, frame: &Value) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if self.json {
-            writeln!(out, "{frame}")?;
+            writeln!(out, "{}", escaped(&frame.to_string()))?;
         } else {
-            writeln!(out, "{name}\t{}", one_line(&frame["data"]))?;
+            writeln!(out, "{}\t{}", escaped(name), one_line(&frame["data"]))?;
         }
         out.flush()
     }
@@ -173,21 +187,41 @@ impl Listener {
             gap["type"] = json!("gap");
             return self.print(name, &gap).map_err(|_| Ended::Unread);
         }
-        eprintln!("tidewire: events of {name} are missing here: {}", frame["reason"]);
+        let (name, reason) = (escaped(name), escaped(sentence(&frame["reason"])));
+        eprintln!("tidewire: events of {name} are missing here: {reason}");
         Ok(())
     }
 }
 
-/// A payload on one line: text as it is but for line ends, anything else as JSON.
+/// What a close frame asks for: to come back after a while, or not at all.
+fn sent_away(frame: &Value) -> Ended {
+    let error = refused(sentence(&frame["message"]));
+    if frame["retry"] == false {
+        return Ended::Refused(error);
+    }
+    match frame["retry_after"].as_u64().map(Duration::from_secs) {
+        Some(pause) => Ended::SentAway(error, pause),
+        None => Ended::Lost(error),
+    }
+}
+
+/// Up to a quarter longer, so that those who lost the same server do not come back as one.
+fn scattered(pause: Duration) -> Duration {
+    let share = RandomState::new().hash_one(()) % 256;
+    pause + pause.mul_f64(share as f64 / 1_024.0)
+}
+
+/// A payload on one line that a terminal shows and does not obey: text with its line ends, tabs
+/// and other control characters escaped, anything else as JSON.
 fn one_line(data: &Value) -> String {
     match data {
-        Value::String(text) => text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r"),
-        other => other.to_string(),
+        Value::String(text) => escaped(&text.replace('\\', "\\\\")).into_owned(),
+        other => escaped(&other.to_string()).into_owned(),
     }
 }
 
 fn refused(message: &str) -> anyhow::Error {
-    anyhow::anyhow!("{}", message.trim_matches('"')).context("refused")
+    anyhow::anyhow!("{}", escaped(message)).context("refused")
 }
 
 /// The place to go on from is opaque, so nothing is checked here.
@@ -199,5 +233,22 @@ mod tests {
     fn a_payload_is_printed_on_one_line() {
         assert_eq!(one_line(&json!("a\nb\\")), "a\\nb\\\\");
         assert_eq!(one_line(&json!({"a": 1})), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn a_payload_does_not_command_the_terminal() {
+        let red = "\u{1b}[31m\t\r\u{7f}\u{9b}31m é";
+        assert_eq!(one_line(&json!(red)), r"\u001b[31m\t\r\u007f\u009b31m é");
+        let printed = one_line(&json!({ "a": red }));
+        assert_eq!(printed, r#"{"a":"\u001b[31m\t\r\u007f\u009b31m é"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&printed).expect("still JSON")["a"], red);
+    }
+
+    #[test]
+    fn pauses_are_as_long_as_asked_and_not_much_longer() {
+        let asked = Duration::from_secs(4);
+        for _ in 0..100 {
+            assert!((asked..Duration::from_secs(5)).contains(&scattered(asked)));
+        }
     }
 }

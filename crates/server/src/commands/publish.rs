@@ -6,6 +6,7 @@ use tidewire_postgres::Target as Database;
 use tidewire_postgres::notify::send;
 use tidewire_protocol::{Code, Payload, Topic};
 
+use super::plain::{escaped, sentence};
 use super::remote::Remote;
 use crate::args::{Args, PublishFlags, Target};
 
@@ -26,7 +27,7 @@ async fn say(flags: &PublishFlags, url: &str, token: Option<&str>) -> anyhow::Re
         let frame = remote.next().await?;
         match frame["type"].as_str().unwrap_or_default() {
             "published" => break,
-            "error" | "close" => bail!("{}", frame["message"].as_str().unwrap_or("refused")),
+            "error" | "close" => bail!("{}", escaped(sentence(&frame["message"]))),
             _ => {}
         }
     }
