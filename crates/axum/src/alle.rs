@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -17,12 +17,14 @@ use tidewire::{Action, Identity};
 use tidewire_protocol::{Code, Payload, Publication, Refusal, Subscription, Topic};
 
 use crate::handshake::{Query, Subprotocol, go_on_from, token};
+use crate::listen::GivenUp;
 use crate::router::Transports;
 use crate::{refusal, sse};
 
 /// `GET /events?channels=a,b`, also `/sse`. Resumes by `Last-Event-ID` or `since=`.
 pub(crate) async fn events(
     State(transports): State<Transports>,
+    connection: Option<Extension<GivenUp>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -36,7 +38,8 @@ pub(crate) async fn events(
         };
         go_on_from(&mut subscriptions, since)?;
         let identity = identify(&transports, &headers, &query).await?;
-        sse::open(&transports, transports.alle_events(), identity, subscriptions, b"").await
+        let peer = connection.map(|Extension(given_up)| given_up).unwrap_or_default();
+        sse::open(&transports, transports.alle_events(), identity, subscriptions, b"", peer).await
     };
     opened.await.unwrap_or_else(|refusal| in_words(&transports, &refusal))
 }
@@ -105,19 +108,33 @@ pub(crate) async fn notify(
 ) -> Response {
     let notification = match body {
         Ok(Json(notification)) => notification,
-        Err(JsonRejection::JsonSyntaxError(error)) => {
-            return (StatusCode::UNPROCESSABLE_ENTITY, error.body_text()).into_response();
-        }
-        Err(rejection) => return rejection.into_response(),
+        Err(rejection) => return unreadable(&transports, rejection),
     };
     let topic = match Topic::notify(&notification.channel) {
         Ok(topic) => topic,
         Err(error) => {
+            transports.node().metrics().refused(Code::BadTopic);
             return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response();
         }
     };
     let said = say(&transports, &uri, &headers, topic, notification.payload).await;
     said.map_or_else(|refusal| not_said(&transports, &refusal), |()| success())
+}
+
+/// A body that says nothing, in Alle's statuses.
+fn unreadable(transports: &Transports, rejection: JsonRejection) -> Response {
+    let (code, response) = match rejection {
+        JsonRejection::JsonSyntaxError(error) => {
+            let words = (StatusCode::UNPROCESSABLE_ENTITY, error.body_text());
+            (Code::BadJson, words.into_response())
+        }
+        other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            (Code::TooLarge, other.into_response())
+        }
+        other => (Code::BadField, other.into_response()),
+    };
+    transports.node().metrics().refused(code);
+    response
 }
 
 async fn say(

@@ -50,6 +50,6 @@ pub use caller::Caller;
 pub use handshake::{Query, redacted};
 pub use listen::{Listening, ListeningMetrics, Tls, TlsError, serve};
 pub use origin::{Origin, OriginError, Origins};
-pub use refusal::response as refusal_response;
+pub use refusal::{method_not_allowed, response as refusal_response};
 pub use router::{Transports, finish, router};
 pub use websocket::is_upgrade;

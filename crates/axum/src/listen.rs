@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::body::Timely;
 pub use self::metrics::ListeningMetrics;
-pub(crate) use self::patience::Patient;
+pub(crate) use self::patience::{GivenUp, Patient};
 pub use self::tls::{Tls, TlsError};
 
 /// First pause after an accept failed for want of descriptors or memory.
@@ -220,13 +220,15 @@ impl Door {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let given_up = GivenUp::default();
         let visitor = Visitor {
+            given_up: given_up.clone(),
             router: self.router.clone(),
             peer,
             knock: Arc::clone(knock),
             body_timeout: self.listening.body_timeout,
         };
-        let io = TokioIo::new(Patient::new(io, self.listening.write_timeout));
+        let io = TokioIo::new(Patient::new(io, self.listening.write_timeout, given_up));
         let mut connection = pin!(self.http.serve_connection_with_upgrades(io, visitor));
         let mut stopping = pin!(self.stop.cancelled());
         let mut stopped = false;
@@ -252,6 +254,7 @@ struct Visitor {
     peer: SocketAddr,
     knock: Arc<Knock>,
     body_timeout: Duration,
+    given_up: GivenUp,
 }
 
 impl Service<Request<Incoming>> for Visitor {
@@ -263,6 +266,7 @@ impl Service<Request<Incoming>> for Visitor {
         self.knock.answer();
         let mut request = request.map(|body| Timely::wrap(body, self.body_timeout));
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(self.given_up.clone());
         self.router.call(request)
     }
 }

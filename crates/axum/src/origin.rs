@@ -5,6 +5,7 @@
 //! which a browser asks, follows the same rule. Clients that are not browsers send no origin and
 //! are not concerned.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,11 @@ pub enum Origins {
     /// Pages that this server itself served: their host is the request's `Host`.
     #[default]
     Same,
-    /// Those, and pages of the listed origins.
+    /// The same on this machine alone: a request whose `Host` is not a loopback name or address is
+    /// turned away, whoever sends it. For a server on which everybody may do everything: else a
+    /// page could make its own name stand for this machine, and so be of the same origin.
+    Loopback,
+    /// Pages that this server itself served, and pages of the listed origins.
     Listed(Vec<Origin>),
     /// Any page. Safe only where every right needs a token.
     Any,
@@ -76,16 +81,30 @@ impl Origin {
 }
 
 impl Origins {
-    /// Whether a request with these headers may be answered; always without an `Origin`.
+    /// Whether a request with these headers may be answered; always without an `Origin`, unless
+    /// the `Host` itself is wrong.
     pub fn allow(&self, headers: &HeaderMap, uri: &Uri) -> bool {
-        headers.get(ORIGIN).is_none_or(|origin| self.allow_origin(origin, headers, uri))
+        self.allow_host(headers, uri)
+            && headers.get(ORIGIN).is_none_or(|origin| self.allow_origin(origin, headers, uri))
+    }
+
+    /// A request without a host is no browser's.
+    fn allow_host(&self, headers: &HeaderMap, uri: &Uri) -> bool {
+        let Self::Loopback = self else { return true };
+        match headers.get(HOST) {
+            Some(host) => host.to_str().is_ok_and(is_loopback),
+            None => uri.authority().is_none_or(|host| is_loopback(host.as_str())),
+        }
     }
 
     fn allow_origin(&self, origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
+        if !self.allow_host(headers, uri) {
+            return false;
+        }
         let Ok(origin) = origin.to_str() else { return false };
         let listed = match self {
             Self::Any => return true,
-            Self::Same => &[][..],
+            Self::Same | Self::Loopback => &[][..],
             Self::Listed(list) => list,
         };
         is_same(origin, headers, uri) || listed.iter().any(|allowed| allowed.matches(origin))
@@ -122,16 +141,44 @@ fn is_same(origin: &str, headers: &HeaderMap, uri: &Uri) -> bool {
     matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
 }
 
+/// Whether a `Host` can mean this machine alone; browsers resolve `localhost` and names below it
+/// without asking anybody.
+fn is_loopback(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, port)) => (address, port),
+            None => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !(port.is_empty() || port.strip_prefix(':').is_some_and(is_port)) {
+        return false;
+    }
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return address.to_canonical().is_loopback();
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 /// Turns away requests of pages that are not allowed.
 pub(crate) async fn guard(
     State(transports): State<Transports>,
     request: Request,
     next: Next,
 ) -> Response {
-    if transports.origins().allow(request.headers(), request.uri()) {
+    let (origins, headers, uri) = (transports.origins(), request.headers(), request.uri());
+    if origins.allow(headers, uri) {
         return next.run(request).await;
     }
-    let message = "pages of this origin may not use this server; add it to the allowed origins";
+    let message = match origins.allow_host(headers, uri) {
+        true => "pages of this origin may not use this server; add it to the allowed origins",
+        false => {
+            "without authentication this server answers to loopback names only, such as \
+             localhost; configure authentication, or list the pages that may connect in origins"
+        }
+    };
     transports.node().metrics().refused(Code::OriginForbidden);
     refusal::response(&Refusal::new(Code::OriginForbidden, message))
 }
@@ -154,6 +201,38 @@ mod tests {
         for origin in ["http://127.0.0.1:3000", "https://evil.example", "null", "file://", ""] {
             assert!(!check(&Origins::Same, origin, "127.0.0.1:8080"), "{origin}");
         }
+    }
+
+    #[test]
+    fn a_name_that_was_made_to_stand_for_this_machine_is_refused() {
+        let origins = Origins::Loopback;
+        for host in
+            ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "LOCALHOST", "a.localhost"]
+        {
+            assert!(check(&origins, &format!("http://{host}"), host), "{host}");
+            assert!(!check(&origins, "http://evil.example", host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "[::1",
+            "localhost:x",
+            "",
+            "127.1",
+            "evillocalhost",
+        ] {
+            assert!(!check(&origins, &format!("http://{host}"), host), "{host}");
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, host.parse().unwrap());
+            assert!(!origins.allow(&headers, &Uri::from_static("/v1/poll")), "{host}");
+        }
+        let http2 = Uri::from_static("http://evil.example/v1/poll");
+        assert!(!origins.allow(&HeaderMap::new(), &http2));
+        assert!(origins.allow(&HeaderMap::new(), &Uri::from_static("/")));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) async fn not_found(uri: Uri) -> Response {
 }
 
 /// The answer for a path that is there but not with this method.
-pub(crate) async fn method_not_allowed(uri: Uri) -> Response {
+pub async fn method_not_allowed(uri: Uri) -> Response {
     let message = format!("{} does not take this method; see the Allow header", uri.path());
     let refusal = Refusal::new(Code::NotFound, message);
     std::future::ready(with_status(StatusCode::METHOD_NOT_ALLOWED, &refusal)).await

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
@@ -20,6 +20,7 @@ use tidewire::{Dialect, Identity, Opening, Session};
 use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 
 use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
+use crate::listen::GivenUp;
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress};
 
@@ -35,6 +36,7 @@ const RETRY: &[u8] = b"retry: 2000\n\n";
 /// rows first.
 pub(crate) async fn native(
     State(transports): State<Transports>,
+    connection: Option<Extension<GivenUp>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -45,7 +47,8 @@ pub(crate) async fn native(
         let subscriptions = query.subscriptions(since?)?;
         let token = token(&headers, &query, Subprotocol::default())?;
         let identity = transports.node().identify(token.as_ref()).await?;
-        open(&transports, transports.native(), identity, subscriptions, RETRY).await
+        let peer = connection.map(|Extension(given_up)| given_up).unwrap_or_default();
+        open(&transports, transports.native(), identity, subscriptions, RETRY, peer).await
     };
     opened.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
 }
@@ -72,6 +75,7 @@ pub(crate) async fn open(
     identity: Identity,
     subscriptions: Vec<Subscription>,
     greeting: &'static [u8],
+    peer: GivenUp,
 ) -> Result<Response, Refusal> {
     let noting = Noting::new(dialect, Answers::Told);
     let opening = Opening::new(Arc::clone(&noting) as _, Wire::EventStream, identity);
@@ -95,7 +99,7 @@ pub(crate) async fn open(
     // An id alone is no event, but what a client resumes from if the connection breaks now.
     put_id(&mut first, &progress);
     first.extend_from_slice(b"\n");
-    let told = Told { session, progress: several.then_some(progress), ended: false };
+    let told = Told { session, progress: several.then_some(progress), ended: false, peer };
     Ok(answer(told.stream(first.freeze())))
 }
 
@@ -123,6 +127,18 @@ struct Told {
     /// With several topics: how far each was told, to be written before each event.
     progress: Option<Progress>,
     ended: bool,
+    /// Whether the connection was cut because nothing was taken from it.
+    peer: GivenUp,
+}
+
+/// The connection is over, and with it what it was told: one that left, or one cut off.
+impl Drop for Told {
+    fn drop(&mut self) {
+        if !self.ended {
+            let slow = self.peer.is_so();
+            self.session.close(if slow { Close::SlowConsumer } else { Close::Normal });
+        }
+    }
 }
 
 impl Told {

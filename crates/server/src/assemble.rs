@@ -33,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) tables: Option<Arc<TableSource>>,
     pub(crate) authentication: Authentication,
     pub(crate) tls: Option<Tls>,
+    /// As it was at the start: `auth.anonymous` needs a restart, in the rules of namespaces too.
+    anonymous: bool,
     namespaces: Arc<RwLock<Arc<Namespaces>>>,
     registry: Arc<Mutex<Registry>>,
 }
@@ -51,7 +53,8 @@ impl Parts {
 
         let target = postgres_target(settings)?;
         let authentication = Authentication::start(&settings.auth, target.as_ref())?;
-        let namespaces = Arc::new(RwLock::new(Arc::new(convert::namespaces(settings)?)));
+        let anonymous = settings.auth.anonymous;
+        let namespaces = Arc::new(RwLock::new(Arc::new(convert::namespaces(settings, anonymous)?)));
 
         let mut builder = Node::builder()
             .metrics(metrics)
@@ -88,6 +91,7 @@ impl Parts {
             tables,
             authentication,
             tls: tls(settings)?,
+            anonymous,
             namespaces,
             registry,
         })
@@ -124,7 +128,7 @@ impl Parts {
     /// # Errors
     /// The first part that refused; those before it have changed, those after have not.
     pub(crate) fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
-        let namespaces = convert::namespaces(settings)?;
+        let namespaces = convert::namespaces(settings, self.anonymous)?;
         self.authentication.reload(&settings.auth)?;
         if let Some(tls) = &self.tls {
             tls.reload().context("reading the certificate again")?;

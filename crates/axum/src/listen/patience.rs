@@ -6,24 +6,38 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// Whether a connection's peer was given up; goes with each request, so that a stream which ends
+/// with its connection knows why.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A stream whose writes fail once nothing was taken for the given time.
 #[derive(Debug)]
 pub(crate) struct Patient<IO> {
     io: IO,
     timeout: Duration,
+    given_up: GivenUp,
     /// Runs while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Patient<IO> {
-    pub(crate) fn new(io: IO, timeout: Duration) -> Self {
-        Self { io, timeout, deadline: None }
+    pub(crate) fn new(io: IO, timeout: Duration, given_up: GivenUp) -> Self {
+        Self { io, timeout, given_up, deadline: None }
     }
 
     /// The bare stream.
@@ -44,6 +58,7 @@ impl<IO> Patient<IO> {
         let timeout = self.timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(deadline.as_mut().poll(cx));
+        self.given_up.0.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -103,15 +118,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_nothing_is_given_up() {
         let (ours, _theirs) = duplex(16);
-        let mut patient = Patient::new(ours, TIMEOUT);
+        let given_up = GivenUp::default();
+        let mut patient = Patient::new(ours, TIMEOUT, given_up.clone());
+        assert!(!given_up.is_so());
         let refused = patient.write_all(&[0; 100]).await.unwrap_err();
+        assert!(given_up.is_so());
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_a_little_now_and_then_is_not() {
         let (ours, mut theirs) = duplex(16);
-        let mut patient = Patient::new(ours, TIMEOUT);
+        let mut patient = Patient::new(ours, TIMEOUT, GivenUp::default());
         let reader = tokio::spawn(async move {
             let mut some = [0; 16];
             let mut total = 0;

@@ -150,6 +150,17 @@ impl Server {
         results.last().unwrap().as_ref().unwrap().position
     }
 
+    /// What a counter with a name for each kind shows.
+    pub(crate) fn counted(&self, counter: &str, name: &str) -> u64 {
+        let (mut registry, mut text) =
+            (prometheus_client::registry::Registry::default(), String::new());
+        self.node.metrics().register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let begin = format!("{counter}_total{{name=\"{name}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&begin));
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+
     pub(crate) fn sessions(&self) -> usize {
         self.node.stats().connections
     }

@@ -132,6 +132,7 @@ async fn a_reader_that_goes_away_frees_its_session() {
     assert_eq!(server.sessions(), 1);
     drop(stream);
     until("no session", || server.sessions() == 0).await;
+    assert_eq!(server.counted("closes", "normal"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,6 +148,7 @@ async fn a_reader_that_takes_nothing_is_cut_off_in_the_end() {
     };
     soon("the end of the session", fill).await;
     drop(stream);
+    assert_eq!(server.counted("closes", "slow_consumer"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,11 +35,12 @@ pub(super) fn limits(settings: &Settings) -> Limits {
     }
 }
 
-pub(super) fn namespaces(settings: &Settings) -> anyhow::Result<Namespaces> {
+/// The rules; `anonymous` says whether clients without a token are let in.
+pub(super) fn namespaces(settings: &Settings, anonymous: bool) -> anyhow::Result<Namespaces> {
     let list = settings.namespaces.iter().map(namespace).collect::<anyhow::Result<_>>()?;
     let history = &settings.history;
     let default = HistoryLimits { events: history.events, bytes: history.bytes, age: history.age };
-    Ok(Namespaces::new(list, default, settings.auth.anonymous))
+    Ok(Namespaces::new(list, default, anonymous))
 }
 
 fn namespace(settings: &NamespaceSettings) -> anyhow::Result<Namespace> {
@@ -70,7 +71,9 @@ pub(super) fn origins(settings: &Settings) -> anyhow::Result<Origins> {
         return Ok(Origins::Any);
     }
     if settings.origins.is_empty() {
-        return Ok(Origins::Same);
+        let is_open = !settings.auth.is_configured() && !settings.insecure;
+        // Listening to this machine alone keeps others out only while pages cannot pose as ours.
+        return Ok(if is_open { Origins::Loopback } else { Origins::Same });
     }
     let listed = settings.origins.iter().map(|origin| origin.parse::<Origin>());
     Ok(Origins::Listed(listed.collect::<Result<_, _>>().context("origins")?))
