@@ -1,6 +1,10 @@
 //! NOTIFY for clients, over the pool.
 
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use tidewire_protocol::{Code, Payload, Refusal, Topic};
+use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -9,11 +13,32 @@ use crate::connect::Pool;
 /// Longest payload in bytes: PostgreSQL's 8,000 less the NUL at the end.
 pub const MAX_PAYLOAD_BYTES: usize = 7_999;
 
+/// Clients choose how often something fails, not how much is written to the log.
+static LINES: Pace = Pace(Mutex::new(None));
+
+/// At most one line a second.
+struct Pace(Mutex<Option<Instant>>);
+
+impl Pace {
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn is_due(&self) -> bool {
+        let (mut last, now) = (self.0.lock(), Instant::now());
+        let due = last.is_none_or(|last| now.duration_since(last) >= Self::PAUSE);
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
 /// Says `payload` on a channel.
 pub(super) async fn notify(pool: &Pool, topic: &Topic, payload: &Payload) -> Result<(), Refusal> {
     let text = checked(payload)?;
     let connection = pool.get().await.map_err(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "no connection for NOTIFY");
+        if LINES.is_due() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "no connection for NOTIFY");
+        }
         Refusal::new(Code::Unavailable, "PostgreSQL cannot be reached at the moment")
     })?;
     let said = connection
@@ -55,7 +80,9 @@ fn checked(payload: &Payload) -> Result<&str, Refusal> {
 }
 
 fn refusal(error: &tokio_postgres::Error, topic: &Topic) -> Refusal {
-    tracing::warn!(%topic, error = error as &dyn std::error::Error, "NOTIFY failed");
+    if LINES.is_due() {
+        tracing::warn!(%topic, error = error as &dyn std::error::Error, "NOTIFY failed");
+    }
     match error.code() {
         // The queue is 8 GB; it fills when some session listens and never ends its transaction.
         Some(code) if *code == SqlState::PROGRAM_LIMIT_EXCEEDED => {
@@ -72,6 +99,14 @@ fn refusal(error: &tokio_postgres::Error, topic: &Topic) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_write_one_line_a_second() {
+        let pace = Pace(Mutex::new(None));
+        assert_eq!([pace.is_due(), pace.is_due(), pace.is_due()], [true, false, false]);
+        tokio::time::advance(Pace::PAUSE).await;
+        assert_eq!([pace.is_due(), pace.is_due()], [true, false]);
+    }
 
     #[test]
     fn what_a_notify_cannot_carry_is_refused_before_it_is_sent() {
