@@ -60,6 +60,24 @@ async fn the_end_of_a_page_is_good_later_and_on_other_transports() {
 }
 
 #[tokio::test]
+async fn a_topic_on_which_nothing_was_said_has_a_place_to_go_on_from() {
+    let server = Server::start(&[]).await;
+    for way in ["", "&after=earliest"] {
+        let path = format!("/v1/history?topic=pages{way}");
+        let empty = get(server.address, &path).await.good().await;
+        let after = empty["after"].as_str().expect("a cursor").to_owned();
+        assert!(numbers(&empty).is_empty());
+        let path = format!("/v1/history?topic=pages&after={after}");
+        assert!(numbers(&get(server.address, &path).await.good().await).is_empty());
+    }
+    let empty = get(server.address, "/v1/history?topic=pages").await.good().await;
+    let after = empty["after"].as_str().expect("a cursor").to_owned();
+    say(&server, "pages", 0..2).await;
+    let path = format!("/v1/history?topic=pages&after={after}");
+    assert_eq!(numbers(&get(server.address, &path).await.good().await), [0, 1]);
+}
+
+#[tokio::test]
 async fn lost_history_is_told_with_the_reason() {
     let server = Server::start(&[("history.events", "5")]).await;
     say(&server, "short", 0..20).await;

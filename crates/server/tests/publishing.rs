@@ -80,7 +80,8 @@ async fn what_cannot_be_said_is_refused_with_its_code() {
         ("", 400, "bad_json"),
         ("[1", 400, "bad_json"),
         ("3", 400, "bad_field"),
-        ("{}", 400, "bad_field"),
+        ("{}", 400, "missing_field"),
+        (r#"{"notify":"a","event":"b","data":1}"#, 400, "bad_field"),
         (r#"{"topic":"a"}"#, 400, "missing_field"),
         (r#"{"topic":"a","topic":"b","data":1}"#, 400, "bad_field"),
         (r#"{"topic":"a\u0000b","data":1}"#, 400, "bad_topic"),
@@ -105,6 +106,17 @@ async fn what_cannot_be_said_is_refused_with_its_code() {
         let answer = post_with(server.address, PATH, &[("idempotency-key", key)], &body).await;
         assert_eq!(answer.status, 400, "{key:?}");
     }
+}
+
+#[tokio::test]
+async fn a_refusal_names_nothing_of_the_inside() {
+    let server = Server::start(&[]).await;
+    let answer = request(server.address, Method::POST, PATH, &[], "3").await.json().await;
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(message.contains("expected a publication as an object"), "{message}");
+    let refused = request(server.address, Method::POST, "/", &[], "").await;
+    assert_eq!(refused.header("allow"), "GET, HEAD");
+    assert_eq!(refused.refused().await, (405, "not_found".to_owned()));
 }
 
 #[tokio::test]

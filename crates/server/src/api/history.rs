@@ -61,8 +61,7 @@ async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Ref
     let direction = direction(&caller.query)?;
     let limit = limit(&caller.query)?;
     caller.may(&api.transports, Action::History, &topic).await?;
-    let page = read(api, &topic, direction, limit).await;
-    page.map(|page| told(page, direction)).map_err(|error| {
+    read(api, &topic, direction, limit).await.map_err(|error| {
         tracing::warn!(%topic, error = &error as &dyn std::error::Error, "reading history");
         Refusal::new(Code::Unavailable, "the history cannot be reached, try again")
     })
@@ -100,38 +99,48 @@ async fn read(
     topic: &Topic,
     direction: Direction,
     limit: usize,
-) -> Result<Page, tidewire::Error> {
+) -> Result<Answer, tidewire::Error> {
     let history = api.transports.node().history();
     match direction {
-        Direction::Forward { after: Some(after) } => history.read(topic, after, limit).await,
-        Direction::Forward { after: None } => {
-            history.read(topic, history.earliest(topic).await?, limit).await
+        Direction::Forward { after } => {
+            let after = match after {
+                Some(after) => after,
+                None => history.earliest(topic).await?,
+            };
+            // An empty page forward is at the end: the same cursor stays good.
+            Ok(told(history.read(topic, after, limit).await?, direction, Some(after)))
         }
-        Direction::Backward { before } => history.read_back(topic, before, limit).await,
+        Direction::Backward { before } => {
+            let page = history.read_back(topic, before, limit).await?;
+            let is_empty = matches!(&page, Page::Events(events) if events.is_empty());
+            if !is_empty || before.is_some() {
+                return Ok(told(page, direction, None));
+            }
+            // The head first: what is said between the two is on the page or after the cursor.
+            let head = history.head(topic).await?;
+            let page = history.read_back(topic, None, limit).await?;
+            Ok(told(page, direction, Some(head)))
+        }
     }
 }
 
-fn told(page: Page, direction: Direction) -> Answer {
+/// `end` is the cursor of an empty page.
+fn told(page: Page, direction: Direction, end: Option<Position>) -> Answer {
     match page {
-        Page::Events(events) => told_events(&events, direction),
+        Page::Events(events) => told_events(&events, direction, end),
         Page::Lost { head, reason } => lost(head, reason),
     }
 }
 
-fn told_events(events: &[Arc<Event>], direction: Direction) -> Answer {
+fn told_events(events: &[Arc<Event>], direction: Direction, end: Option<Position>) -> Answer {
     let (oldest, newest) = match direction {
         Direction::Forward { .. } => (events.first(), events.last()),
         Direction::Backward { .. } => (events.last(), events.first()),
     };
-    // An empty page forward is at the end: the same cursor stays good.
-    let given = match direction {
-        Direction::Forward { after } => after,
-        Direction::Backward { .. } => None,
-    };
     Answer {
         events: events.iter().filter_map(|event| raw(event)).collect(),
         before: oldest.map(|event| event.position.to_string()),
-        after: newest.map(|event| event.position).or(given).map(|at| at.to_string()),
+        after: newest.map(|event| event.position).or(end).map(|at| at.to_string()),
         gap: None,
     }
 }

@@ -24,7 +24,8 @@ pub(super) async fn index(State(api): State<Api>, request: Request) -> Response 
         return api.transports.alle(request).await;
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "GET, HEAD")]).into_response();
+        let refused = tidewire_axum::method_not_allowed(request.uri().clone()).await;
+        return ([(ALLOW, "GET, HEAD")], refused).into_response();
     }
     file(HTML, INDEX)
 }

@@ -109,7 +109,9 @@ fn read(body: &[u8]) -> Result<Body, Refusal> {
 
 fn bad_json(error: &serde_json::Error) -> Refusal {
     let code = if error.is_data() { Code::BadField } else { Code::BadJson };
-    Refusal::new(code, error.to_string())
+    // Not a name of ours, which says nothing to who sent it.
+    let message = error.to_string().replace("struct Item", "a publication as an object");
+    Refusal::new(code, message)
 }
 
 fn check_batch(api: &Api, count: usize) -> Result<(), Refusal> {
@@ -153,6 +155,10 @@ async fn say(
 
 fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal> {
     let topic = topic(&item)?;
+    if item.event.is_some() && topic.kind() == TopicKind::Notify {
+        let message = "\"event\" goes with \"topic\" only; a NOTIFY carries nothing but data";
+        return Err(Refusal::new(Code::BadField, message));
+    }
     let missing = || Refusal::new(Code::MissingField, "the field \"data\" is missing");
     let data = item.data.ok_or_else(missing)?;
     let payload = match topic.kind() {
@@ -180,8 +186,9 @@ fn topic(item: &Item) -> Result<Topic, Refusal> {
             return Err(Refusal::new(Code::BadField, "a NOTIFY channel is never private"));
         }
         _ => {
-            let message = "name exactly one of \"topic\" and \"notify\"";
-            return Err(Refusal::new(Code::BadField, message));
+            let none = item.topic.is_none() && item.notify.is_none();
+            let code = if none { Code::MissingField } else { Code::BadField };
+            return Err(Refusal::new(code, "name exactly one of \"topic\" and \"notify\""));
         }
     };
     topic.map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))
