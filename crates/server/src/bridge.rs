@@ -27,9 +27,10 @@ impl BridgeConfig {
 
     /// Channels to listen to from the start, whoever subscribes.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "programs written for Alle pass a list")]
     pub fn with_channels(self, channels: Vec<String>) -> Self {
-        self.with("postgres.listen_channels", "with_channels", channels.join(","))
+        // JSON, since a name may hold the comma that separates names otherwise.
+        let list = serde_json::Value::from(channels).to_string();
+        self.with("postgres.listen_channels", "with_channels", list)
     }
 
     /// The SQL function that is asked about tokens; without one, every client may do everything

@@ -13,7 +13,7 @@ async fn a_bridge_runs_inside_another_program_until_it_is_told_to_stop() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.expect("a free port");
     let config = BridgeConfig::new(database.url(), address.to_string())
-        .with_channels(vec!["channel1".to_owned(), "channel2".to_owned()]);
+        .with_channels(vec!["channel1".to_owned(), "one, channel".to_owned()]);
     let bridge = Bridge::new(config);
     let running = tokio::spawn(bridge.clone().run());
     until("a bridge that serves", async || tokio::net::TcpStream::connect(address).await.is_ok())
@@ -21,6 +21,7 @@ async fn a_bridge_runs_inside_another_program_until_it_is_told_to_stop() {
     until("a bridge that listens", async || get(address, "/ready").await.status == 200).await;
 
     database.notify("channel1", "before anyone").await;
+    database.notify("one, channel", "a comma is part of its name").await;
     let mut alle = client_with(address, "/", &[]).await.expect("an upgrade");
     alle.say(&json!({ "type": "subscribe", "channel": "channel2" })).await;
     assert_eq!(alle.hear().await["type"], "subscribed");
@@ -29,6 +30,8 @@ async fn a_bridge_runs_inside_another_program_until_it_is_told_to_stop() {
     assert_eq!(alle.hear().await, heard);
     let kept = get(address, "/v1/history?notify=channel1").await.good().await;
     assert_eq!(kept["events"][0]["data"], "before anyone");
+    let kept = get(address, "/v1/history?notify=one,%20channel").await.good().await;
+    assert_eq!(kept["events"][0]["data"], "a comma is part of its name");
 
     bridge.terminate();
     assert_eq!(alle.end().await.1, 4000);

@@ -114,6 +114,12 @@ fn alles_variables_mean_what_they_mean_there() {
     assert_eq!(settings.postgres.unwrap().listen_channels, ["orders", "alerts"]);
     assert_eq!(settings.auth.function.as_deref(), Some("app.authenticate"));
     assert_eq!(settings.log.level, "debug");
+    let listed = |list: &str| {
+        let sheet = Sheet::empty().variable("POSTGRES_URL", "postgresql:///x");
+        sheet.variable("LISTEN_CHANNELS", list).load().postgres.unwrap().listen_channels
+    };
+    assert_eq!(listed(r#"["a, b", "c"]"#), ["a, b", "c"]);
+    assert_eq!(listed("[a],b"), ["[a]", "b"]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub enum Kind {
     Size(u64, u64),
     /// One of these words.
     Word(&'static [&'static str]),
-    /// A list of texts; separated by commas in flags and variables.
+    /// A list of texts; separated by commas in flags and variables, or there as JSON too.
     Texts,
     /// A list of addresses with ports; separated by commas in flags and variables.
     Addresses,
@@ -184,7 +184,14 @@ fn within(amount: u64, min: u64, max: u64, print: impl Fn(u64) -> String) -> Res
     Ok(amount)
 }
 
+/// A list as JSON or, as people mostly write it, with commas between.
 fn split_list(text: &str) -> Vec<String> {
+    // What only looks like JSON is a name that begins with a bracket.
+    if text.trim_start().starts_with('[')
+        && let Ok(items) = serde_json::from_str(text)
+    {
+        return items;
+    }
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
