@@ -7,6 +7,10 @@ use crate::config::{Settings, Written};
 use crate::server::Reloads;
 use crate::telemetry::Telemetry;
 
+/// What a shell reports of a process that a signal has ended: 128 and the signal's number.
+const INTERRUPTED: i32 = 130;
+const TERMINATED: i32 = 143;
+
 /// A token that is cancelled at the first SIGTERM or SIGINT; a second one ends the process.
 ///
 /// # Errors
@@ -18,13 +22,13 @@ pub(crate) fn stop() -> std::io::Result<CancellationToken> {
     let told = stop.clone();
     tokio::spawn(async move {
         for _ in 0..2 {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let status = tokio::select! {
+                _ = terminate.recv() => TERMINATED,
+                _ = interrupt.recv() => INTERRUPTED,
+            };
             if told.is_cancelled() {
                 // Whoever asks twice does not want to wait.
-                std::process::exit(130);
+                std::process::exit(status);
             }
             told.cancel();
         }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidewire_adapters::jwt::Mint;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{Client, Program, client, client_with, get, get_with, jwt, post, soon, until};
@@ -108,6 +109,26 @@ async fn told_to_stop_it_sends_everyone_away_for_a_time_of_their_own() {
 
     assert_eq!(program.ended().await.code(), Some(0));
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn told_to_stop_twice_it_ends_at_once_and_says_by_which_signal() {
+    for (second, status) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130)] {
+        let (mut program, address) = Program::serve(&["-w", "127.0.0.1:0"], &[]).await;
+        // A request that never comes whole keeps the first stop waiting.
+        let mut request = TcpStream::connect(address).await.expect("a connection");
+        let half = b"POST /v1/publish HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\
+            content-type: application/json\r\nexpect: 100-continue\r\n\r\n";
+        request.write_all(half).await.expect("it is read");
+        // It says so when it waits for the rest.
+        let mut go_on = [0; 12];
+        soon("an answer", request.read_exact(&mut go_on)).await.expect("a line");
+        assert_eq!(&go_on, b"HTTP/1.1 100");
+        program.signal(Signal::SIGTERM);
+        program.logged("stopping").await;
+        program.signal(second);
+        assert_eq!(program.ended().await.code(), Some(status));
+    }
 }
 
 /// Reads to the end; the pause that the client is told.
