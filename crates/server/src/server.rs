@@ -30,6 +30,7 @@ impl Server {
     ///
     /// # Errors
     /// What in the settings cannot be used, or an address that is taken.
+    #[expect(clippy::unused_async, reason = "sockets can be made inside a runtime only")]
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let _ = *crate::api::STARTED;
         let mut listeners = Vec::new();
