@@ -4,10 +4,11 @@
 //! program they come from, both check who asks.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
@@ -102,6 +103,7 @@ pub(crate) struct Notification {
 /// `POST /notify` with `{"channel":…,"payload":…}`.
 pub(crate) async fn notify(
     State(transports): State<Transports>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Json<Notification>, JsonRejection>,
@@ -117,7 +119,12 @@ pub(crate) async fn notify(
             return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response();
         }
     };
-    let said = say(&transports, &uri, &headers, topic, notification.payload).await;
+    let said = async {
+        let identity = identify(&transports, &headers, &Query::read(&uri)?).await?;
+        transports.admit(&identity, peer.map(|Extension(ConnectInfo(peer))| peer), 1)?;
+        say(&transports, &identity, topic, notification.payload).await
+    };
+    let said = said.await;
     said.map_or_else(|refusal| not_said(&transports, &refusal), |()| success())
 }
 
@@ -139,14 +146,12 @@ fn unreadable(transports: &Transports, rejection: JsonRejection) -> Response {
 
 async fn say(
     transports: &Transports,
-    uri: &Uri,
-    headers: &HeaderMap,
+    identity: &Identity,
     topic: Topic,
     payload: String,
 ) -> Result<(), Refusal> {
     let node = transports.node();
-    let identity = identify(transports, headers, &Query::read(uri)?).await?;
-    node.authorizer().authorize(&identity, Action::Publish, &topic).await?;
+    node.authorizer().authorize(identity, Action::Publish, &topic).await?;
     let publication = Publication {
         topic,
         name: None,
@@ -156,7 +161,7 @@ async fn say(
         confirm: true,
         reference: None,
     };
-    node.publisher().submit(publication, &identity, None).await.map(|_| ())
+    node.publisher().submit(publication, identity, None).await.map(|_| ())
 }
 
 fn success() -> Response {

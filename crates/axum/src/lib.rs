@@ -36,6 +36,8 @@ mod alle;
 
 mod fluxbase;
 
+mod pace;
+
 mod poll;
 
 mod refusal;

@@ -1,5 +1,6 @@
 //! Which path speaks which dialect over which transport.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -7,12 +8,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get, post};
-use tidewire::{Dialect, Node};
+use tidewire::{Dialect, Identity, Node};
 use tidewire_protocol::Refusal;
 use tidewire_protocol::dialect::{Alle, AlleEvents, Fluxbase, Native};
 use tokio_util::task::TaskTracker;
 
 use crate::origin::{self, Origins};
+use crate::pace::Pace;
 use crate::websocket::{self, Parameters};
 use crate::{alle, fluxbase, poll, refusal, sse};
 
@@ -29,6 +31,7 @@ struct Inner {
     alle_events: Arc<dyn Dialect>,
     fluxbase: Arc<dyn Dialect>,
     tasks: TaskTracker,
+    pace: Pace,
 }
 
 impl Transports {
@@ -42,6 +45,7 @@ impl Transports {
             alle_events: Arc::new(AlleEvents),
             fluxbase: Arc::new(Fluxbase),
             tasks: TaskTracker::new(),
+            pace: Pace::default(),
         }))
     }
 
@@ -71,6 +75,20 @@ impl Transports {
     pub async fn ended(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+
+    /// Takes the room for `count` publications over HTTP: by the subject of the token, else by the
+    /// peer's address.
+    ///
+    /// # Errors
+    /// `RateLimited` beyond `publishes_per_second` and `publish_burst` of the node's limits.
+    pub fn admit(
+        &self,
+        identity: &Identity,
+        peer: Option<SocketAddr>,
+        count: usize,
+    ) -> Result<(), Refusal> {
+        self.0.pace.admit(identity, peer, count, &self.0.node.limits())
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

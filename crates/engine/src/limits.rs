@@ -20,6 +20,10 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// Requests of one session in a second, over time; 100.
     pub messages_per_second: u32,
+    /// Publications a second over HTTP by one caller on average.
+    pub publishes_per_second: u32,
+    /// Publications over HTTP at once by one caller after a silence.
+    pub publish_burst: u32,
     /// Requests of one session at once, before the rate counts; 200.
     pub burst: u32,
     /// Bytes waiting for one client before it is sent from history instead; 1 MiB.
@@ -63,6 +67,8 @@ impl Default for Limits {
             payload_bytes: 64 << 10,
             messages_per_second: 100,
             burst: 200,
+            publishes_per_second: 10_000,
+            publish_burst: 20_000,
             mailbox_bytes: 1 << 20,
             members: 1_000,
             batch: 1_000,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::{Server, client, client_with, get};
+use crate::support::{Server, client, client_with, get, post};
 
 #[tokio::test]
 async fn a_thousand_subscriptions_are_taken_and_one_more_is_not() {
@@ -26,6 +26,18 @@ async fn a_thousand_subscriptions_are_taken_and_one_more_is_not() {
     assert_eq!(client.outcome(one_more).await, "subscribed");
     client.say(&json!({ "type": "publish", "topic": "t999", "data": 1 })).await;
     assert_eq!(client.hear_type("event").await["topic"], "t999");
+}
+
+#[tokio::test]
+async fn publishing_over_http_has_a_rate_and_a_batch_counts_its_items() {
+    let server =
+        Server::start(&[("limits.publishes_per_second", "1"), ("limits.publish_burst", "1000")])
+            .await;
+    let batch: Value = (0..1_000).map(|number| json!({ "topic": "a", "data": number })).collect();
+    post(server.address, "/v1/publish", &batch).await.good().await;
+    let refused = post(server.address, "/v1/publish", &batch).await;
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.refused().await, (429, "rate_limited".to_owned()));
 }
 
 #[tokio::test]

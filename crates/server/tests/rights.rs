@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tidewire_adapters::api_key;
 
 use crate::support::{
-    Client, SECRET, Server, client_with, get, granted, post_with, request, token,
+    Client, SECRET, Server, client_with, get, get_with, granted, post_with, request, token,
 };
 
 const NAMESPACES: &str = r#"[
@@ -52,6 +52,22 @@ async fn tried(server: &Server, token: Option<&str>, topic: &str, private: bool)
     let streamed = get(server.address, &http("/v1/sse")).await.status;
     assert_eq!(streamed == 200, subscribe == "subscribed", "{subscribe} but {streamed}");
     [subscribe, publish, presence, track, history]
+}
+
+#[tokio::test]
+async fn without_authentication_only_loopback_hosts_are_answered() {
+    let asked = async |server: &Server, host: &str| {
+        let origin = format!("http://{host}");
+        let headers = [("host", host), ("origin", &*origin)];
+        get_with(server.address, "/v1/history?topic=a", &headers).await.status
+    };
+    let open = Server::start(&[]).await;
+    assert_eq!(asked(&open, "localhost:8080").await, 200);
+    assert_eq!(asked(&open, "evil.example").await, 403);
+    let listed = Server::start(&[("origins", "https://app.example")]).await;
+    assert_eq!(asked(&listed, "app.example").await, 200);
+    let guarded = Server::start(&[("auth.jwt.secret", SECRET), ("auth.anonymous", "true")]).await;
+    assert_eq!(asked(&guarded, "app.example").await, 200);
 }
 
 #[tokio::test]

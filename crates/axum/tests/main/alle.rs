@@ -83,6 +83,8 @@ async fn notify_answers_in_its_words_and_statuses() {
     ] {
         assert_eq!(post(body).await.status, 422, "{body}");
     }
+    let refused = |code| server.counted("refusals", code);
+    assert_eq!((refused("bad_json"), refused("bad_field"), refused("bad_topic")), (1, 3, 1));
     let long = format!(r#"{{"channel":"orders","payload":"{}"}}"#, "x".repeat(8_000));
     let refused = server.send(Method::POST, "/notify", &[JSON], &long).await;
     assert_eq!(refused.status, 200);

@@ -1,11 +1,12 @@
 //! `POST /v1/publish`: one publication, or a batch of which each has its own result.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Deserializer};
@@ -47,11 +48,13 @@ enum Body {
 
 pub(super) async fn publish(
     State(api): State<Api>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    match answer(&api, &uri, &headers, body).await {
+    let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
+    match answer(&api, peer, &uri, &headers, body).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => api.refuse(&refusal),
     }
@@ -59,6 +62,7 @@ pub(super) async fn publish(
 
 async fn answer(
     api: &Api,
+    peer: Option<SocketAddr>,
     uri: &Uri,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -68,11 +72,13 @@ async fn answer(
     let key = idempotency_key(headers)?;
     match read(&body)? {
         Body::One(item) => {
+            api.transports.admit(&caller.identity, peer, 1)?;
             let position = say(api, &caller, item, key).await?;
             Ok(json!({ "position": printed(position) }))
         }
         Body::Batch(items) => {
             check_batch(api, items.len())?;
+            api.transports.admit(&caller.identity, peer, items.len())?;
             let mut results = Vec::with_capacity(items.len());
             for (index, item) in items.into_iter().enumerate() {
                 let key = key.as_ref().map(|key| format!("{key}/{index}").into());

@@ -18,6 +18,8 @@ pub(super) fn limits(settings: &Settings) -> Limits {
         payload_bytes: limits.payload_bytes,
         messages_per_second: limits.messages_per_second,
         burst: limits.burst,
+        publishes_per_second: limits.publishes_per_second,
+        publish_burst: limits.publish_burst,
         mailbox_bytes: limits.mailbox_bytes,
         members: limits.members,
         batch: limits.batch,

@@ -177,7 +177,8 @@ pub const KEYS: &[Key] = &[
         "origins",
         Kind::Texts,
         "Origins of web pages that may connect besides the server's own, such as \
-         `https://shop.example`; `*` allows every page.",
+         `https://shop.example`; `*` allows every page. Without any, and without authentication, \
+         only requests to loopback hosts are answered.",
     ),
     Key::new(
         "threads",
@@ -336,9 +337,13 @@ pub const KEYS: &[Key] = &[
         .or("true")
         .live(),
     // History
-    Key::new("history.events", Kind::Number(1, MANY), "Events kept for each topic.").or("1000"),
-    Key::new("history.bytes", Kind::Size(1_024, TIB), "Bytes kept for each topic.").or("1MiB"),
-    Key::new("history.age", Kind::Time(SECOND, YEAR), "How long an event is kept.").or("1h"),
+    Key::new("history.events", Kind::Number(1, MANY), "Events kept for each topic.")
+        .or("1000")
+        .live(),
+    Key::new("history.bytes", Kind::Size(1_024, TIB), "Bytes kept for each topic.")
+        .or("1MiB")
+        .live(),
+    Key::new("history.age", Kind::Time(SECOND, YEAR), "How long an event is kept.").or("1h").live(),
     Key::new(
         "history.total_bytes",
         Kind::Size(1_024, TIB),
@@ -395,6 +400,21 @@ pub const KEYS: &[Key] = &[
         "Messages that one client may send at once after a silence.",
     )
     .or("200")
+    .live(),
+    Key::new(
+        "limits.publishes_per_second",
+        Kind::Number(1, MANY),
+        "Publications a second that one caller may send over HTTP on average: one subject, or one \
+         address without a token.",
+    )
+    .or("10000")
+    .live(),
+    Key::new(
+        "limits.publish_burst",
+        Kind::Number(1, MANY),
+        "Publications that one caller may send over HTTP at once after a silence.",
+    )
+    .or("20000")
     .live(),
     Key::new(
         "limits.mailbox_bytes",
@@ -497,7 +517,7 @@ pub const KEYS: &[Key] = &[
     )
     .or("text"),
     // Namespaces
-    Key::new("namespaces", Kind::Records(NAMESPACES), "Rules by topic pattern."),
+    Key::new("namespaces", Kind::Records(NAMESPACES), "Rules by topic pattern.").live(),
 ];
 
 /// Keys of one entry of `auth.keys`.

@@ -240,6 +240,10 @@ pub struct LimitSettings {
     pub batch: usize,
     /// Messages a second of one client, on average; 100.
     pub messages_per_second: u32,
+    /// Publications a second over HTTP by one caller on average.
+    pub publishes_per_second: u32,
+    /// Publications over HTTP at once by one caller.
+    pub publish_burst: u32,
     /// Messages of one client at once; 200.
     pub burst: u32,
     /// Bytes that wait for one slow client; 1 MiB.
@@ -489,6 +493,8 @@ impl LimitSettings {
             body_bytes: values.amount("limits.body_bytes"),
             batch: values.amount("limits.batch"),
             messages_per_second: values.amount("limits.messages_per_second"),
+            publishes_per_second: values.amount("limits.publishes_per_second"),
+            publish_burst: values.amount("limits.publish_burst"),
             burst: values.amount("limits.burst"),
             mailbox_bytes: values.amount("limits.mailbox_bytes"),
             members: values.amount("limits.members"),

@@ -511,6 +511,13 @@ fn a_second_reading_says_what_takes_effect_and_what_needs_a_restart() {
     let new = Sheet::toml("limits.burst = 8\nthreads = 2\nlisten = '127.0.0.1:8080'").load();
     let expected = Changes { live: vec!["limits.burst"], restart: vec!["threads"] };
     assert_eq!(changes(&old, &new), expected);
+    let old = Sheet::toml("history.idle_topic = '1h'").load();
+    let new = Sheet::toml(
+        "history.idle_topic = '2h'\nhistory.events = 5\n[[namespaces]]\npattern = 'a*'\npublish = 'nobody'",
+    );
+    let expected =
+        Changes { live: vec!["history.events", "namespaces"], restart: vec!["history.idle_topic"] };
+    assert_eq!(changes(&old, &new.load()), expected);
     let sheet = Sheet::toml("auth.jwt.secret_file = 's'");
     sheet.beside("s", "one");
     let old = sheet.load();

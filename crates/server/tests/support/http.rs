@@ -56,7 +56,11 @@ pub(crate) async fn request(
     request.headers_mut().insert("host", host);
     for (name, value) in headers {
         let name: HeaderName = name.parse().expect("a good header");
-        request.headers_mut().append(name, value.parse().expect("a good header"));
+        let value = value.parse().expect("a good header");
+        match name.as_str() {
+            "host" => drop(request.headers_mut().insert(name, value)),
+            _ => drop(request.headers_mut().append(name, value)),
+        }
     }
     let response = soon("an answer", sender.send_request(request)).await.expect("an answer");
     let (head, body) = response.into_parts();
