@@ -71,8 +71,10 @@ impl Session {
         if self.place_of(&wish.topic, wish.key.as_ref()).is_none() {
             self.check_room()?;
         }
+        // Only what has a source outside may take long; all else is answered in order.
+        let has_source = matches!(wish.topic.kind(), TopicKind::Notify | TopicKind::Table);
         let mut pending = Pending::new(&self.node, wish);
-        if self.patience == Patience::Later {
+        if self.patience == Patience::Later && has_source {
             let Some(done) = pending.done_already().await else {
                 self.wait_for(pending);
                 return Ok(());

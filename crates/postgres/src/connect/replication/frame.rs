@@ -161,7 +161,7 @@ mod tests {
         let body = b"\0\x02\xff\xff\xff\xff\0\0\0\x02hi";
         let frame = Frame { tag: b'D', body: Bytes::from_static(body), skipped: 0 };
         assert_eq!(frame.columns().unwrap(), [None, Some("hi".to_owned())]);
-        let short = Frame { tag: b'D', body: Bytes::from_static(&body[..12]), skipped: 0 };
+        let short = Frame { tag: b'D', body: Bytes::from_static(&body[..11]), skipped: 0 };
         assert!(short.columns().is_err());
     }
 }
