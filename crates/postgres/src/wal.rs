@@ -4,9 +4,9 @@
 //! puts the tables that somebody listens to into it, and reads what a slot sends. Nothing is
 //! installed in the database and writers pay nothing but a somewhat larger log.
 //!
-//! [`stream`] owns the socket, [`pgoutput`] reads messages, [`assembly`] makes changes of them,
-//! [`tables`] knows what flows, [`reader`] is the task that joins these and [`keeper`] the one that
-//! looks after what the stream does not tell. `docs/row-changes.md` says what a user sees.
+//! `stream` owns the socket, [`pgoutput`] reads messages, `assembly` makes changes of them, `tables`
+//! knows what flows, `reader` is the task that joins these and `keeper` the one that looks after
+//! what the stream does not tell. `docs/row-changes.md` says what a user sees.
 
 mod admission;
 mod assembly;
@@ -63,8 +63,8 @@ pub struct WalOptions {
     /// How long a table that nobody listens to stays published. 60 s by default: longer than a
     /// page takes to reload or a deployment to roll over.
     pub linger: Duration,
-    /// Silence after which the server is asked for a sign of life. 15 s by default: half of what
-    /// a server with `wal_sender_timeout` at its default of 60 s would take, and half again.
+    /// Silence after which the server is asked for a sign of life. 15 s by default; the server
+    /// itself gives up a silent reader after 60 s (`wal_sender_timeout`).
     pub silence: Duration,
     /// How long any answer may take before the connection is given up. 10 s by default.
     pub answer_timeout: Duration,
@@ -167,7 +167,7 @@ impl WalSource {
     /// # Errors
     /// Why not; [`WalError::is_unsupported`] tells whether that is for good.
     pub async fn probe(target: &Target, options: &WalOptions) -> Result<(), WalError> {
-        probe::probe(target, options.publication.as_deref()).await
+        probe::probe(target, options).await
     }
 
     /// Returns once every change of the table that commits from now on will be published.
@@ -221,9 +221,12 @@ impl WalSource {
     pub async fn shutdown(&self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock());
-        for task in tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task that reads the log failed");
+        for mut task in tasks {
+            match timeout(GOODBYE_PATIENCE, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a task that reads the log failed"),
+                // It waits for a history that does not answer.
+                Err(_) => task.abort(),
             }
         }
         if self.drops_publication

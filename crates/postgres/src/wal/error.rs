@@ -94,6 +94,7 @@ impl WalError {
         let kind = match error.code().map(tokio_postgres::error::SqlState::code) {
             Some("42501") => WalErrorKind::Privilege,
             Some("42704") => WalErrorKind::PublicationLost,
+            Some("25006") => WalErrorKind::Connection(ErrorKind::Standby),
             _ => WalErrorKind::Connection(ErrorKind::Server),
         };
         let words = match error.as_db_error() {

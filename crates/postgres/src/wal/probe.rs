@@ -4,23 +4,31 @@ use super::error::{WalError, WalErrorKind};
 use super::reader::Facts;
 use super::slot::ask;
 use super::sql_text::literal;
+use super::{SlotKind, WalOptions};
 use crate::connect::Target;
 
-/// Asks; `publication` is the one that will be used, if it was chosen.
-pub(super) async fn probe(target: &Target, publication: Option<&str>) -> Result<(), WalError> {
+/// Asks.
+pub(super) async fn probe(target: &Target, options: &WalOptions) -> Result<(), WalError> {
     let mut line = match target.connect_for_replication().await {
         Ok(line) => line,
         Err((place, error)) => return Err(WalError::line(error, &place)),
     };
     let facts = Facts::ask(&mut line).await?;
     facts.check()?;
+    // A slot of ours that is there already needs no free one.
+    let slot = match &options.slot {
+        SlotKind::Persistent { name, .. } => name.as_str(),
+        SlotKind::Temporary => "",
+    };
+    let (publication, _) = options.publication_name();
     let sql = format!(
-        "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots) \
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name <> {}) \
                 < pg_catalog.current_setting('max_replication_slots')::int, \
          pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') \
          OR EXISTS (SELECT FROM pg_catalog.pg_publication WHERE pubname = {}), \
          pg_catalog.current_database()",
-        literal(publication.unwrap_or_default())
+        literal(slot),
+        literal(&publication)
     );
     let rows = ask(&mut line, &sql).await?;
     line.close().await;

@@ -132,7 +132,10 @@ impl Reader {
         facts.check()?;
         let same = match &self.facts {
             Some(before) => facts.follows(before, self.assembly.processed(), &mut line).await?,
-            None => true,
+            None => {
+                facts.warn_of(&self.options.slot);
+                true
+            }
         };
         if !same {
             tracing::warn!("this is another database cluster than before, so everything is a gap");

@@ -3,7 +3,7 @@
 use tidewire_protocol::change::Snapshot;
 
 use super::slot::ask;
-use super::{Lsn, WalError, WalErrorKind};
+use super::{Lsn, SlotKind, WalError, WalErrorKind};
 use crate::connect::replication::Line;
 
 /// The oldest PostgreSQL that sends what is needed.
@@ -18,6 +18,8 @@ pub(in crate::wal) struct Facts {
     /// As `server_version_num`.
     pub(in crate::wal) version: u32,
     wal_level: String,
+    /// Whether the log kept for a slot is without limit.
+    keeps_all: bool,
     /// Which transactions there are.
     pub(in crate::wal) snapshot: Snapshot,
     /// Tells one cluster from every other.
@@ -28,10 +30,12 @@ pub(in crate::wal) struct Facts {
 impl Facts {
     pub(in crate::wal) async fn ask(line: &mut Line) -> Result<Self, WalError> {
         const SQL: &str = "SELECT pg_catalog.current_setting('server_version_num'), \
-                           pg_catalog.current_setting('wal_level')";
+                           pg_catalog.current_setting('wal_level'), \
+                           pg_catalog.current_setting('max_slot_wal_keep_size') = '-1'";
         let rows = ask(line, SQL).await?;
         let version = cell(&rows, 0)?.parse().map_err(|_| strange())?;
         let wal_level = cell(&rows, 1)?.to_owned();
+        let keeps_all = cell(&rows, 2)? == "t";
         if version < OLDEST {
             return Err(WalError::new(
                 WalErrorKind::Version,
@@ -43,7 +47,7 @@ impl Facts {
         let rows = ask(line, "IDENTIFY_SYSTEM").await?;
         let system = cell(&rows, 0)?.to_owned();
         let timeline = cell(&rows, 1)?.parse().map_err(|_| strange())?;
-        Ok(Self { version, wal_level, snapshot, system, timeline })
+        Ok(Self { version, wal_level, keeps_all, snapshot, system, timeline })
     }
 
     /// Whether the server logs enough.
@@ -60,6 +64,17 @@ impl Facts {
                 self.wal_level
             ),
         ))
+    }
+
+    /// Warns of a slot that stays while we are away on a server that would rather fill its disk
+    /// than give it up.
+    pub(super) fn warn_of(&self, slot: &SlotKind) {
+        if self.keeps_all && matches!(slot, SlotKind::Persistent { .. }) {
+            tracing::warn!(
+                "PostgreSQL keeps its log for our replication slot without limit while we are \
+                 away: set max_slot_wal_keep_size so that it cannot fill the disk"
+            );
+        }
     }
 
     /// Whether the server has everything that `before` had up to a place: it is the same cluster,
