@@ -227,3 +227,23 @@ async fn other_rules_hold_for_topics_that_are_there() {
     let back = history.read_back(&topic("a"), None, 100).await.expect("memory");
     assert!(matches!(back, Page::Events(events) if events.len() == 3));
 }
+
+#[tokio::test]
+async fn other_limits_hold_for_topics_that_are_here_already() {
+    let limits = |events| {
+        let limits = HistoryLimits { events, ..HistoryLimits::default() };
+        Arc::new(Namespaces::new(Vec::new(), limits, false))
+    };
+    let namespaces = Arc::new(RwLock::new(limits(100)));
+    let history = MemoryHistory::new(MemorySettings::default(), Arc::clone(&namespaces));
+    let mut model = Model { history, total: usize::MAX, said: HashMap::new(), remembered: vec![] };
+    model.say(0, 10, 1).await;
+    let kept = async || match model.history.read_back(&name(0), None, 100).await {
+        Ok(tidewire::history::Page::Events(events)) => events.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kept().await, 10);
+    *namespaces.write() = limits(3);
+    model.history.tick();
+    assert_eq!(kept().await, 3);
+}
