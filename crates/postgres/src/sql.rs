@@ -2,7 +2,7 @@
 //!
 //! The statements are in `sql/`, numbered; each is idempotent, so installing again repairs and
 //! installing over an older version upgrades. All of it is one transaction under an advisory lock.
-//! [`print`] gives the same text for people who want to read it, or to run it themselves.
+//! [`print()`] gives the same text for people who want to read it, or to run it themselves.
 
 use std::time::Duration;
 
