@@ -60,6 +60,8 @@ mod delivery;
 
 pub mod session;
 
+mod sessions;
+
 pub mod presence;
 
 pub mod auth;
