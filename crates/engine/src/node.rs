@@ -510,7 +510,7 @@ impl Node {
         &self.0.metrics
     }
 
-    /// Ends every session with [`Close::Restart`], each told to come back after another number of
+    /// Ends every session with [`Close::Restart`](tidewire_protocol::Close::Restart), each told to come back after another number of
     /// seconds up to `spread`, waits until all are gone or `grace` has passed, and stops all
     /// tasks, at the end of the grace period even those that wait for a store. The node does
     /// nothing any more after that.
