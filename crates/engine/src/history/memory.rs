@@ -44,8 +44,10 @@ const SHARDS: usize = 64;
 /// How much memory all topics together may use, and when an idle topic is forgotten.
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {
-    /// Bytes over all topics; 256 MiB by default. Events are let go of before they pass it; what
-    /// topics take themselves is made up for within a second.
+    /// Bytes over all topics; 256 MiB by default. Events are let go of before they pass it. What
+    /// topics take themselves, some 400 bytes each, comes beside it: while the limit is passed,
+    /// topics that were idle for a minute are dropped, so very many new ones at once can pass it
+    /// many times over until then.
     pub total_bytes: usize,
     /// A topic that was neither written nor read for so long is dropped; an hour by default, at
     /// least ten minutes, except where topics without events fill the memory.

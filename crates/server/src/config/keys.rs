@@ -347,7 +347,9 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "history.total_bytes",
         Kind::Size(1_024, TIB),
-        "Bytes kept for all topics together; beyond it the topics longest untouched shrink first.",
+        "Bytes of events kept for all topics together; beyond it topics give up the older half of \
+         their events in turn. A topic itself takes some 400 bytes beside that, until it was idle \
+         for a minute.",
     )
     .or("256MiB"),
     Key::new(
