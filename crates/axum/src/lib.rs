@@ -50,7 +50,7 @@ mod websocket;
 
 pub use caller::Caller;
 pub use handshake::{Query, redacted};
-pub use listen::{Listening, ListeningMetrics, Tls, TlsError, serve};
+pub use listen::{Listening, ListeningMetrics, Threads, Tls, TlsError, serve};
 pub use origin::{Origin, OriginError, Origins};
 pub use refusal::{method_not_allowed, response as refusal_response};
 pub use router::{Transports, finish, router};

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
 use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
-use tidewire_axum::{Listening, ListeningMetrics, Tls, Transports};
+use tidewire_axum::{Listening, ListeningMetrics, Threads, Tls, Transports};
 use tidewire_postgres::wal::{SlotKind, WalOptions};
 use tidewire_postgres::{
     NotifyOptions, NotifySource, OutboxOptions, SnapshotLimits, TableOptions, TableSource, Target,
@@ -111,12 +111,13 @@ impl Parts {
     }
 
     /// How connections are taken in.
-    pub(crate) fn listening(&self, settings: &Settings) -> Listening {
+    pub(crate) fn listening(&self, settings: &Settings, threads: Threads) -> Listening {
         let metrics = ListeningMetrics::default();
         metrics.register(&mut self.registry.lock());
         Listening {
             metrics,
             tls: self.tls.clone(),
+            threads: Some(threads),
             handshake_timeout: settings.limits.handshake_timeout,
             write_timeout: settings.limits.write_timeout,
             ..Listening::default()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tidewire_axum::Threads;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,8 @@ const BACKLOG: u32 = 16_384;
 pub struct Server {
     settings: Settings,
     parts: Parts,
+    /// Last to go: sessions live on them.
+    threads: Threads,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
 }
@@ -41,7 +44,9 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<Result<_, _>>()?;
         let parts = Parts::start(&settings)?;
-        Ok(Self { settings, parts, listeners, addresses })
+        let threads = Threads::start(settings.connection_threads.get());
+        let threads = threads.context("starting the threads that serve connections")?;
+        Ok(Self { settings, parts, threads, listeners, addresses })
     }
 
     /// Where it listens; real ports where 0 was asked for.
@@ -59,7 +64,7 @@ impl Server {
     ///
     /// `reload` is asked for new settings each time `reloads` yields, see [`Reloads`].
     pub async fn run(mut self, stop: CancellationToken, mut reloads: impl Reloads) {
-        let listening = self.parts.listening(&self.settings);
+        let listening = self.parts.listening(&self.settings, self.threads.clone());
         let router = self.parts.router();
         let listeners = std::mem::take(&mut self.listeners);
         let serving = tidewire_axum::serve(listeners, router, listening, stop.clone());

@@ -183,7 +183,14 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "threads",
         Kind::Number(0, 1_024),
-        "Worker threads; 0 is one for each processor core.",
+        "Worker threads, which hand events to listeners and speak to databases; 0 is one for each \
+         processor core.",
+    )
+    .or("0"),
+    Key::new(
+        "connection_threads",
+        Kind::Number(0, 1_024),
+        "Threads that serve connections, besides those in `threads`; 0 is half as many as those.",
     )
     .or("0"),
     // PostgreSQL

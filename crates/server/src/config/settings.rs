@@ -26,6 +26,8 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// Worker threads.
     pub threads: NonZeroUsize,
+    /// Threads that serve connections.
+    pub connection_threads: NonZeroUsize,
     /// The database, when there is one.
     pub postgres: Option<PostgresSettings>,
     /// How row changes are followed.
@@ -335,6 +337,7 @@ impl Settings {
             insecure: values.is_on("insecure"),
             origins: values.texts("origins").to_vec(),
             threads: threads(&values),
+            connection_threads: connection_threads(&values),
             postgres: PostgresSettings::from_values(&values),
             tables: TableSettings::from_values(&values),
             auth: AuthSettings::from_values(&values),
@@ -371,6 +374,12 @@ pub(super) fn listen(values: &Values) -> Vec<SocketAddr> {
 fn threads(values: &Values) -> NonZeroUsize {
     NonZeroUsize::new(values.amount("threads"))
         .or_else(|| std::thread::available_parallelism().ok())
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+fn connection_threads(values: &Values) -> NonZeroUsize {
+    NonZeroUsize::new(values.amount("connection_threads"))
+        .or_else(|| NonZeroUsize::new(threads(values).get() / 2))
         .unwrap_or(NonZeroUsize::MIN)
 }
 
