@@ -9,6 +9,7 @@
 mod beginning;
 mod catch_up;
 mod commands;
+mod sharing;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
 use crate::session::beginning::{Pending, first_done};
 use crate::session::catch_up::{Reading, Rows};
+use crate::session::sharing::Wish;
 use crate::upstream::Prepared;
 
 /// Requests refused for coming too fast, beyond those that were not, after which a client is let
@@ -80,10 +82,11 @@ struct Subscribed {
 /// What few subscriptions have, kept apart because the others are many.
 #[derive(Default)]
 struct Particulars {
-    /// What tells it from the session's other subscriptions to the topic.
-    name: Option<Arc<str>>,
-    /// What of a table was asked for, and the same made ready.
+    /// What the client tells apart by keys and hears as one; empty without a key.
+    wishes: Vec<Wish>,
+    /// What of a table was asked for, by one without a key.
     interest: Interest,
+    /// What of a table is wanted in all, made ready; `None` for everything.
     wants: Option<Arc<Prepared>>,
     /// The rows of a table that come first, until no change can be in them any more.
     rows: Option<Rows>,
@@ -98,8 +101,21 @@ impl Subscribed {
         self.entry().topic.clone()
     }
 
-    fn name(&self) -> Option<&Arc<str>> {
-        self.particulars.as_ref()?.name.as_ref()
+    fn wishes(&self) -> &[Wish] {
+        self.particulars.as_ref().map(|held| &held.wishes[..]).unwrap_or_default()
+    }
+
+    /// Whether it is the one with this name, or one of those.
+    fn is_named(&self, name: Option<&Arc<str>>) -> bool {
+        match name {
+            Some(name) => self.wishes().iter().any(|wish| wish.name == *name),
+            None => self.wishes().is_empty(),
+        }
+    }
+
+    /// How many subscriptions the client has in it.
+    fn count(&self) -> usize {
+        self.wishes().len().max(1)
     }
 
     fn wants(&self) -> Option<&Arc<Prepared>> {
@@ -112,7 +128,10 @@ impl Subscribed {
 
     /// Whether the same of the topic was asked for.
     fn asks_the_same(&self, wish: &Subscription) -> bool {
-        let interest = self.particulars.as_ref().map(|held| &held.interest);
+        let interest = match &wish.key {
+            Some(name) => self.wish(name).map(|held| &held.interest),
+            None => self.particulars.as_ref().map(|held| &held.interest),
+        };
         !wish.snapshot
             && interest.map_or(wish.interest.is_everything(), |held| *held == wish.interest)
             && self.tag == wish.tag
@@ -401,7 +420,7 @@ impl Session {
     }
 
     fn place_of(&self, topic: &Topic, name: Option<&Arc<str>>) -> Option<usize> {
-        let fits = |held: &Subscribed| held.entry().topic == *topic && held.name() == name;
+        let fits = |held: &Subscribed| held.entry().topic == *topic && held.is_named(name);
         self.subscriptions.iter().position(fits)
     }
 
@@ -417,7 +436,7 @@ impl Session {
 
     fn leave(&self, subscription: &Subscribed) -> Option<Position> {
         if subscription.entry().topic.kind() != TopicKind::Presence {
-            self.node.metrics.subscriptions.dec();
+            self.node.metrics.subscriptions.dec_by(subscription.count() as i64);
         }
         subscription.entry().live.lock().leave(self.id, subscription.key)
     }

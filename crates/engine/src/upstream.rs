@@ -4,6 +4,8 @@
 //! after the last one left, so a page reload does not flap. What the upstream hears it hands to
 //! the [`Publisher`](crate::Publisher) like any other source.
 
+mod any_of;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -77,7 +79,13 @@ impl Prepared {
     /// # Errors
     /// When the filter cannot be applied any more, why.
     pub(crate) fn admits(&self, event: &Event) -> Result<Option<Movement>, String> {
-        let Body::Change(change) = &event.body else { return Ok(Some(Movement::Within)) };
+        match &event.body {
+            Body::Change(change) => self.admits_change(change),
+            _ => Ok(Some(Movement::Within)),
+        }
+    }
+
+    fn admits_change(&self, change: &Change) -> Result<Option<Movement>, String> {
         if !self.operations.is_empty() && !self.operations.contains(&change.operation) {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire_protocol::presence::Member;
-use tidewire_protocol::{Answer, Code, Event, GapReason, Position, Refusal, Topic, TopicKind};
+use tidewire_protocol::{Answer, Event, GapReason, Position, Topic, TopicKind};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -168,7 +168,7 @@ impl Session {
             .filter(|event| event.audience.admits(self.id) && !held.has_in_rows(event));
         let mine = match wanted(held.wants().map(|wants| &**wants), mine) {
             Ok(mine) => mine,
-            Err(why) => return self.end_unfit(index, why),
+            Err(why) => return self.end_unfit(index, events, why),
         };
         let mut form = self.form_of(held);
         // What is replayed belongs to the snapshot, which has no place in its middle.
@@ -202,11 +202,6 @@ impl Session {
         let columns = held.wants().and_then(|wants| wants.columns.clone());
         let (topic, tag) = (held.topic(), held.tag.clone());
         self.say(&Answer::Rows { topic, relation, rows: some, columns, last, tag });
-    }
-
-    /// The table was altered so that the filter cannot be applied.
-    fn end_unfit(&mut self, index: usize, why: String) {
-        self.end(index, Refusal::new(Code::BadField, why));
     }
 
     /// What this subscription should have next is gone: says so, and goes on from the head.

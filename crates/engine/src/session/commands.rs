@@ -9,6 +9,7 @@ use tidewire_protocol::{
 };
 
 use super::beginning::{Beginning, Pending, PresenceStart, Start};
+use super::sharing::Wish;
 use super::{Listening, Particulars, Patience, Phase, Session, Subscribed};
 use crate::auth::Action;
 use crate::mailbox::SubscriptionKey;
@@ -109,12 +110,18 @@ impl Session {
         wish: Subscription,
         done: Result<Beginning, Refusal>,
     ) -> Result<(), Refusal> {
-        let Beginning { listening, wants, start, rows, presence } = done?;
+        let done = done?;
+        if let Some(place) = self.shareable(&wish, &done) {
+            self.widen(place, wish, done.wants.as_ref());
+            return Ok(());
+        }
+        let Beginning { listening, wants, start, rows, presence } = done;
         // Only now is one that is in force replaced: a refused request changes nothing.
-        let replaced = self.remove_with_presence(&wish.topic, wish.key.as_ref());
-        let start = start.or_else(|| go_on(replaced.as_ref()?));
-        let particulars =
-            Particulars { name: wish.key.clone(), interest: wish.interest.clone(), wants, rows };
+        let replaced = self.withdraw(&wish.topic, wish.key.as_ref());
+        let start = start.or_else(|| go_on(replaced?));
+        let wishes = Wish::named(&wish, wants.as_ref()).into_iter().collect();
+        let interest = wish.interest.clone();
+        let particulars = Particulars { wishes, interest, wants, rows };
         self.begin(listening, wish, start, presence, particulars);
         Ok(())
     }
@@ -149,8 +156,8 @@ impl Session {
     fn check_room(&self) -> Result<(), Refusal> {
         let limit = self.node.limits.load().subscriptions;
         let held = self.subscriptions.iter();
-        let count = self.pending.len()
-            + held.filter(|held| held.topic().kind() != TopicKind::Presence).count();
+        let held = held.filter(|held| held.topic().kind() != TopicKind::Presence);
+        let count = self.pending.len() + held.map(Subscribed::count).sum::<usize>();
         if count < limit {
             return Ok(());
         }
@@ -174,14 +181,16 @@ impl Session {
         };
         self.node.metrics.subscriptions.inc();
         let index = self.hold(listening, tag.clone(), wish.presence);
-        if particulars.name.is_some() || !wish.interest.is_everything() || wish.snapshot {
+        if wish.key.is_some() || !wish.interest.is_everything() || wish.snapshot {
             self.subscriptions[index].particulars = Some(Box::new(particulars));
         }
         match start {
             Some(start) => self.begin_behind(index, wish, &start, members),
             None => self.begin_live(index, wish, members),
         }
-        if let Some((listening, after)) = presence {
+        if let Some((listening, after)) = presence
+            && self.subscriptions.len() > index
+        {
             let index = self.hold(listening, tag, false);
             self.subscriptions[index].phase = Phase::CatchingUp { after };
             self.try_to_go_live(index, after);
@@ -230,29 +239,30 @@ impl Session {
         if self.has_room() {
             self.hand_over(index, &start.events);
         }
-        if let Phase::CatchingUp { after } = self.subscriptions[index].phase {
+        // It is the newest, so nothing is in its place if what was handed over has ended it.
+        if let Some(held) = self.subscriptions.get(index)
+            && let Phase::CatchingUp { after } = held.phase
+        {
             self.try_to_go_live(index, after);
         }
     }
 
     fn unsubscribe(&mut self, topic: Topic, name: Option<&Arc<str>>, reference: Option<Reference>) {
         self.give_up(&topic, name);
-        let tag = self.remove_with_presence(&topic, name).and_then(|held| held.tag.clone());
+        let held = self.place_of(&topic, name).map(|place| &self.subscriptions[place]);
+        let tag = held.and_then(|held| held.tag.clone());
+        self.withdraw(&topic, name);
         self.say(&Answer::Unsubscribed { topic, tag, reference });
     }
 
-    fn remove_with_presence(
-        &mut self,
-        topic: &Topic,
-        name: Option<&Arc<str>>,
-    ) -> Option<Subscribed> {
-        let removed = self.remove(self.place_of(topic, name)?);
+    pub(super) fn remove_with_presence(&mut self, place: usize) -> Subscribed {
+        let removed = self.remove(place);
         if removed.presence
-            && let Some(place) = self.place_of(&topic.presence(), None)
+            && let Some(place) = self.place_of(&removed.topic().presence(), None)
         {
             self.remove(place);
         }
-        Some(removed)
+        removed
     }
 
     async fn publish(&mut self, publication: Publication) -> Result<(), Refusal> {
@@ -381,10 +391,8 @@ impl Session {
 
     /// Ends the subscription at `place` and says why.
     pub(super) fn end(&mut self, place: usize, refusal: Refusal) {
-        let held = &self.subscriptions[place];
-        let (topic, name) = (held.topic(), held.name().cloned());
-        let Some(held) = self.remove_with_presence(&topic, name.as_ref()) else { return };
-        self.say(&Answer::Ended { topic, tag: held.tag.clone(), refusal });
+        let held = self.remove_with_presence(place);
+        self.say(&Answer::Ended { topic: held.topic(), tag: held.tag.clone(), refusal });
     }
 
     async fn may(&self, action: Action, topic: &Topic) -> Result<(), Refusal> {
@@ -393,8 +401,8 @@ impl Session {
 }
 
 /// Where a subscription goes on that replaces another and names no place.
-fn go_on(replaced: &Subscribed) -> Option<Start> {
-    match replaced.phase {
+fn go_on(replaced: Phase) -> Option<Start> {
+    match replaced {
         Phase::CatchingUp { after } => {
             Some(Start { position: after, outcome: Outcome::Fresh, events: Vec::new() })
         }
@@ -402,7 +410,7 @@ fn go_on(replaced: &Subscribed) -> Option<Start> {
     }
 }
 
-fn subscribed(
+pub(super) fn subscribed(
     wish: Subscription,
     position: Position,
     outcome: Outcome,

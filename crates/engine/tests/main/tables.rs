@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 
 use crate::support::Client;
 
+mod overlapping;
+
 const TABLE: &str = "public.orders";
 
 /// A database of one table, `id` and `state`, whose changes are published when it is told so.

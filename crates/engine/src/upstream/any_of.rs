@@ -1,0 +1,100 @@
+//! What several wishes of one listener want together: a change that any of them wants.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tidewire_protocol::change::{Change, Operation};
+use tidewire_protocol::dialect::Movement;
+
+use super::{FilterKey, Prepared, RowFilter};
+
+impl Prepared {
+    /// What any of `wishes` wants; all of them tell the same columns. `None` stands for
+    /// everything, in what is given and in what comes back.
+    pub(crate) fn any_of(wishes: Vec<Option<Arc<Prepared>>>) -> Option<Arc<Prepared>> {
+        let mut wishes = wishes.into_iter().collect::<Option<Vec<_>>>()?;
+        if wishes.len() < 2 {
+            return wishes.pop();
+        }
+        let columns = wishes[0].columns.clone();
+        let operations = operations_of_any(&wishes);
+        let rows = match wishes.iter().all(|wish| wish.rows.is_none()) {
+            true => None,
+            false => Some(Arc::new(AnyOf::new(wishes)) as Arc<dyn RowFilter>),
+        };
+        Some(Arc::new(Prepared { operations, columns, rows }))
+    }
+}
+
+/// Empty for all, which one wish for all makes it.
+fn operations_of_any(wishes: &[Arc<Prepared>]) -> Arc<[Operation]> {
+    if wishes.iter().any(|wish| wish.operations.is_empty()) {
+        return Arc::default();
+    }
+    let wanted =
+        |operation: &Operation| wishes.iter().any(|wish| wish.operations.contains(operation));
+    Operation::ALL.into_iter().filter(wanted).collect()
+}
+
+/// Rows that any of several wishes wants, each with its own operations.
+struct AnyOf {
+    wishes: Vec<Arc<Prepared>>,
+    key: Option<Key>,
+}
+
+/// A column by which every wish can be found, with the values of all.
+struct Key {
+    column: Arc<str>,
+    values: Vec<Arc<str>>,
+    canonical: fn(&str) -> Cow<'_, str>,
+}
+
+impl AnyOf {
+    fn new(wishes: Vec<Arc<Prepared>>) -> Self {
+        let key = Key::of(&wishes);
+        Self { wishes, key }
+    }
+}
+
+impl Key {
+    fn of(wishes: &[Arc<Prepared>]) -> Option<Self> {
+        let mut keys = wishes.iter().map(|wish| wish.rows.as_ref()?.key());
+        let FilterKey { column, values, canonical } = keys.next()??;
+        let mut all = Self { column: Arc::clone(column), values: values.to_vec(), canonical };
+        for key in keys {
+            let key = key?;
+            if *key.column != all.column || !std::ptr::fn_addr_eq(key.canonical, canonical) {
+                return None;
+            }
+            all.values.extend_from_slice(key.values);
+        }
+        all.values.sort();
+        all.values.dedup();
+        Some(all)
+    }
+}
+
+impl RowFilter for AnyOf {
+    fn admits(&self, change: &Change) -> Result<Option<Movement>, String> {
+        let mut found = None;
+        for wish in &self.wishes {
+            found = together(found, wish.admits_change(change)?);
+        }
+        Ok(found)
+    }
+
+    fn key(&self) -> Option<FilterKey<'_>> {
+        let Key { column, values, canonical } = self.key.as_ref()?;
+        Some(FilterKey { column, values, canonical: *canonical })
+    }
+}
+
+/// What a change means to someone with two wishes: a row that leaves one and enters the other was
+/// there and still is.
+fn together(one: Option<Movement>, other: Option<Movement>) -> Option<Movement> {
+    match (one, other) {
+        (None, only) | (only, None) => only,
+        (Some(one), Some(other)) if one == other => Some(one),
+        (Some(_), Some(_)) => Some(Movement::Within),
+    }
+}
