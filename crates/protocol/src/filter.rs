@@ -7,10 +7,13 @@
 //! would is refused, never approximated. `docs/filters.md` has the grammar and the rules.
 
 mod decimal;
+mod demand;
+mod interval;
 mod kind;
 mod like;
 mod moment;
 mod parse;
+mod point;
 mod predicate;
 mod regular;
 mod scalar;
@@ -20,8 +23,11 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+pub use demand::{Demand, Extent};
+pub use interval::{Edge, Interval};
 pub use kind::{Fold, FoldTable, Kind, Text, Unsupported};
 pub use like::Like;
+pub use point::{Point, Scale};
 pub use predicate::{Altered, ColumnType, Key, Predicate};
 pub use regular::Regular;
 pub use scalar::scalar;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering as Memory};
 use regex::Regex;
 use thiserror::Error;
 
+use super::demand::Demand;
 use super::kind::{Fold, Kind, Text, Unsupported};
 use super::like::Matcher;
 use super::scalar::{Canonical, Datum, canonical, canonical_constant, scalar};
@@ -26,6 +27,7 @@ pub struct Predicate {
     columns: Vec<Column>,
     root: Rule,
     key: Option<OwnKey>,
+    demand: Option<Demand>,
 }
 
 /// What a filter must know of a column.
@@ -122,7 +124,9 @@ impl Predicate {
         }
         let root = Rule::new(&filter.root, &columns)?;
         let key = choose_key(&filter.root, &columns);
-        Ok(Self { columns, root, key })
+        let names = columns.iter().map(|column| (&column.name, &column.known));
+        let demand = Demand::of(&filter.root, names);
+        Ok(Self { columns, root, key, demand })
     }
 
     /// The most selective condition without which no row is admitted, if there is one that values
@@ -133,6 +137,12 @@ impl Predicate {
             values: &key.values,
             canonical: key.canonical,
         })
+    }
+
+    /// What it demands of the column of which it demands most; `None` when it demands nothing of
+    /// any. A row that has something else there is not admitted.
+    pub fn demand(&self) -> Option<&Demand> {
+        self.demand.as_ref()
     }
 
     /// What a change means to the listener; `None` when it is not concerned.

@@ -2,6 +2,7 @@
 //!
 //! That verdicts equal PostgreSQL's is tested in `tidewire-postgres`, with PostgreSQL as oracle.
 
+mod demands;
 mod grammar;
 mod judging;
 mod values;

@@ -17,7 +17,7 @@ const INT: u32 = 23;
 const TEXT: u32 = 25;
 const MOOD: u32 = 70_000;
 
-fn types(column: &str) -> ColumnType {
+pub(super) fn types(column: &str) -> ColumnType {
     let text = Text { ordered: true, patterns: true, fold: Fold::Ascii, ascii_case: true };
     let (kind, oid) = match column {
         "name" => (Kind::Text(text), TEXT),
@@ -25,12 +25,17 @@ fn types(column: &str) -> ColumnType {
         "tags" => (Kind::Other { null_is_null: true }, 1009),
         "price" => (Kind::Decimal, 1700),
         "open" => (Kind::Bool, 16),
+        "weight" => (Kind::Double, 701),
+        "day" => (Kind::Date, 1082),
+        "at" => (Kind::Timestamp, 1114),
+        "code" => (Kind::Label { ordered: true }, 17),
+        "plain" => (Kind::Text(Text { patterns: false, ..text }), TEXT),
         _ => (Kind::Integer, INT),
     };
     ColumnType { kind, type_oids: [oid; 2], type_name: "a type".into() }
 }
 
-fn predicate(filter: &str) -> Predicate {
+pub(super) fn predicate(filter: &str) -> Predicate {
     Predicate::new(&Filter::parse(filter).unwrap(), types).unwrap()
 }
 
@@ -232,7 +237,7 @@ fn condition() -> impl Strategy<Value = String> {
     })
 }
 
-fn filter() -> impl Strategy<Value = Filter> {
+pub(super) fn filter() -> impl Strategy<Value = Filter> {
     let group = |inner: BoxedStrategy<String>| {
         let word = select(vec!["or", "and", "not.or", "not.and"]);
         (word, prop::collection::vec(inner, 1..4))
@@ -243,19 +248,19 @@ fn filter() -> impl Strategy<Value = Filter> {
         .prop_map(|text| Filter::parse(&text).unwrap())
 }
 
-fn value() -> impl Strategy<Value = Option<i64>> {
+pub(super) fn value() -> impl Strategy<Value = Option<i64>> {
     prop::option::weighted(0.8, 0_i64..4)
 }
 
-fn json(value: Option<i64>) -> Value {
+pub(super) fn json(value: Option<i64>) -> Value {
     Value::Json(value.map_or("null".into(), |value| value.to_string().into()))
 }
 
-fn abc() -> Arc<Relation> {
+pub(super) fn abc() -> Arc<Relation> {
     relation(&[("a", INT), ("b", INT), ("c", INT)])
 }
 
-fn change_of(operation: Operation, record: Option<Row>, old: Option<Row>) -> Change {
+pub(super) fn change_of(operation: Operation, record: Option<Row>, old: Option<Row>) -> Change {
     let relation = abc();
     Change { relation, record, old, ..change(operation, None, None) }
 }
