@@ -23,4 +23,5 @@ io.on('connection', socket => {
   })
 })
 
-server.listen(Number(process.argv[2]), '127.0.0.1')
+// As many may wait to be accepted as the kernel allows; by itself Node lets 511.
+server.listen(Number(process.argv[2]), '127.0.0.1', 16384)

@@ -23,4 +23,5 @@ new WebSocketServer({ server, perMessageDeflate: false }).on('connection', (sock
   socket.on('close', () => topics.get(topic).delete(socket))
 })
 
-server.listen(Number(process.argv[2]), '127.0.0.1')
+// As many may wait to be accepted as the kernel allows; by itself Node lets 511.
+server.listen(Number(process.argv[2]), '127.0.0.1', 16384)

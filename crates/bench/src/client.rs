@@ -24,6 +24,8 @@ pub(crate) struct Client {
     pub(crate) topic: u32,
     /// Whether it stands still: it reads nothing.
     pub(crate) is_stalled: bool,
+    /// When it began to connect.
+    pub(crate) since: u64,
 }
 
 /// How far a subscriber is.
@@ -68,7 +70,8 @@ impl Client {
     pub(crate) fn new(stream: TcpStream, template: usize, topic: u32) -> Self {
         let phase = Phase::Connecting;
         let inbound = Inbound::default();
-        Self { stream: Some(stream), phase, inbound, template, topic, is_stalled: false }
+        let since = clock::now();
+        Self { stream: Some(stream), phase, inbound, template, topic, is_stalled: false, since }
     }
 
     pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {

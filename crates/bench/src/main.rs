@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod compare;
 mod inbound;
+mod kernel;
 mod lane;
 mod latency;
 mod plot;

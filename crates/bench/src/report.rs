@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) deliveries: u64,
     pub(crate) deliveries_per_second: f64,
     /// From just before a publication was handed to its socket to when a subscriber's bytes were
-    /// read, in milliseconds.
+    /// read, in milliseconds. In a storm: from a client's connect to its subscription.
     pub(crate) latency: Option<Summary>,
     /// From the same moment to the answer to the publisher.
     pub(crate) answer: Option<Summary>,

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 
 use crate::client::Phase;
 use crate::clock::{self, SECOND};
+use crate::kernel;
 use crate::process::{Usage, Watched};
 use crate::report::Report;
 use crate::scenario::{Kind, Load, Scenario};
@@ -22,6 +23,11 @@ const SETTLE: u64 = SECOND / 2;
 
 /// For all connections to be there.
 const CONNECT: u64 = 60 * SECOND;
+
+/// Connections under way at once in a storm: as many as the queue of a listening socket takes, which
+/// Linux cuts to 4,096. What comes beyond a full queue is dropped, and its client repeats it a
+/// second later: then it would be the kernel's clock that is measured.
+const CROWD: usize = 4_000;
 
 /// A publication that is not over after this long is given up, so that the loop goes on.
 const STUCK: u64 = 5 * SECOND;
@@ -155,10 +161,45 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// All connect as fast as this program can.
     fn storm(&mut self) -> anyhow::Result<()> {
-        self.connect(usize::MAX)?;
+        let (before, repeated) = (self.look(), kernel::repeated_connects());
+        for _ in 0..self.scenario.subscribers {
+            self.open_next(false)?;
+            self.leave_room()?;
+        }
+        self.await_ready(usize::MAX, 0)?;
+        self.connected(before)?;
+        self.report.latency = self.swarm.opened.summary();
+        self.tell_repeated(repeated);
         self.report.kib_subscribed = self.kib_each(self.resident_now());
         Ok(())
+    }
+
+    /// Lets a crowd go on, and waits while it is as large as it may be.
+    ///
+    /// Each asks as soon as it is connected: a client does not wait for the others, and servers
+    /// take in only so many who say nothing yet.
+    fn leave_room(&mut self) -> anyhow::Result<()> {
+        let deadline = clock::now() + CONNECT;
+        self.swarm.turn(Duration::ZERO)?;
+        while self.swarm.opening >= CROWD {
+            self.swarm.turn(TURN)?;
+            if clock::now() > deadline {
+                bail!("the server takes no more connections{}", self.complaint());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says so when connects were dropped all the same, because the server asked for a shorter queue.
+    fn tell_repeated(&mut self, before: Option<u64>) {
+        let now = kernel::repeated_connects();
+        let more = now.zip(before).map_or(0, |(now, before)| now - before);
+        if more > 0 {
+            let note = format!("the kernel repeated {more} connects of the whole machine");
+            self.report.notes.push(note);
+        }
     }
 
     /// Everybody leaves, something is said, everybody comes back.
@@ -182,6 +223,7 @@ impl<'a> Run<'a> {
         let before = self.look();
         for number in 0..clients {
             self.swarm.reopen(number)?;
+            self.leave_room()?;
         }
         self.await_ready(usize::MAX, 0)?;
         let ready = clock::now();
@@ -203,8 +245,13 @@ impl<'a> Run<'a> {
         let before = self.look();
         let subscribers = self.scenario.subscribers;
         self.await_ready(at_once, subscribers)?;
+        self.connected(before)
+    }
+
+    /// Puts down what it took until now to connect all.
+    fn connected(&mut self, before: Look) -> anyhow::Result<()> {
         let took = (clock::now() - before.at) as f64 / SECOND as f64;
-        self.report.connections_per_second = Some(subscribers as f64 / took);
+        self.report.connections_per_second = Some(self.scenario.subscribers as f64 / took);
         self.settle()?;
         self.report.cpu_per_connection = self.cpu_each(before, self.look());
         Ok(())

@@ -80,6 +80,8 @@ pub(crate) struct Swarm {
     due: Vec<VecDeque<(u32, u64)>>,
     /// How late publications were sent.
     pub(crate) lateness: Times,
+    /// From a subscriber's connect to where opening it leads.
+    pub(crate) opened: Times,
 }
 
 impl Swarm {
@@ -122,6 +124,7 @@ impl Swarm {
             complaint: None,
             due: vec![VecDeque::new(); lanes],
             lateness: Times::new(),
+            opened: Times::new(),
         })
     }
 
@@ -312,7 +315,10 @@ impl Swarm {
         let before = is_settled(client.phase);
         act(client, &mut around);
         match (before, is_settled(client.phase)) {
-            (false, true) => self.opening -= 1,
+            (false, true) => {
+                self.opening -= 1;
+                self.opened.record(clock::now() - client.since);
+            }
             (true, false) => self.opening += 1,
             _ => {}
         }

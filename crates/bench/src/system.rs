@@ -196,7 +196,7 @@ fn nchan(places: &Places) -> anyhow::Result<Server> {
            fastcgi_temp_path {here}/fastcgi; uwsgi_temp_path {here}/uwsgi;\n\
            scgi_temp_path {here}/scgi;\n\
            server {{\n\
-             listen {address};\n\
+             listen {address} backlog=16384;\n\
              location ~ ^/pub/(\\w+)$ {{\n\
                nchan_publisher; nchan_channel_id $1; nchan_message_buffer_length 10;\n\
              }}\n\
