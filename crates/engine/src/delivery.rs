@@ -4,13 +4,21 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tidewire_protocol::dialect::{Movement, View};
+use tidewire_protocol::presence::Member;
 use tidewire_protocol::{Audience, Body, Event, Position, SessionId, Shape, Wire};
 
 use crate::mailbox::{Offer, Outgoing};
+use crate::presence::Presence;
 
 /// Bytes of one batch at most: a client whose socket takes it in one write should not hold the
 /// topic's lock for long, and a mailbox must have room for several.
 pub(crate) const BATCH_BYTES: usize = 128 << 10;
+
+/// Content of a topic's members that is told with a change of presence, at most, in bytes.
+///
+/// Everyone who listens is sent it, and a mailbox of the default size should have room for some.
+/// A thousand members with a name and a few words each fit in.
+const MEMBERS_BYTES: usize = 128 << 10;
 
 /// Events that follow each other without a hole, to be handed over in one go.
 #[derive(Clone, Debug)]
@@ -56,6 +64,26 @@ pub(crate) struct Form {
     pub(crate) composite: bool,
     /// The columns of a table that are told; `None` for all.
     pub(crate) columns: Option<Arc<[Arc<str>]>>,
+    /// For dialects that ask for it.
+    pub(crate) everyone: Option<Everyone>,
+}
+
+/// Where to look for who is there; one for all sessions of a node.
+#[derive(Clone)]
+pub(crate) struct Everyone(pub(crate) Arc<dyn Presence>);
+
+impl PartialEq for Everyone {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Everyone {}
+
+impl std::fmt::Debug for Everyone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Everyone")
+    }
 }
 
 /// An event that means to its listeners just what it is.
@@ -69,25 +97,35 @@ impl Form {
         &self,
         events: impl Iterator<Item = (&'a Arc<Event>, Movement)>,
     ) -> Encoded {
+        let events = with_last(events);
         if self.marked {
-            let marked = events.filter_map(|(event, movement)| self.encode_marked(event, movement));
+            let marked = events.filter_map(|(event, last)| self.encode_marked(event, last));
             return Encoded::Each(marked.collect());
         }
         let mut joined = BytesMut::new();
-        for (event, movement) in events {
-            self.encode_into(&mut joined, event, movement);
+        for (event, last) in events {
+            self.encode_into(&mut joined, event, last);
         }
         Encoded::Joined(joined.freeze())
     }
 
-    fn encode_marked(&self, event: &Arc<Event>, movement: Movement) -> Option<Outgoing> {
+    fn encode_marked(
+        &self,
+        (event, movement): (&Arc<Event>, Movement),
+        last: bool,
+    ) -> Option<Outgoing> {
         let mut bytes = BytesMut::new();
-        self.encode_into(&mut bytes, event, movement);
+        self.encode_into(&mut bytes, (event, movement), last);
         let mark = Some(Box::new((event.topic.clone(), event.position)));
         (!bytes.is_empty()).then(|| Outgoing { bytes: bytes.freeze(), mark })
     }
 
-    fn encode_into(&self, out: &mut BytesMut, event: &Event, movement: Movement) {
+    fn encode_into(
+        &self,
+        out: &mut BytesMut,
+        (event, movement): (&Arc<Event>, Movement),
+        last: bool,
+    ) {
         let (dialect, tag) = (&self.shape.dialect, self.shape.tag.as_ref());
         let wire = self.shape.wire;
         match &event.body {
@@ -97,7 +135,9 @@ impl Form {
                 frame.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
             }
             Body::Presence(diff) => {
-                let frames = dialect.presence(event, diff, None, tag);
+                // One list for a run of changes, however many they are.
+                let members = if last { self.members(event) } else { None };
+                let frames = dialect.presence(event, diff, members.as_deref(), tag);
                 frames.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
             }
             Body::Message(_) | Body::Gap(_) => {
@@ -107,12 +147,24 @@ impl Form {
         }
     }
 
+    /// Everyone who is there now, for dialects that ask.
+    fn members(&self, event: &Event) -> Option<Vec<Member>> {
+        let Everyone(presence) = self.everyone.as_ref()?;
+        presence.known_members(&event.topic.subject(), MEMBERS_BYTES)
+    }
+
     /// What a client of an event stream resumes from; presence is told anew instead.
     fn id(&self, event: &Event) -> Option<Position> {
         let resumable = event.topic.kind() != tidewire_protocol::TopicKind::Presence;
         (self.shape.wire == Wire::EventStream && resumable && !self.composite)
             .then_some(event.position)
     }
+}
+
+/// Each of a run, and whether it is the last.
+fn with_last<T>(run: impl Iterator<Item = T>) -> impl Iterator<Item = (T, bool)> {
+    let mut run = run.peekable();
+    std::iter::from_fn(move || Some((run.next()?, run.peek().is_none())))
 }
 
 /// Encoded events.

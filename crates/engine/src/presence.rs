@@ -35,4 +35,14 @@ pub trait Presence: Send + Sync + 'static {
     /// # Errors
     /// `Unavailable` when the store cannot be reached.
     async fn members(&self, topic: &Topic) -> Result<Vec<Member>, Refusal>;
+
+    /// The same without waiting, for languages that tell it with each change: `None` where it is
+    /// not known at once, or its [content](Member::bytes) is more than `bytes`.
+    ///
+    /// Called while the topic is locked, so it must be quick. Once a change was published, it is
+    /// in the list.
+    fn known_members(&self, topic: &Topic, bytes: usize) -> Option<Vec<Member>> {
+        let _ = (topic, bytes);
+        None
+    }
 }

@@ -21,7 +21,7 @@ use tidewire_protocol::{
 use tokio::time::Instant;
 
 use crate::auth::Identity;
-use crate::delivery::Form;
+use crate::delivery::{Everyone, Form};
 use crate::hub::{Entry, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
@@ -188,11 +188,13 @@ impl Session {
         composite: bool,
     ) -> Self {
         let bucket = Bucket::full(node.limits.load().burst, Instant::now());
+        let asks = shape.dialect.asks_for_members();
+        let everyone = asks.then(|| Everyone(Arc::clone(&node.presence)));
         Self {
             node,
             id,
             mailbox,
-            form: Form { shape, marked, composite, columns: None },
+            form: Form { shape, marked, composite, columns: None, everyone },
             identity: Identity::anonymous(),
             subscriptions: Vec::new(),
             next_key: 0,

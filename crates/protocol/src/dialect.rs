@@ -61,7 +61,9 @@ pub trait Dialect: Send + Sync {
     /// The frames for people who came or went, in order, called once for all sessions that share
     /// the tag; by default the one of [`event`](Self::event).
     ///
-    /// `members` is everyone who is there now, where that is known without waiting.
+    /// `members` is everyone who is there now: for a dialect that
+    /// [asks for it](Self::asks_for_members), with the last of several events, and only where it is
+    /// known without waiting and not very long.
     fn presence(
         &self,
         event: &Event,
@@ -71,6 +73,11 @@ pub trait Dialect: Send + Sync {
     ) -> Vec<Frame> {
         let _ = (diff, members);
         self.event(event, tag).into_iter().collect()
+    }
+
+    /// Whether [`presence`](Self::presence) makes use of everyone who is there.
+    fn asks_for_members(&self) -> bool {
+        false
     }
 
     /// The frame that is sent to every client on a WebSocket each 30 seconds, for languages in which

@@ -111,6 +111,7 @@ async fn who_is_tracked_on_a_channel_is_told_to_all_and_to_those_who_come_later(
             (&json!("join"), &json!("user-1"))
         );
         assert_eq!(heard["presence"]["newPresences"], json!([state]));
+        assert_eq!(heard["presence"]["currentPresences"], json!({"user-1": [state]}));
         assert_eq!(heard["payload"]["presence"], heard["presence"]);
     }
     // Listening already is no reason to be told everything again.
@@ -122,7 +123,8 @@ async fn who_is_tracked_on_a_channel_is_told_to_all_and_to_those_who_come_later(
     let sync = late.hear().await["presence"].clone();
     assert_eq!(sync, json!({"event": "sync", "currentPresences": {"user-1": [state]}}));
     drop(client);
-    assert_eq!(late.hear_type("presence").await["presence"]["event"], "leave");
+    let leave = late.hear_type("presence").await["presence"].clone();
+    assert_eq!((&leave["event"], &leave["currentPresences"]), (&json!("leave"), &json!({})));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

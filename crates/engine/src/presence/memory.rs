@@ -137,4 +137,9 @@ impl Presence for MemoryPresence {
         let state = self.state.lock();
         Ok(state.rosters.get(topic).map(Roster::members).unwrap_or_default())
     }
+    fn known_members(&self, topic: &Topic, bytes: usize) -> Option<Vec<Member>> {
+        let state = self.state.lock();
+        let Some(roster) = state.rosters.get(topic) else { return Some(Vec::new()) };
+        (roster.bytes() <= bytes).then(|| roster.members())
+    }
 }

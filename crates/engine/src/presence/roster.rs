@@ -34,6 +34,11 @@ impl Roster {
         self.members.len()
     }
 
+    /// Bytes of content of all who are there.
+    pub fn bytes(&self) -> usize {
+        self.members.values().map(Member::bytes).sum()
+    }
+
     /// Whether nobody is there and nothing is left to tell.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty() && self.untold.is_empty()

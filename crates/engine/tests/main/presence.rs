@@ -1,5 +1,7 @@
 //! Who is here, as sessions see it.
 
+mod everyone;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

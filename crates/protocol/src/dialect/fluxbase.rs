@@ -89,6 +89,10 @@ impl Dialect for Fluxbase {
         texts.into_iter().map(Frame::text).collect()
     }
 
+    fn asks_for_members(&self) -> bool {
+        true
+    }
+
     fn heartbeat(&self) -> Option<Frame> {
         Some(Frame::text(r#"{"type":"heartbeat"}"#))
     }

@@ -130,7 +130,7 @@ fn topic() -> Topic {
 
 fn form() -> Form {
     let shape = Shape { dialect: Arc::new(Native), wire: Wire::Lines, tag: None };
-    Form { shape, marked: true, composite: false, columns: None }
+    Form { shape, marked: true, composite: false, columns: None, everyone: None }
 }
 
 fn gap_at(position: Position) -> Event {

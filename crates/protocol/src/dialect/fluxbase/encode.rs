@@ -192,7 +192,7 @@ fn with_old_record(payload: Object, change: &Change, view: &View<'_>) -> Object 
 }
 
 /// Who came and went, one frame each; a change of someone's state is told by everyone's, if that
-/// is known.
+/// is known. Everyone is told once, in the last frame.
 pub(super) fn presence(
     topic: &Topic,
     diff: &PresenceDiff,
@@ -203,33 +203,40 @@ pub(super) fn presence(
     };
     let (came, went) = (references(&diff.joins), references(&diff.leaves));
     let left = diff.leaves.iter().filter(|member| !came.contains(&member.reference));
-    let joined = diff.joins.iter().filter(|member| !went.contains(&member.reference));
-    let mut frames: Vec<_> =
-        left.map(|member| moved(topic, "leave", "leftPresences", member, members)).collect();
-    frames.extend(joined.map(|member| moved(topic, "join", "newPresences", member, members)));
-    let changed = diff.joins.iter().filter(|member| went.contains(&member.reference));
-    match members {
-        Some(members) if changed.clone().next().is_some() => frames.push(everyone(topic, members)),
-        Some(_) => {}
-        None => frames.extend(changed.map(|it| moved(topic, "join", "newPresences", it, None))),
+    let mut moves: Vec<_> = left.map(Move::Leave).collect();
+    let mut everyones = None;
+    for member in &diff.joins {
+        match members {
+            Some(members) if went.contains(&member.reference) => everyones = Some(members),
+            _ => moves.push(Move::Join(member)),
+        }
     }
-    frames
+    let is_last = |place| everyones.is_none() && place + 1 == moves.len();
+    let frames = moves.iter().enumerate();
+    let frames = frames.map(|(place, it)| it.frame(topic, members.filter(|_| is_last(place))));
+    frames.chain(everyones.map(|members| everyone(topic, members))).collect()
 }
 
-fn moved(
-    topic: &Topic,
-    word: &str,
-    list: &str,
-    member: &Member,
-    members: Option<&[Member]>,
-) -> String {
-    let presence = Object::untyped("event", word, 96 + member.bytes())
-        .string("key", &member.key)
-        .written(list, |out| states(out, &[member]))
-        .with(members, |presence, members| {
-            presence.written("currentPresences", |out| by_key(out, members))
-        });
-    in_both_places("presence", topic, &presence.finish())
+/// Someone who came or went.
+enum Move<'a> {
+    Leave(&'a Member),
+    Join(&'a Member),
+}
+
+impl Move<'_> {
+    fn frame(&self, topic: &Topic, everyone: Option<&[Member]>) -> String {
+        let (word, list, member) = match self {
+            Self::Leave(member) => ("leave", "leftPresences", member),
+            Self::Join(member) => ("join", "newPresences", member),
+        };
+        let presence = Object::untyped("event", word, 96 + member.bytes())
+            .string("key", &member.key)
+            .written(list, |out| states(out, &[member]))
+            .with(everyone, |presence, members| {
+                presence.written("currentPresences", |out| by_key(out, members))
+            });
+        in_both_places("presence", topic, &presence.finish())
+    }
 }
 
 /// Everyone who is on a channel.
@@ -259,4 +266,68 @@ fn by_key(out: &mut String, members: &[Member]) {
 
 fn states(out: &mut String, members: &[&Member]) {
     json::array(out, members, |out, member| out.push_str(&member.meta));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn member(name: &str, state: &str) -> Member {
+        let meta = json!({ "state": state }).to_string();
+        Member { reference: name.into(), key: name.into(), meta: meta.into() }
+    }
+
+    /// What each frame tells: the word, of whom, and of how many it says that they are there.
+    fn told(
+        diff: &PresenceDiff,
+        members: Option<&[Member]>,
+    ) -> Vec<(String, Value, Option<usize>)> {
+        let topic = Topic::application("room").expect("a topic's name");
+        let frames = presence(&topic, diff, members).into_iter().map(|frame| {
+            let frame: Value = serde_json::from_str(&frame).expect("a frame is JSON");
+            assert_eq!(frame["presence"], frame["payload"]["presence"]);
+            let presence = &frame["presence"];
+            let word = presence["event"].as_str().expect("a word").to_owned();
+            let there = presence["currentPresences"].as_object().map(serde_json::Map::len);
+            (word, presence["key"].clone(), there)
+        });
+        frames.collect()
+    }
+
+    #[test]
+    fn of_changes_that_come_together_the_last_frame_tells_who_is_there() {
+        let (ann, bob, eve) = (member("ann", ""), member("bob", ""), member("eve", ""));
+        let diff = PresenceDiff { joins: vec![ann.clone(), bob.clone()], leaves: vec![eve] };
+        let members = [ann, bob];
+        let expected = [
+            ("leave".to_owned(), json!("eve"), None),
+            ("join".to_owned(), json!("ann"), None),
+            ("join".to_owned(), json!("bob"), Some(2)),
+        ];
+        assert_eq!(told(&diff, Some(&members)), expected);
+    }
+
+    #[test]
+    fn a_changed_state_is_told_by_everyones_after_all_else() {
+        let (ann, bob) = (member("ann", "away"), member("bob", ""));
+        let leaves = vec![member("ann", "")];
+        let diff = PresenceDiff { joins: vec![ann.clone(), bob.clone()], leaves };
+        let members = [ann, bob];
+        let expected =
+            [("join".to_owned(), json!("bob"), None), ("sync".to_owned(), Value::Null, Some(2))];
+        assert_eq!(told(&diff, Some(&members)), expected);
+    }
+
+    #[test]
+    fn without_a_list_each_is_told_alone() {
+        let diff = PresenceDiff {
+            joins: vec![member("ann", "away")],
+            leaves: vec![member("ann", ""), member("eve", "")],
+        };
+        let expected =
+            [("leave".to_owned(), json!("eve"), None), ("join".to_owned(), json!("ann"), None)];
+        assert_eq!(told(&diff, None), expected);
+    }
 }
