@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 pub use memory::{MemoryHistory, MemorySettings};
 use tidewire_protocol::{Draft, Event, GapReason, Position, Topic};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// How much of one topic is kept; whichever limit is reached first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,16 @@ pub enum Page {
         /// Why.
         reason: GapReason,
     },
+}
+
+/// How far a source of events is, in its own words: kept together with the events up to there, so
+/// that after a restart the source neither repeats one nor misses one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which source; at most 255 bytes, unique over all sources that share the history.
+    pub source: Arc<str>,
+    /// Where it is; replaces the mark of before. Empty to forget the source.
+    pub place: Bytes,
 }
 
 /// The ordered memory of topics.
@@ -85,4 +96,35 @@ pub trait History: Send + Sync + 'static {
 
     /// Called about once a second, for stores that let go of old events themselves.
     fn tick(&self) {}
+
+    /// Whether the history outlives the process and keeps marks beside its events.
+    ///
+    /// Where it does not, a source that begins again need not fear to repeat what is there: nothing
+    /// is, and every client is told so by the new epoch.
+    fn keeps_marks(&self) -> bool {
+        false
+    }
+
+    /// Appends drafts and marks together: either all of them are kept or none is. Without drafts it
+    /// keeps the marks alone.
+    ///
+    /// # Errors
+    /// When nothing was kept; always where [`History::keeps_marks`] says no.
+    async fn append_marked(
+        &self,
+        drafts: Vec<Draft>,
+        marks: Vec<Mark>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let (_, _) = (drafts, marks);
+        Err(Error::new(Kind::History, "this history keeps no marks"))
+    }
+
+    /// The newest mark of a source, if there is one.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
+        let _ = source;
+        Ok(None)
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use tidewire_protocol::{
     Audience, Body, Code, Draft, Event, GapReason, Payload, Position, Publication, Refusal,
     SessionId, Topic, TopicKind,
@@ -12,7 +13,7 @@ use tidewire_protocol::{
 use crate::auth::Identity;
 use crate::broker::Broker;
 use crate::error::{Error, Kind};
-use crate::history::History;
+use crate::history::{History, Mark};
 use crate::idempotency::{Idempotency, Said};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -56,14 +57,60 @@ impl Publisher {
     pub async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
         let results = self.0.history.append(drafts).await;
         let events: Vec<_> = results.iter().flatten().cloned().collect();
-        self.0.metrics.events.inc_by(events.len() as u64);
         self.0.metrics.failures.inc_by((results.len() - events.len()) as u64);
-        if let Err(error) = self.0.broker.announce(&events).await {
+        self.announce(&events).await;
+        results
+    }
+
+    async fn announce(&self, events: &[Arc<Event>]) {
+        self.0.metrics.events.inc_by(events.len() as u64);
+        if let Err(error) = self.0.broker.announce(events).await {
             // They are in the history: relays find them by the hole, or by their head checks.
             self.0.metrics.failures.inc();
             tracing::warn!(error = &error as &dyn std::error::Error, "announcing events");
         }
-        results
+    }
+
+    /// Whether the history outlives the process and keeps marks of its sources.
+    pub fn keeps_marks(&self) -> bool {
+        self.0.history.keeps_marks()
+    }
+
+    /// Publishes drafts together with marks that say how far their source is: all is kept, or
+    /// nothing. Where the history keeps no marks this is [`Publisher::publish`] of the drafts alone.
+    ///
+    /// # Errors
+    /// When nothing was kept; where no marks are, the first failure, after which other drafts may
+    /// have been said.
+    pub async fn publish_marked(
+        &self,
+        drafts: Vec<Draft>,
+        marks: Vec<Mark>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        if !self.keeps_marks() {
+            return self.publish(drafts).await.into_iter().collect();
+        }
+        let count = drafts.len();
+        match self.0.history.append_marked(drafts, marks).await {
+            Ok(events) => {
+                if !events.is_empty() {
+                    self.announce(&events).await;
+                }
+                Ok(events)
+            }
+            Err(error) => {
+                self.0.metrics.failures.inc_by(count.max(1) as u64);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where a source said that it was when it last published with a mark.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
+        self.0.history.mark(source).await
     }
 
     /// Marks that events of the topic were missed before this place.
@@ -74,9 +121,22 @@ impl Publisher {
     /// # Errors
     /// When the history cannot be written.
     pub async fn interrupt(&self, topic: &Topic, reason: GapReason) -> Result<(), Error> {
+        self.interrupt_marked(topic, reason, Vec::new()).await
+    }
+
+    /// The same, with marks that are kept if and only if the gap is.
+    ///
+    /// # Errors
+    /// When the history cannot be written.
+    pub async fn interrupt_marked(
+        &self,
+        topic: &Topic,
+        reason: GapReason,
+        marks: Vec<Mark>,
+    ) -> Result<(), Error> {
         self.0.metrics.gap(reason);
-        let mark = vec![Draft::gap(topic.clone(), reason)];
-        self.publish(mark).await.pop().expect("one result for each draft").map(|_| ())
+        let gap = vec![Draft::gap(topic.clone(), reason)];
+        self.publish_marked(gap, marks).await.map(drop)
     }
 
     /// Publishes for a client or a producer that may do so: checks sizes, carries out repeats
