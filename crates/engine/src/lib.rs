@@ -94,4 +94,4 @@ pub use publisher::Publisher;
 pub use session::Session;
 pub use tidewire_protocol as protocol;
 pub use tidewire_protocol::{Dialect, Draft, Event, Position, Topic};
-pub use upstream::{FilterKey, Prepared, RowFilter, TableRows, Upstream};
+pub use upstream::{Prepared, RowFilter, TableRows, Upstream};

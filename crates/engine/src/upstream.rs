@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidewire_protocol::change::{Change, Operation, Relation, Row, Snapshot};
 use tidewire_protocol::dialect::Movement;
+use tidewire_protocol::filter::Demand;
 use tidewire_protocol::{Body, Code, Event, Interest, Payload, Refusal, Topic};
 
 /// A world outside whose topics must be asked for.
@@ -104,23 +105,14 @@ pub trait RowFilter: Send + Sync + 'static {
     /// When the table was altered so that the filter cannot be applied any more, why.
     fn admits(&self, change: &Change) -> Result<Option<Movement>, String>;
 
-    /// A column that must have one of a few values for a row to be admitted, if the filter has
-    /// such a condition: listeners are then found by the value and the others cost nothing.
-    fn key(&self) -> Option<FilterKey<'_>> {
+    /// What a row must have in one column to be admitted, if the filter demands such a thing of
+    /// one: listeners are then found by the value and the others cost nothing.
+    ///
+    /// A row in which the column is NULL is not admitted then, and an update does not move a row
+    /// out of which the value before is not told.
+    fn demand(&self) -> Option<&Demand> {
         None
     }
-}
-
-/// The condition by which listeners of a table are found.
-#[derive(Clone, Copy)]
-pub struct FilterKey<'a> {
-    /// The column's name.
-    pub column: &'a Arc<str>,
-    /// The values, each in the canonical form that `canonical` gives.
-    pub values: &'a [Arc<str>],
-    /// The canonical form of a value's JSON text: equal values have equal ones. The same function
-    /// for all filters on columns of one type.
-    pub canonical: fn(&str) -> std::borrow::Cow<'_, str>,
 }
 
 /// The rows of a table as a query saw them.

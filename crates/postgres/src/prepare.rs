@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidewire::{FilterKey, Prepared, RowFilter};
+use tidewire::{Prepared, RowFilter};
 use tidewire_protocol::change::Change;
 use tidewire_protocol::dialect::Movement;
-use tidewire_protocol::filter::{Filter, Predicate};
+use tidewire_protocol::filter::{Demand, Filter, Predicate};
 use tidewire_protocol::{Code, Interest, Refusal, Topic};
 use tokio::time::Instant;
 
@@ -229,8 +229,7 @@ impl RowFilter for TableFilter {
         self.0.admits(change).map_err(|altered| altered.to_string())
     }
 
-    fn key(&self) -> Option<FilterKey<'_>> {
-        let key = self.0.key()?;
-        Some(FilterKey { column: key.column, values: key.values, canonical: key.canonical })
+    fn demand(&self) -> Option<&Demand> {
+        self.0.demand()
     }
 }

@@ -28,7 +28,7 @@ pub use interval::{Edge, Interval};
 pub use kind::{Fold, FoldTable, Kind, Text, Unsupported};
 pub use like::Like;
 pub use point::{Point, Scale};
-pub use predicate::{Altered, ColumnType, Key, Predicate};
+pub use predicate::{Altered, ColumnType, Predicate};
 pub use regular::Regular;
 pub use scalar::scalar;
 
@@ -37,7 +37,7 @@ pub use scalar::scalar;
 /// Two full lists of UUIDs fit; ten thousand such filters stay under a hundred megabytes.
 pub const MAX_BYTES: usize = 8_192;
 
-/// Most conditions in a filter; each is judged for every row that the filter's key lets through.
+/// Most conditions in a filter; each is judged for every row that has what the filter demands.
 pub const MAX_CONDITIONS: usize = 32;
 
 /// Most values in one list.

@@ -1,15 +1,19 @@
 //! Members of a table's topic that want only some of its changes.
 //!
-//! A member whose filter demands one of a few values in a column is found by the value: a change
-//! costs what matches, not what listens. The others are asked one by one.
+//! A member whose filter demands something of a column is found by the value that a row has there:
+//! a change costs what matches, not what listens. The others are asked one by one.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+mod column;
+mod ranges;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tidewire_protocol::dialect::Movement;
-use tidewire_protocol::{Body, Change, Event, Position};
+use tidewire_protocol::filter::Demand;
+use tidewire_protocol::{Body, Event, Position};
 
+use self::column::ColumnIndex;
 use super::live_topic::{Delivered, Member, MemberId};
 use crate::delivery::{Batch, Encoded, Form};
 use crate::upstream::Prepared;
@@ -20,7 +24,7 @@ pub(super) struct Selective {
     members: HashMap<MemberId, Picky>,
     columns: Vec<ColumnIndex>,
     /// Members that no column finds.
-    rest: Vec<MemberId>,
+    rest: HashSet<MemberId>,
 }
 
 /// A member and what it wants.
@@ -30,11 +34,10 @@ struct Picky {
     wants: Arc<Prepared>,
 }
 
-/// Members by the value that a column must have.
-struct ColumnIndex {
-    column: Arc<str>,
-    canonical: fn(&str) -> Cow<'_, str>,
-    members: HashMap<Arc<str>, Vec<MemberId>>,
+impl Picky {
+    fn demand(&self) -> Option<&Demand> {
+        self.wants.rows.as_ref()?.demand()
+    }
 }
 
 /// Bytes of an event for one form and movement, made when the first member wants them.
@@ -47,43 +50,41 @@ impl Selective {
 
     pub(super) fn insert(&mut self, member: Member, form: Form, wants: Arc<Prepared>) {
         let id = member.id();
-        match wants.rows.as_ref().and_then(|rows| rows.key()) {
-            Some(key) => {
-                let index = self.index(key.column, key.canonical);
-                for value in key.values {
-                    index.members.entry(Arc::clone(value)).or_default().push(id);
-                }
-            }
-            None => self.rest.push(id),
+        let picky = Picky { member, form, wants };
+        match picky.demand() {
+            Some(demand) => self.column(demand).insert(demand, id),
+            None => drop(self.rest.insert(id)),
         }
-        self.members.insert(id, Picky { member, form, wants });
+        self.members.insert(id, picky);
     }
 
     /// Whether the member was here.
     pub(super) fn remove(&mut self, id: MemberId) -> bool {
         let Some(picky) = self.members.remove(&id) else { return false };
-        match picky.wants.rows.as_ref().and_then(|rows| rows.key()) {
-            Some(key) => {
-                let index = self.index(key.column, key.canonical);
-                for value in key.values {
-                    index.remove(value, id);
-                }
-            }
-            None => self.rest.retain(|held| *held != id),
+        match picky.demand() {
+            Some(demand) => self.remove_from_column(demand, id),
+            None => drop(self.rest.remove(&id)),
         }
         true
     }
 
-    fn index(&mut self, column: &Arc<str>, canonical: Canonical) -> &mut ColumnIndex {
-        let fits = |index: &ColumnIndex| {
-            index.column == *column && std::ptr::fn_addr_eq(index.canonical, canonical)
-        };
-        if let Some(place) = self.columns.iter().position(fits) {
-            return &mut self.columns[place];
+    fn column(&mut self, demand: &Demand) -> &mut ColumnIndex {
+        let known = self.columns.iter().position(|column| column.is_for(demand));
+        let place = known.unwrap_or_else(|| {
+            self.columns.push(ColumnIndex::new(demand));
+            self.columns.len() - 1
+        });
+        &mut self.columns[place]
+    }
+
+    /// A table that is altered again and again leaves no empty index behind.
+    fn remove_from_column(&mut self, demand: &Demand, id: MemberId) {
+        let place = self.columns.iter().position(|column| column.is_for(demand));
+        let place = place.expect("the member's column has an index");
+        self.columns[place].remove(demand, id);
+        if self.columns[place].is_empty() {
+            self.columns.swap_remove(place);
         }
-        let members = HashMap::new();
-        self.columns.push(ColumnIndex { column: Arc::clone(column), canonical, members });
-        self.columns.last_mut().expect("one was pushed just now")
     }
 
     /// Hands each event to the members that want it; whoever has no room is taken off and told
@@ -141,62 +142,16 @@ impl Selective {
         self.remove(id);
     }
 
-    /// The members that may want the event.
+    /// The members that may want the event, each once.
     fn candidates(&self, event: &Event) -> Vec<MemberId> {
         let Body::Change(change) = &event.body else {
             return self.members.keys().copied().collect();
         };
-        let mut found = self.rest.clone();
-        for index in &self.columns {
-            index.find(change, &mut found);
+        let mut found: Vec<_> = self.rest.iter().copied().collect();
+        for column in &self.columns {
+            column.find(change, &mut found);
         }
         found
-    }
-}
-
-type Canonical = fn(&str) -> Cow<'_, str>;
-
-impl ColumnIndex {
-    /// Members whose value the row has now or had before; all of them when that is not known.
-    fn find(&self, change: &Change, found: &mut Vec<MemberId>) {
-        let Some(place) = change.relation.column(&self.column) else {
-            // The column is gone: each member must learn that its filter cannot be applied.
-            return self.find_all(found);
-        };
-        let rows = change.record.iter().chain(&change.old);
-        let mut values: Vec<Option<&str>> = rows.map(|row| row.0[place].json()).collect();
-        if values.is_empty() || values.contains(&None) {
-            return self.find_all(found);
-        }
-        values.dedup();
-        let start = found.len();
-        for value in values.into_iter().flatten() {
-            if let Some(members) = self.members.get(&*(self.canonical)(value)) {
-                found.extend_from_slice(members);
-            }
-        }
-        // A filter with several values may have both the old and the new one.
-        found[start..].sort_unstable();
-        let mut unique = found.split_off(start);
-        unique.dedup();
-        found.append(&mut unique);
-    }
-
-    fn find_all(&self, found: &mut Vec<MemberId>) {
-        let start = found.len();
-        found.extend(self.members.values().flatten());
-        found[start..].sort_unstable();
-        let mut unique = found.split_off(start);
-        unique.dedup();
-        found.append(&mut unique);
-    }
-
-    fn remove(&mut self, value: &Arc<str>, id: MemberId) {
-        let Some(members) = self.members.get_mut(value) else { return };
-        members.retain(|held| *held != id);
-        if members.is_empty() {
-            self.members.remove(value);
-        }
     }
 }
 
@@ -213,3 +168,6 @@ fn encoded<'a>(
     });
     &cache[place].2
 }
+
+#[cfg(test)]
+mod tests;

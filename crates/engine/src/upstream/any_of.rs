@@ -1,12 +1,12 @@
 //! What several wishes of one listener want together: a change that any of them wants.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidewire_protocol::change::{Change, Operation};
 use tidewire_protocol::dialect::Movement;
+use tidewire_protocol::filter::Demand;
 
-use super::{FilterKey, Prepared, RowFilter};
+use super::{Prepared, RowFilter};
 
 impl Prepared {
     /// What any of `wishes` wants; all of them tell the same columns. `None` stands for
@@ -39,39 +39,22 @@ fn operations_of_any(wishes: &[Arc<Prepared>]) -> Arc<[Operation]> {
 /// Rows that any of several wishes wants, each with its own operations.
 struct AnyOf {
     wishes: Vec<Arc<Prepared>>,
-    key: Option<Key>,
-}
-
-/// A column by which every wish can be found, with the values of all.
-struct Key {
-    column: Arc<str>,
-    values: Vec<Arc<str>>,
-    canonical: fn(&str) -> Cow<'_, str>,
+    /// What a row must have to be admitted by any of them.
+    demand: Option<Demand>,
 }
 
 impl AnyOf {
     fn new(wishes: Vec<Arc<Prepared>>) -> Self {
-        let key = Key::of(&wishes);
-        Self { wishes, key }
+        let demand = demand_of_any(&wishes);
+        Self { wishes, demand }
     }
 }
 
-impl Key {
-    fn of(wishes: &[Arc<Prepared>]) -> Option<Self> {
-        let mut keys = wishes.iter().map(|wish| wish.rows.as_ref()?.key());
-        let FilterKey { column, values, canonical } = keys.next()??;
-        let mut all = Self { column: Arc::clone(column), values: values.to_vec(), canonical };
-        for key in keys {
-            let key = key?;
-            if *key.column != all.column || !std::ptr::fn_addr_eq(key.canonical, canonical) {
-                return None;
-            }
-            all.values.extend_from_slice(key.values);
-        }
-        all.values.sort();
-        all.values.dedup();
-        Some(all)
-    }
+/// `None` where the wishes are not all found by one column.
+fn demand_of_any(wishes: &[Arc<Prepared>]) -> Option<Demand> {
+    let mut demands = wishes.iter().map(|wish| wish.rows.as_ref()?.demand());
+    let first = demands.next()??.clone();
+    demands.try_fold(first, |all, demand| all.or(demand?))
 }
 
 impl RowFilter for AnyOf {
@@ -83,9 +66,8 @@ impl RowFilter for AnyOf {
         Ok(found)
     }
 
-    fn key(&self) -> Option<FilterKey<'_>> {
-        let Key { column, values, canonical } = self.key.as_ref()?;
-        Some(FilterKey { column, values, canonical: *canonical })
+    fn demand(&self) -> Option<&Demand> {
+        self.demand.as_ref()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Tables: filters, columns, and rows before changes, over a database that is played.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,10 +10,9 @@ use tidewire::protocol::change::{
     Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
 };
 use tidewire::protocol::dialect::Movement;
+use tidewire::protocol::filter::{Demand, Extent, Kind, Scale};
 use tidewire::protocol::{Code, GapReason, Interest, Payload, Refusal, TopicKind};
-use tidewire::{
-    Draft, FilterKey, Node, Prepared, Publisher, RowFilter, TableRows, Topic, Upstream,
-};
+use tidewire::{Draft, Node, Prepared, Publisher, RowFilter, TableRows, Topic, Upstream};
 use tokio::sync::Notify;
 
 use crate::support::Client;
@@ -124,13 +122,23 @@ impl Database {
 /// `state=eq.x`, found by the value or not.
 struct StateIs {
     column: Arc<str>,
-    values: Vec<Arc<str>>,
-    by_key: bool,
+    value: Arc<str>,
+    demand: Option<Demand>,
 }
 
 impl StateIs {
+    fn new(column: &str, state: &str, is_found_by_value: bool) -> Self {
+        let value: Arc<str> = json!(state).to_string().into();
+        let scale = Scale::of(&Kind::Label { ordered: true }).expect("labels have a scale");
+        let point = scale.read(&value).expect("any text is a label").into_owned();
+        let extent = Extent::Values(vec![point]);
+        let column: Arc<str> = column.into();
+        let demand = Demand { column: Arc::clone(&column), type_oids: [0; 2], scale, extent };
+        Self { column, value, demand: is_found_by_value.then_some(demand) }
+    }
+
     fn holds(&self, row: Option<&Row>) -> bool {
-        row.and_then(|row| row.0[1].json()).is_some_and(|state| *state == *self.values[0])
+        row.and_then(|row| row.0[1].json()).is_some_and(|state| *state == *self.value)
     }
 }
 
@@ -148,13 +156,9 @@ impl RowFilter for StateIs {
         })
     }
 
-    fn key(&self) -> Option<FilterKey<'_>> {
-        self.by_key.then_some(FilterKey { column: &self.column, values: &self.values, canonical })
+    fn demand(&self) -> Option<&Demand> {
+        self.demand.as_ref()
     }
-}
-
-fn canonical(text: &str) -> Cow<'_, str> {
-    Cow::Borrowed(text)
 }
 
 #[async_trait]
@@ -172,12 +176,9 @@ impl Upstream for Database {
     async fn prepare(&self, _: &Topic, interest: &Interest) -> Result<Prepared, Refusal> {
         let filter = interest.filter.as_ref().map(|text| {
             let (column, value) = text.split_once("=eq.").expect("the test writes column=eq.value");
-            let (column, by_key) = match column.strip_prefix("slow ") {
-                Some(column) => (column, false),
-                None => (column, true),
-            };
-            let values = vec![json!(value).to_string().into()];
-            Arc::new(StateIs { column: column.into(), values, by_key }) as Arc<dyn RowFilter>
+            let slow = column.strip_prefix("slow ");
+            let filter = StateIs::new(slow.unwrap_or(column), value, slow.is_none());
+            Arc::new(filter) as Arc<dyn RowFilter>
         });
         Ok(Prepared {
             operations: interest.operations.clone().into(),

@@ -38,12 +38,19 @@ impl Scale {
 
     /// The value of a constant, which is a scalar's text already.
     pub(super) fn constant(&self, text: &str) -> Option<Point<'static>> {
-        Datum::read(&self.0, text.into()).map(|datum| Point(datum.into_owned()))
+        Datum::read(&self.0, text.into()).map(|datum| Point(datum).into_owned())
     }
 
     /// Whether there are only two values.
     pub(super) fn is_bool(&self) -> bool {
         self.0 == Kind::Bool
+    }
+}
+
+impl Point<'_> {
+    /// The same, holding its text itself.
+    pub fn into_owned(self) -> Point<'static> {
+        Point(self.0.into_owned())
     }
 }
 

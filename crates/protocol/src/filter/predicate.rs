@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Memory};
 
@@ -12,7 +11,7 @@ use thiserror::Error;
 use super::demand::Demand;
 use super::kind::{Fold, Kind, Text, Unsupported};
 use super::like::Matcher;
-use super::scalar::{Canonical, Datum, canonical, canonical_constant, scalar};
+use super::scalar::{Datum, scalar};
 use super::verdict::Verdict;
 use super::{Comparison, Condition, Filter, Is, Node, Test};
 use crate::change::{Change, Operation, Relation, Row, Value};
@@ -26,7 +25,6 @@ use crate::dialect::Movement;
 pub struct Predicate {
     columns: Vec<Column>,
     root: Rule,
-    key: Option<OwnKey>,
     demand: Option<Demand>,
 }
 
@@ -39,17 +37,6 @@ pub struct ColumnType {
     pub type_oids: [u32; 2],
     /// The type's name, for messages.
     pub type_name: Arc<str>,
-}
-
-/// A column that must have one of a few values for a row to be admitted.
-#[derive(Clone, Copy)]
-pub struct Key<'a> {
-    /// The column's name.
-    pub column: &'a Arc<str>,
-    /// The values in canonical form.
-    pub values: &'a [Arc<str>],
-    /// The canonical form of a value's JSON text.
-    pub canonical: fn(&str) -> Cow<'_, str>,
 }
 
 /// The table was altered so that a filter cannot be applied any more.
@@ -93,18 +80,6 @@ enum Check {
     Is(Is),
 }
 
-struct OwnKey {
-    column: Arc<str>,
-    values: Vec<Arc<str>>,
-    canonical: Canonical,
-}
-
-impl fmt::Debug for OwnKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} in {:?}", self.column, self.values)
-    }
-}
-
 impl Predicate {
     /// Makes a filter ready.
     ///
@@ -123,20 +98,9 @@ impl Predicate {
             }
         }
         let root = Rule::new(&filter.root, &columns)?;
-        let key = choose_key(&filter.root, &columns);
         let names = columns.iter().map(|column| (&column.name, &column.known));
         let demand = Demand::of(&filter.root, names);
-        Ok(Self { columns, root, key, demand })
-    }
-
-    /// The most selective condition without which no row is admitted, if there is one that values
-    /// can be looked up by.
-    pub fn key(&self) -> Option<Key<'_>> {
-        self.key.as_ref().map(|key| Key {
-            column: &key.column,
-            values: &key.values,
-            canonical: key.canonical,
-        })
+        Ok(Self { columns, root, demand })
     }
 
     /// What it demands of the column of which it demands most; `None` when it demands nothing of
@@ -369,36 +333,5 @@ fn fold_of(kind: &Kind) -> &Fold {
     match kind {
         Kind::Text(Text { fold, .. }) | Kind::Padded(Text { fold, .. }) => fold,
         _ => &Fold::Ascii,
-    }
-}
-
-/// The condition with the fewest values among those that must hold.
-fn choose_key(root: &Node, columns: &[Column]) -> Option<OwnKey> {
-    let mut must_hold = Vec::new();
-    collect_conjuncts(root, &mut must_hold);
-    let keys = must_hold.into_iter().filter_map(|condition| {
-        let column = columns.iter().find(|column| column.name == condition.column)?;
-        let constants = match &condition.test {
-            Test::Compare(Comparison::Equal, constant) => std::slice::from_ref(constant),
-            Test::OneOf(list) => list,
-            _ => return None,
-        };
-        Some((column, constants, canonical(&column.known.kind)?))
-    });
-    // Half of a table's rows may be true, so a boolean is the last choice.
-    let (column, constants, canonical) = keys
-        .min_by_key(|(column, constants, _)| (column.known.kind == Kind::Bool, constants.len()))?;
-    let values = constants.iter().map(|text| canonical_constant(&column.known.kind, text).into());
-    let mut values: Vec<Arc<str>> = values.collect();
-    values.sort_unstable();
-    values.dedup();
-    Some(OwnKey { column: Arc::clone(&column.name), values, canonical })
-}
-
-fn collect_conjuncts<'a>(node: &'a Node, found: &mut Vec<&'a Condition>) {
-    match node {
-        Node::Condition(condition) => found.push(condition),
-        Node::All(list) => list.iter().for_each(|node| collect_conjuncts(node, found)),
-        Node::Not(_) | Node::Any(_) => {}
     }
 }

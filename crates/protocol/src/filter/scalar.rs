@@ -17,43 +17,6 @@ pub fn scalar(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// A way to give equal values equal texts.
-pub(super) type Canonical = fn(&str) -> Cow<'_, str>;
-
-/// The canonical text of JSON texts of a kind; `None` where that is not worth looking values up by.
-pub(super) fn canonical(kind: &Kind) -> Option<Canonical> {
-    match kind {
-        Kind::Bool | Kind::Integer | Kind::Text(_) | Kind::Date | Kind::Label { .. } => {
-            Some(scalar)
-        }
-        Kind::Padded(_) => Some(without_padding),
-        Kind::Decimal => Some(decimal_text),
-        // A label that was renamed must reach each listener, so that it learns of it.
-        Kind::Enum(_) => None,
-        Kind::Single | Kind::Double | Kind::Timestamp | Kind::Other { .. } => None,
-    }
-}
-
-/// The canonical text of a constant, which is a scalar's text already.
-pub(super) fn canonical_constant<'t>(kind: &Kind, text: &'t str) -> Cow<'t, str> {
-    match kind {
-        Kind::Padded(_) => unpadded(Cow::Borrowed(text)),
-        Kind::Decimal => decimal::canonical(text),
-        _ => Cow::Borrowed(text),
-    }
-}
-
-fn without_padding(json: &str) -> Cow<'_, str> {
-    unpadded(scalar(json))
-}
-
-fn decimal_text(json: &str) -> Cow<'_, str> {
-    match scalar(json) {
-        Cow::Borrowed(text) => decimal::canonical(text),
-        Cow::Owned(text) => Cow::Owned(decimal::canonical(&text).into_owned()),
-    }
-}
-
 fn unpadded(text: Cow<'_, str>) -> Cow<'_, str> {
     match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim_end_matches(' ')),
