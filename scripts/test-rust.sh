@@ -4,6 +4,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A newer PostgreSQL beside the one of the distribution, for the tests that compare versions.
+# Where there can be none they are skipped, and say so; where there should be one, CI insists.
+if place=$(scripts/install-postgres-next.sh); then
+    export TIDEWIRE_POSTGRES_NEXT=$place
+    echo "row changes are tested with $("$place/postgres" --version) too"
+elif [ $? -eq 3 ] || [ -z "${CI:-}" ]; then
+    echo "skipped: no newer PostgreSQL, so tests that compare versions do not run"
+else
+    echo "error: a newer PostgreSQL could not be had, and CI must not skip its tests" >&2
+    exit 1
+fi
+
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --all-features --profile "${NEXTEST_PROFILE:-default}"
 else
