@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tidewire_protocol::dialect::{Movement, View};
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{Audience, Body, Event, Position, SessionId, Shape, Wire};
@@ -11,8 +12,12 @@ use crate::mailbox::{Offer, Outgoing};
 use crate::presence::Presence;
 
 /// Bytes of one batch at most: a client whose socket takes it in one write should not hold the
-/// topic's lock for long, and a mailbox must have room for several.
+/// lane's lock for long, and a mailbox must have room for several.
 pub(crate) const BATCH_BYTES: usize = 128 << 10;
+
+/// Forms whose bytes a batch keeps for its other lanes: clients of one topic speak few languages,
+/// and where each has a tag of its own there is nothing to share.
+const SHARED_FORMS: usize = 8;
 
 /// Content of a topic's members that is told with a change of presence, at most, in bytes.
 ///
@@ -21,11 +26,14 @@ pub(crate) const BATCH_BYTES: usize = 128 << 10;
 const MEMBERS_BYTES: usize = 128 << 10;
 
 /// Events that follow each other without a hole, to be handed over in one go.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     events: Vec<Arc<Event>>,
     /// Whether some session may not have one of the events.
     selective: bool,
+    bytes: usize,
+    /// Bytes that other lanes can use; `None` for a batch that only one receives.
+    encoded: Option<Mutex<Vec<(Form, Encoded)>>>,
 }
 
 impl Batch {
@@ -33,7 +41,13 @@ impl Batch {
     pub(crate) fn new(events: Vec<Arc<Event>>) -> Self {
         assert!(!events.is_empty(), "a batch has at least one event");
         let selective = events.iter().any(|event| event.audience != Audience::Everyone);
-        Self { events, selective }
+        let bytes = events.iter().map(|event| event.content_bytes()).sum();
+        Self { events, selective, bytes, encoded: None }
+    }
+
+    /// The same, to be handed to several lanes: it is encoded by the first that comes to it.
+    pub(crate) fn shared(events: Vec<Arc<Event>>) -> Self {
+        Self { encoded: Some(Mutex::default()), ..Self::new(events) }
     }
 
     pub(crate) fn events(&self) -> &[Arc<Event>] {
@@ -48,9 +62,30 @@ impl Batch {
         self.events[self.events.len() - 1].position
     }
 
+    /// Bytes of content.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether the session may have every event of the batch.
     pub(crate) fn is_for(&self, session: SessionId) -> bool {
         !self.selective || self.events.iter().all(|event| event.audience.admits(session))
+    }
+
+    /// The bytes of all events for those who want them in this form.
+    pub(crate) fn encoded(&self, form: &Form) -> Encoded {
+        let encode = || form.encode(self.events.iter().map(within));
+        let Some(encoded) = &self.encoded else { return encode() };
+        // Another lane waits while this one encodes, and then need not.
+        let mut encoded = encoded.lock();
+        if let Some((_, known)) = encoded.iter().find(|(known, _)| known == form) {
+            return known.clone();
+        }
+        let made = encode();
+        if encoded.len() < SHARED_FORMS {
+            encoded.push((form.clone(), made.clone()));
+        }
+        made
     }
 }
 

@@ -4,6 +4,7 @@
 //! broker, and begins at the history's head. The last listener leaves it to linger for some
 //! seconds, so that a page reload does not flap.
 
+mod lanes;
 mod live_topic;
 mod selective;
 
@@ -14,13 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use live_topic::{Delivered, LiveTopic, Member, wanted};
+pub(crate) use lanes::{Fed, Lane, LaneIndex, Lanes, Portion};
+pub(crate) use live_topic::{Delivered, Member, wanted};
 use parking_lot::{Mutex, RwLock};
 use tidewire_protocol::{Topic, TopicKind};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use crate::cursor::Cursor;
+use crate::relay::Progress;
 
 /// Locks over the map of topics: enough that two cores or sixty-four rarely meet.
 const SHARDS: usize = 64;
@@ -43,16 +45,9 @@ pub(crate) struct Entry {
     deserted: Mutex<Option<Instant>>,
     /// Set once the topic is attached, followed and placed.
     pub(crate) started: OnceCell<()>,
-    /// Where the relay is; `None` until the topic is placed.
-    pub(crate) relay: Mutex<RelayState>,
-    pub(crate) live: Mutex<LiveTopic>,
-}
-
-#[derive(Default)]
-pub(crate) struct RelayState {
-    pub(crate) cursor: Option<Cursor>,
-    /// Something was announced before the cursor was set.
-    pub(crate) missed: bool,
+    /// How far the relay is.
+    pub(crate) progress: Mutex<Progress>,
+    pub(crate) lanes: Lanes,
 }
 
 impl Hub {
@@ -156,8 +151,8 @@ impl Entry {
             listeners: AtomicUsize::new(0),
             deserted: Mutex::new(None),
             started: OnceCell::new(),
-            relay: Mutex::default(),
-            live: Mutex::new(LiveTopic::default()),
+            progress: Mutex::default(),
+            lanes: Lanes::default(),
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub announcements_dropped: Counter,
     /// Times the relay read events from history because an announcement was missing.
     pub backfills: Counter,
+    /// Times a topic waited because what was written to some of its listeners lagged too far behind.
+    pub lanes_full: Counter,
     /// Bytes of history in memory.
     pub history_bytes: Gauge,
     /// Topics with history in memory.
@@ -86,6 +88,11 @@ impl Metrics {
             self.announcements_dropped.clone(),
         );
         r.register("backfills", "Reads of missing events", self.backfills.clone());
+        r.register(
+            "lanes_full",
+            "Times a topic with many listeners waited for some of them",
+            self.lanes_full.clone(),
+        );
         r.register("history_bytes", "Bytes of history in memory", self.history_bytes.clone());
         r.register("history_topics", "Topics with history", self.history_topics.clone());
         r.register("members", "Members tracked on this node", self.members.clone());

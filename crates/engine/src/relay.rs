@@ -1,28 +1,39 @@
 //! From the broker to the hub, in order and without holes.
 //!
 //! Events of one topic always go to the same worker's inbox, and whoever has the worker's *turn*
-//! hands over what is in it, so order needs no lock. The worker takes all that is ready in one go
-//! and joins it per topic. A [`Cursor`] tells what is missing; that is read from the history before
-//! anything after it is handed over.
+//! feeds what is in it to the topics' [lanes](crate::hub::Lanes), so order needs no lock. The
+//! worker takes all that is ready in one go and joins it per topic. [`Progress`] tells what is
+//! missing; that is read from the history ([`reading`]) before anything after it is fed, and only
+//! the topic itself waits for that.
 //!
-//! Where an event has few listeners and nothing is missing, whoever brought it takes the turn and
-//! hands it over on the spot: waking another thread would cost more than the writes.
+//! Where a topic has few listeners and nothing is missing, whoever brought the event takes the turn
+//! and hands it over on the spot: waking another thread would cost more than the writes. Where it
+//! has so many that they are in several lanes, feeding them is putting a pointer into each; the
+//! writing is done by the [`Carriers`]. Between the two it is the worker that writes.
+
+mod carriers;
+mod progress;
+mod reading;
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub(crate) use carriers::Carriers;
 use parking_lot::Mutex;
+pub(crate) use progress::{Arrived, Progress};
+use reading::{Found, Readings, Wanted};
 use tidewire_protocol::{Audience, Body, Event, GapReason, Position, Topic};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
-use crate::cursor::{Cursor, Step};
 use crate::delivery::{BATCH_BYTES, Batch};
-use crate::history::{History, Page};
-use crate::hub::{Entry, Hub};
+use crate::error::Error;
+use crate::history::History;
+use crate::hub::{Delivered, Entry, Fed, Hub, Portion};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 
@@ -30,19 +41,21 @@ use crate::metrics::Metrics;
 /// history. About a tenth of a second of a very busy node.
 const INBOX: usize = 16_384;
 
-/// Events read from history at a time.
-const PAGE: usize = 512;
-
 /// Listeners to whom whoever brought an event hands it over on the spot, at most.
 ///
 /// A write into a socket takes about as long as waking a thread, and a publisher should not be
 /// kept for longer than a few dozen of them.
 const ON_THE_SPOT: usize = 32;
 
+/// Writes after which a worker lets other tasks of its thread have their turn: one or two
+/// milliseconds.
+const REST_AFTER: usize = 512;
+
 /// Hands events from the broker to the hub.
 pub(crate) struct Relay {
     workers: Vec<Worker>,
     hasher: RandomState,
+    carriers: Carriers,
     hub: Arc<Hub>,
     history: Arc<dyn History>,
     limits: Arc<arc_swap::ArcSwap<Limits>>,
@@ -68,7 +81,7 @@ impl Worker {
 
     fn is_idle(&self) -> bool {
         let inbox = self.inbox.lock();
-        inbox.events.is_empty() && inbox.checks.is_empty()
+        inbox.events.is_empty() && inbox.checks.is_empty() && inbox.found.is_empty()
     }
 }
 
@@ -83,14 +96,44 @@ struct Inbox {
     events: Vec<Arc<Event>>,
     /// Topics to compare with the history's head.
     checks: HashSet<Topic>,
+    /// What was read for topics that wait for it.
+    found: Vec<(Arc<Entry>, Result<Found, Error>)>,
     /// Topics whose history could not be read, to be tried again at the next tick.
     failed: HashSet<Topic>,
 }
 
+/// What a worker can do now.
+struct Due {
+    events: Vec<Arc<Event>>,
+    checks: HashSet<Topic>,
+    found: Vec<(Arc<Entry>, Result<Found, Error>)>,
+}
+
 impl Inbox {
-    /// What can be done now.
-    fn take(&mut self) -> (Vec<Arc<Event>>, HashSet<Topic>) {
-        (std::mem::take(&mut self.events), std::mem::take(&mut self.checks))
+    fn take(&mut self) -> Due {
+        Due {
+            events: std::mem::take(&mut self.events),
+            checks: std::mem::take(&mut self.checks),
+            found: std::mem::take(&mut self.found),
+        }
+    }
+}
+
+/// What only the worker itself has.
+#[derive(Default)]
+struct Desk {
+    readings: Readings,
+    /// Writes since other tasks had their turn.
+    writes: usize,
+}
+
+impl Desk {
+    async fn rest_after(&mut self, writes: usize) {
+        self.writes += writes;
+        if self.writes >= REST_AFTER {
+            self.writes = 0;
+            yield_now().await;
+        }
     }
 }
 
@@ -103,7 +146,8 @@ impl Relay {
         metrics: Metrics,
     ) -> Self {
         let workers = (0..workers.max(1)).map(|_| Worker::default()).collect();
-        Self { workers, hasher: RandomState::new(), hub, history, limits, metrics }
+        let (hasher, carriers) = (RandomState::new(), Carriers::default());
+        Self { workers, hasher, carriers, hub, history, limits, metrics }
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -162,7 +206,7 @@ impl Relay {
         }
     }
 
-    /// Hands over events that follow, if that is soon done.
+    /// Feeds events that follow, if that is soon done.
     ///
     /// # Errors
     /// The events, when something is missing before them or there are too many listeners.
@@ -173,17 +217,19 @@ impl Relay {
         room: &mut usize,
     ) -> Result<(), Vec<Arc<Event>>> {
         let Some(entry) = self.hub.get(topic) else { return Ok(()) };
-        let Some(mut cursor) = cursor_of(&entry) else { return Ok(()) };
-        let listeners = entry.live.lock().len();
-        let follows = events.iter().all(|event| cursor.step(event.position) == Step::Next);
-        if !follows || listeners > *room {
+        let work = match entry.lanes.is_direct() {
+            true => entry.lanes.first_listeners(),
+            false => entry.lanes.len(),
+        };
+        if work > *room || !entry.progress.lock().follow(&events) {
             return Err(events);
         }
-        *room -= listeners;
-        let mut ready = Ready::new(self, &entry);
-        events.into_iter().for_each(|event| ready.push(event));
-        ready.hand_over();
-        entry.relay.lock().cursor = Some(cursor);
+        *room -= work;
+        for batch in batches(events, &entry) {
+            if !self.feed(&entry, &Portion::Events(batch)) {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -219,154 +265,189 @@ impl Relay {
     }
 
     /// One worker's life; ends when `stop` is cancelled.
-    pub(crate) async fn run(&self, index: usize, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, index: usize, stop: CancellationToken) {
         let worker = &self.workers[index];
+        let mut desk = Desk::default();
         loop {
             tokio::select! {
                 biased;
                 // 1. The node stops.
                 () = stop.cancelled() => return,
                 // 2. Something came.
-                () = worker.wake.notified() => self.drain(worker).await,
+                () = worker.wake.notified() => self.drain(worker, &mut desk).await,
+                // 3. A read is done, and another may begin.
+                () = desk.readings.proceed(&self) => {}
             }
         }
     }
 
     /// Takes turns until nothing is left, or someone else has the turn.
-    async fn drain(&self, worker: &Worker) {
+    async fn drain(self: &Arc<Self>, worker: &Worker, desk: &mut Desk) {
         while !worker.is_idle()
             && let Some(turn) = worker.turn()
         {
-            self.drain_in_turn(worker).await;
+            self.drain_in_turn(worker, desk).await;
             drop(turn);
         }
     }
 
-    async fn drain_in_turn(&self, worker: &Worker) {
-        loop {
-            let (events, checks) = worker.inbox.lock().take();
-            if events.is_empty() && checks.is_empty() {
-                return;
+    async fn drain_in_turn(self: &Arc<Self>, worker: &Worker, desk: &mut Desk) {
+        while !worker.is_idle() {
+            let Due { found, events, checks } = worker.inbox.lock().take();
+            for (entry, found) in found {
+                self.go_on_reading(&entry, found, desk).await;
             }
             for (topic, events) in by_topic(events) {
-                self.take_in(&topic, events).await;
+                self.take_in(&topic, events, desk).await;
             }
             for topic in checks {
-                self.compare(&topic).await;
+                self.look_at(&topic, desk).await;
             }
             // Other tasks of this thread have their turn between two rounds.
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     }
 
     /// Places a topic that got its first listener.
     pub(crate) fn place(&self, entry: &Entry, head: Position) {
-        entry.live.lock().place(head);
-        let mut state = entry.relay.lock();
-        state.cursor = Some(Cursor::at(head));
-        let missed = state.missed;
-        drop(state);
+        entry.lanes.place(head);
+        let missed = entry.progress.lock().place(head);
         if missed {
             self.check(&entry.topic);
         }
     }
 
-    async fn take_in(&self, topic: &Topic, events: Vec<Arc<Event>>) {
+    async fn take_in(self: &Arc<Self>, topic: &Topic, events: Vec<Arc<Event>>, desk: &mut Desk) {
         let Some(entry) = self.hub.get(topic) else { return };
-        let Some(mut cursor) = cursor_of(&entry) else { return };
-        let mut ready = Ready::new(self, &entry);
-        for event in events {
-            match cursor.step(event.position) {
-                Step::Next => ready.push(event),
-                Step::Stale => {}
-                Step::Gap | Step::NewEpoch => {
-                    // What cannot be read now need not be tried for every event that waits.
-                    if !self.backfill(&mut cursor, &mut ready).await {
-                        break;
-                    }
-                }
-            }
+        if entry.lanes.are_held() {
+            // Whoever makes room has it looked at; until then it would be read in vain.
+            return;
         }
-        ready.hand_over();
-        entry.relay.lock().cursor = Some(cursor);
+        let Arrived { ready, missing } = entry.progress.lock().arrive(events);
+        if self.feed_all(&entry, ready, desk).await && missing {
+            self.metrics.backfills.inc();
+            self.read(&entry, desk).await;
+        }
     }
 
-    async fn compare(&self, topic: &Topic) {
+    /// Compares a topic with the history's head.
+    async fn look_at(self: &Arc<Self>, topic: &Topic, desk: &mut Desk) {
         let Some(entry) = self.hub.get(topic) else { return };
-        let Some(mut cursor) = cursor_of(&entry) else { return };
-        match self.history.head(topic).await {
-            Ok(head) if head == cursor.position() => return,
-            Ok(_) => {}
-            Err(error) => return self.failed(topic, &error),
-        }
-        let mut ready = Ready::new(self, &entry);
-        self.backfill(&mut cursor, &mut ready).await;
-        ready.hand_over();
-        entry.relay.lock().cursor = Some(cursor);
-    }
-
-    /// Reads everything after the cursor from history; `false` when it cannot be read now.
-    async fn backfill(&self, cursor: &mut Cursor, ready: &mut Ready<'_>) -> bool {
-        self.metrics.backfills.inc();
-        loop {
-            let topic = &ready.entry.topic;
-            match self.history.read(topic, cursor.position(), PAGE).await {
-                Ok(Page::Events(events)) if events.is_empty() => return true,
-                Ok(Page::Events(events)) => {
-                    for event in events {
-                        cursor.jump(event.position);
-                        ready.push(event);
-                    }
-                }
-                Ok(Page::Lost { head, reason }) => {
-                    let Some(from) = self.restart_from(topic, head, reason).await else {
-                        return false;
-                    };
-                    ready.tell_gap(from, reason);
-                    cursor.jump(from);
-                }
-                Err(error) => {
-                    self.failed(topic, &error);
-                    return false;
-                }
-            }
+        let Some(after) = entry.progress.lock().look() else { return };
+        let wanted = Wanted { entry: Arc::clone(&entry), after, look: true };
+        if let Some(found) = desk.readings.begin(self, wanted).await {
+            self.go_on_reading(&entry, found, desk).await;
         }
     }
 
-    /// Where live listeners go on after a gap: as early as the history allows.
-    async fn restart_from(
+    /// Reads everything that the topic has not had, and feeds it.
+    async fn read(self: &Arc<Self>, entry: &Arc<Entry>, desk: &mut Desk) {
+        if let Some(found) = self.begin_reading(entry, desk).await {
+            self.go_on_reading(entry, found, desk).await;
+        }
+    }
+
+    /// Feeds what was found, and reads on until there is nothing more.
+    async fn go_on_reading(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        mut found: Result<Found, Error>,
+        desk: &mut Desk,
+    ) {
+        while self.feed_found(entry, found, desk).await {
+            let Some(next) = self.begin_reading(entry, desk).await else { return };
+            found = next;
+        }
+    }
+
+    async fn begin_reading(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        desk: &mut Desk,
+    ) -> Option<Result<Found, Error>> {
+        let after = entry.progress.lock().begin_reading()?;
+        desk.readings.begin(self, Wanted { entry: Arc::clone(entry), after, look: false }).await
+    }
+
+    /// Whether to read on.
+    async fn feed_found(
         &self,
-        topic: &Topic,
-        head: Position,
-        reason: GapReason,
-    ) -> Option<Position> {
-        // A history that went back has nothing newer than what listeners have.
-        if reason == GapReason::PositionUnknown {
-            return Some(head);
-        }
-        match self.history.earliest(topic).await {
-            Ok(earliest) => Some(earliest),
-            Err(error) => {
-                self.failed(topic, &error);
-                None
+        entry: &Arc<Entry>,
+        found: Result<Found, Error>,
+        desk: &mut Desk,
+    ) -> bool {
+        let fed = match found {
+            Ok(Found::Nothing) => {
+                let Arrived { ready, missing } = entry.progress.lock().end_reading();
+                return self.feed_all(entry, ready, desk).await && missing;
             }
+            Ok(Found::Events(events)) => self.feed_all(entry, events, desk).await,
+            Ok(Found::Lost { up_to, reason }) => self.tell_gap(entry, up_to, reason),
+            Err(error) => {
+                self.failed(&entry.topic, &error);
+                false
+            }
+        };
+        if !fed {
+            entry.progress.lock().give_up();
         }
+        fed
     }
 
-    fn failed(&self, topic: &Topic, error: &crate::Error) {
+    /// What was read for a topic that waits for it.
+    fn found(&self, entry: Arc<Entry>, found: Result<Found, Error>) {
+        let worker = self.worker(&entry.topic);
+        worker.inbox.lock().found.push((entry, found));
+        worker.wake.notify_one();
+    }
+
+    fn failed(&self, topic: &Topic, error: &Error) {
         self.metrics.failures.inc();
         self.worker(topic).inbox.lock().failed.insert(topic.clone());
         tracing::warn!(%topic, error = error as &dyn std::error::Error, "reading missed events");
     }
-}
 
-/// The cursor of a placed topic; notes otherwise that something was missed.
-fn cursor_of(entry: &Entry) -> Option<Cursor> {
-    let mut state = entry.relay.lock();
-    if state.cursor.is_none() {
-        state.missed = true;
+    /// Whether all were fed.
+    async fn feed_all(&self, entry: &Arc<Entry>, events: Vec<Arc<Event>>, desk: &mut Desk) -> bool {
+        for batch in batches(events, entry) {
+            if !self.feed(entry, &Portion::Events(batch)) {
+                return false;
+            }
+            if entry.lanes.is_direct() {
+                desk.rest_after(entry.lanes.first_listeners()).await;
+            }
+        }
+        true
     }
-    state.cursor
+
+    fn tell_gap(&self, entry: &Arc<Entry>, position: Position, reason: GapReason) -> bool {
+        let gap = Arc::new(gap_event(&entry.topic, position, reason));
+        let told = self.feed(entry, &Portion::Gap(Arc::new(Batch::shared(vec![gap]))));
+        if told {
+            self.metrics.gap(reason);
+        }
+        told
+    }
+
+    /// Whether it was fed. When it was not, a lane has no room; whoever makes some has the topic
+    /// compared with its history, which has what was not fed.
+    fn feed(&self, entry: &Arc<Entry>, portion: &Portion) -> bool {
+        match entry.lanes.feed(portion, self.limits.load().mailbox_bytes) {
+            Fed::Delivered(delivered) => self.count(delivered),
+            Fed::Waits(lanes) => self.carriers.summon(entry, lanes),
+            Fed::Full => {
+                self.metrics.lanes_full.inc();
+                return false;
+            }
+        }
+        entry.progress.lock().advance(portion.last());
+        true
+    }
+
+    fn count(&self, delivered: Delivered) {
+        self.metrics.deliveries.inc_by(delivered.events);
+        self.metrics.fell_behind.inc_by(delivered.fallen);
+    }
 }
 
 /// Events per topic, topics in order of first appearance.
@@ -395,51 +476,27 @@ fn by_topic(events: Vec<Arc<Event>>) -> Vec<(Topic, Vec<Arc<Event>>)> {
     list
 }
 
-/// Events in order, to be handed over in batches of bounded size.
-struct Ready<'a> {
-    relay: &'a Relay,
-    entry: &'a Entry,
-    events: Vec<Arc<Event>>,
-    bytes: usize,
+/// Events in order, in batches of bounded size.
+fn batches(events: Vec<Arc<Event>>, entry: &Entry) -> impl Iterator<Item = Arc<Batch>> {
+    let batch = if entry.lanes.is_direct() { Batch::new } else { Batch::shared };
+    let mut events = VecDeque::from(events);
+    std::iter::from_fn(move || {
+        let count = fitting(&events);
+        let rest = events.split_off(count);
+        let next = Vec::from(std::mem::replace(&mut events, rest));
+        (count > 0).then(|| Arc::new(batch(next)))
+    })
 }
 
-impl<'a> Ready<'a> {
-    fn new(relay: &'a Relay, entry: &'a Entry) -> Self {
-        Self { relay, entry, events: Vec::new(), bytes: 0 }
-    }
-
-    fn push(&mut self, event: Arc<Event>) {
-        self.bytes += event.content_bytes();
-        self.events.push(event);
-        if self.bytes >= BATCH_BYTES {
-            self.hand_over();
-        }
-    }
-
-    fn hand_over(&mut self) {
-        self.bytes = 0;
-        if self.events.is_empty() {
-            return;
-        }
-        let batch = Batch::new(std::mem::take(&mut self.events));
-        let limit = self.relay.limits.load().mailbox_bytes;
-        let delivered = self.entry.live.lock().deliver(&batch, limit);
-        self.count(delivered);
-    }
-
-    fn tell_gap(&mut self, position: Position, reason: GapReason) {
-        self.hand_over();
-        self.relay.metrics.gap(reason);
-        let gap = gap_event(&self.entry.topic, position, reason);
-        let limit = self.relay.limits.load().mailbox_bytes;
-        let delivered = self.entry.live.lock().tell_gap(gap, limit);
-        self.count(delivered);
-    }
-
-    fn count(&self, delivered: crate::hub::Delivered) {
-        self.relay.metrics.deliveries.inc_by(delivered.events);
-        self.relay.metrics.fell_behind.inc_by(delivered.fallen);
-    }
+/// How many of the first events make a batch.
+fn fitting(events: &VecDeque<Arc<Event>>) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        let before = bytes;
+        bytes += event.content_bytes();
+        before < BATCH_BYTES
+    });
+    fits.count()
 }
 
 /// The news that events before `position` are missing; it is not in the history.

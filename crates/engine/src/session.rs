@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::auth::Identity;
 use crate::delivery::{Everyone, Form};
-use crate::hub::{Entry, Member};
+use crate::hub::{Entry, LaneIndex, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
@@ -174,8 +174,8 @@ impl Drop for Listening {
 enum Phase {
     /// The session pulls what comes after this place.
     CatchingUp { after: Position },
-    /// The hub pushes.
-    Live,
+    /// The hub pushes, in this lane of the topic.
+    Live { lane: LaneIndex },
 }
 
 impl Session {
@@ -440,7 +440,8 @@ impl Session {
         if subscription.entry().topic.kind() != TopicKind::Presence {
             self.node.metrics.subscriptions.dec_by(subscription.count() as i64);
         }
-        subscription.entry().live.lock().leave(self.id, subscription.key)
+        let Phase::Live { lane } = subscription.phase else { return None };
+        subscription.entry().lanes.leave(lane, self.id, subscription.key)
     }
 
     fn leave_everything(&mut self) {

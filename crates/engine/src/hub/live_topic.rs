@@ -1,8 +1,9 @@
-//! One topic on this node: where it is, and who receives what comes.
+//! A topic as the listeners of one lane see it: where it is, and who receives what comes.
 //!
-//! Pure and synchronous, behind one lock. A member receives by push exactly the events after the
-//! position it went live at; whoever cannot take an event is taken off and told where it was, and
-//! goes on from history. So every live member has everything up to the topic's own position.
+//! Pure and synchronous, behind one lock; see [`lanes`](super::lanes). A member receives by push
+//! exactly the events after the position it went live at; whoever cannot take an event is taken
+//! off and told where it was, and goes on from history. So every live member has everything up to
+//! the lane's own position.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ pub(crate) struct Delivered {
     pub(crate) fallen: u64,
 }
 
-/// One topic on this node.
+/// One topic for the listeners of one lane.
 #[derive(Default)]
 pub(crate) struct LiveTopic {
     at: Option<Position>,
@@ -162,12 +163,12 @@ impl LiveTopic {
     }
 
     /// Hands over the news that events are missing, and goes on from the gap's position.
-    pub(crate) fn tell_gap(&mut self, gap: Event, limit: usize) -> Delivered {
+    pub(crate) fn tell_gap(&mut self, gap: &Batch, limit: usize) -> Delivered {
         // Whoever read ahead knows better than to be told; it is behind the topic now.
         for (member, _, position) in std::mem::take(&mut self.ahead) {
             member.mailbox.fell_behind(member.key, position);
         }
-        self.hand_over(&Batch::new(vec![Arc::new(gap)]), limit)
+        self.hand_over(gap, limit)
     }
 
     fn hand_over(&mut self, batch: &Batch, limit: usize) -> Delivered {
@@ -195,7 +196,7 @@ impl LiveTopic {
         if self.groups[group].members.is_empty() {
             return;
         }
-        let encoded = self.groups[group].form.encode(batch.events().iter().map(within));
+        let encoded = batch.encoded(&self.groups[group].form);
         let mut index = 0;
         while let Some(member) = self.groups[group].members.get(index) {
             let offered = if batch.is_for(member.session) {

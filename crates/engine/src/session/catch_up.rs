@@ -110,7 +110,7 @@ impl Session {
         (0..count).map(|offset| (self.turn + offset) % count).find_map(|index| {
             match self.subscriptions[index].phase {
                 Phase::CatchingUp { after } => Some((index, after)),
-                Phase::Live => None,
+                Phase::Live { .. } => None,
             }
         })
     }
@@ -127,11 +127,11 @@ impl Session {
         }
         let held = &self.subscriptions[index];
         let (form, member) = (self.form_of(held), self.member(held));
-        let live = held.entry().live.lock().go_live(member, &form, after);
-        if live {
-            self.subscriptions[index].phase = Phase::Live;
+        let lane = held.entry().lanes.go_live(member, &form, after);
+        if let Some(lane) = lane {
+            self.subscriptions[index].phase = Phase::Live { lane };
         }
-        live
+        lane.is_some()
     }
 
     fn begin_reading(&mut self, index: usize, after: Position) {

@@ -12,6 +12,7 @@ use super::beginning::{Beginning, Pending, PresenceStart, Start};
 use super::sharing::Wish;
 use super::{Listening, Particulars, Patience, Phase, Session, Subscribed};
 use crate::auth::Action;
+use crate::hub::LaneIndex;
 use crate::mailbox::SubscriptionKey;
 
 /// Longest meta and key of a member, together, in bytes.
@@ -142,15 +143,15 @@ impl Session {
         let place = place.expect("the subscription was found above");
         let position = match self.subscriptions[place].phase {
             Phase::CatchingUp { after } => after,
-            Phase::Live => self.live_position(place),
+            Phase::Live { lane } => self.live_position(place, lane),
         };
         self.say(&subscribed(wish, position, Outcome::Fresh, members));
         Ok(())
     }
 
-    fn live_position(&self, place: usize) -> Position {
-        let live = self.subscriptions[place].entry().live.lock();
-        live.at().expect("a topic with listeners is placed")
+    fn live_position(&self, place: usize, lane: LaneIndex) -> Position {
+        let at = self.subscriptions[place].entry().lanes.at(lane);
+        at.expect("a topic with listeners is placed")
     }
 
     fn check_room(&self) -> Result<(), Refusal> {
@@ -204,7 +205,8 @@ impl Session {
             key,
             listening,
             tag,
-            phase: Phase::Live,
+            // Until it begins.
+            phase: Phase::Live { lane: LaneIndex::default() },
             presence,
             particulars: None,
         });
@@ -214,10 +216,11 @@ impl Session {
     fn begin_live(&mut self, index: usize, wish: Subscription, members: Option<Vec<Member>>) {
         let held = &self.subscriptions[index];
         let (form, member) = (self.form_of(held), self.member(held));
-        let mut live = held.entry().live.lock();
-        live.go_live_now(member, &form, |position| {
+        let lane = held.entry().lanes.go_live_now(member, &form, |position| {
             self.say(&subscribed(wish, position, Outcome::Fresh, members));
         });
+        let lane = lane.expect("a topic with listeners is placed");
+        self.subscriptions[index].phase = Phase::Live { lane };
     }
 
     fn begin_behind(
@@ -406,7 +409,7 @@ fn go_on(replaced: Phase) -> Option<Start> {
         Phase::CatchingUp { after } => {
             Some(Start { position: after, outcome: Outcome::Fresh, events: Vec::new() })
         }
-        Phase::Live => None,
+        Phase::Live { .. } => None,
     }
 }
 

@@ -142,14 +142,17 @@ impl Session {
     /// Takes the listener off the live topic; gives the place after which it goes on.
     fn step_back(&mut self, place: usize) -> Position {
         let held = &self.subscriptions[place];
-        let left = held.entry().live.lock().leave(self.id, held.key);
-        match left {
-            Some(after) => self.subscriptions[place].phase = Phase::CatchingUp { after },
-            None => self.note_fallen(),
+        if let Phase::Live { lane } = held.phase {
+            match held.entry().lanes.leave(lane, self.id, held.key) {
+                Some(after) => self.subscriptions[place].phase = Phase::CatchingUp { after },
+                None => self.note_fallen(),
+            }
         }
         match self.subscriptions[place].phase {
             Phase::CatchingUp { after } => after,
-            Phase::Live => unreachable!("who is live is on its topic, or was told where it fell"),
+            Phase::Live { .. } => {
+                unreachable!("who is live is on its topic, or was told where it fell")
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A model of one topic on one node: several sessions, announcements lost, repeated and
-//! reordered, epochs that change, tiny mailboxes and histories.
+//! A model of one topic on one node: several sessions in one lane or in several, announcements
+//! lost, repeated and reordered, epochs that change, tiny mailboxes, histories and inboxes.
 //!
 //! Each session must receive every event after where it began exactly once and in order, or be
 //! told of a gap at the very place.
@@ -12,10 +12,11 @@ use tidewire_protocol::{
     Audience, Body, Epoch, Event, GapReason, Payload, Position, SessionId, Shape, Topic, Wire,
 };
 
-use super::{LiveTopic, Member};
-use crate::cursor::{Cursor, Step};
+use super::Member;
 use crate::delivery::{Batch, Form, within};
+use crate::hub::{Fed, Lane, LaneIndex, Lanes, Portion};
 use crate::mailbox::{Mailbox, SubscriptionKey};
+use crate::relay::{Arrived, Progress};
 
 const SESSIONS: usize = 3;
 
@@ -27,6 +28,10 @@ enum Action {
     Arrive { index: usize, stays: bool },
     /// The relay compares with the history's head.
     Check,
+    /// The relay reads what it began to read.
+    Read,
+    /// Someone works a lane that waits for it.
+    Work(usize),
     /// A session takes what waits for it.
     Drain(usize),
     /// A session does one step of catching up.
@@ -45,6 +50,8 @@ fn action() -> impl Strategy<Value = Action> {
         8 => (0usize..4, prop::bool::weighted(0.2))
             .prop_map(|(index, stays)| Action::Arrive { index, stays }),
         1 => Just(Action::Check),
+        4 => Just(Action::Read),
+        6 => (0usize..SESSIONS).prop_map(Action::Work),
         4 => session.clone().prop_map(Action::Drain),
         4 => session.clone().prop_map(Action::CatchUp),
         1 => session.prop_map(Action::Resume),
@@ -111,6 +118,8 @@ struct Client {
     key: u32,
     /// Where it pulls from, or live.
     behind: Option<Position>,
+    /// Where it is live, or was last.
+    lane: LaneIndex,
     /// The last place it knows of.
     at: Position,
 }
@@ -118,8 +127,12 @@ struct Client {
 struct Model {
     store: Store,
     bus: Vec<Arc<Event>>,
-    cursor: Cursor,
-    live: LiveTopic,
+    progress: Progress,
+    /// From where the relay reads.
+    reading: Option<Position>,
+    lanes: Lanes,
+    /// Lanes that must be worked.
+    summoned: Vec<Arc<Lane>>,
     clients: Vec<Client>,
     limit: usize,
 }
@@ -138,21 +151,24 @@ fn gap_at(position: Position) -> Event {
 }
 
 impl Model {
-    fn new(keep: usize, limit: usize) -> Self {
+    fn new(keep: usize, limit: usize, lanes: Lanes) -> Self {
         let store = Store { epoch: 1, events: Vec::new(), log: Vec::new(), head: 0, keep };
         let start = store.at(0);
-        let mut live = LiveTopic::default();
-        live.place(start);
+        lanes.place(start);
+        let mut progress = Progress::default();
+        progress.place(start);
         let clients = (0..SESSIONS)
             .map(|id| Client {
                 id,
                 mailbox: Arc::new(Mailbox::new(Wire::Lines, None, 0)),
                 key: 0,
                 behind: Some(start),
+                lane: LaneIndex::default(),
                 at: start,
             })
             .collect();
-        Self { store, bus: Vec::new(), cursor: Cursor::at(start), live, clients, limit }
+        let (bus, summoned, reading) = (Vec::new(), Vec::new(), None);
+        Self { store, bus, progress, reading, lanes, summoned, clients, limit }
     }
 
     fn act(&mut self, action: Action) {
@@ -164,7 +180,9 @@ impl Model {
                 }
             }
             Action::Arrive { index, stays } => self.arrive(index, stays),
-            Action::Check => self.backfill(),
+            Action::Check => self.look(),
+            Action::Read => self.read(),
+            Action::Work(index) => self.work(index),
             Action::Drain(client) => self.drain(client),
             Action::CatchUp(client) => self.catch_up(client),
             Action::Resume(client) => self.resume(client),
@@ -184,30 +202,70 @@ impl Model {
         if !stays {
             self.bus.remove(index);
         }
-        match self.cursor.step(event.position) {
-            Step::Next => {
-                self.live.deliver(&Batch::new(vec![event]), self.limit);
-            }
-            Step::Stale => {}
-            Step::Gap | Step::NewEpoch => self.backfill(),
+        if !self.lanes.are_held() {
+            let arrived = self.progress.arrive(vec![event]);
+            self.take(arrived);
         }
     }
 
-    fn backfill(&mut self) {
-        loop {
-            match self.store.read(self.cursor.position(), 2) {
-                Read::Events(events) if events.is_empty() => return,
-                Read::Events(events) => {
-                    let batch = Batch::new(events);
-                    self.cursor.jump(batch.last());
-                    self.live.deliver(&batch, self.limit);
-                }
-                Read::Lost(_) => {
-                    let from = self.store.earliest();
-                    self.live.tell_gap(gap_at(from), self.limit);
-                    self.cursor.jump(from);
-                }
+    fn take(&mut self, Arrived { ready, missing }: Arrived) {
+        if self.feed_all(&ready) && missing {
+            self.reading = self.progress.begin_reading();
+        }
+    }
+
+    fn feed_all(&mut self, events: &[Arc<Event>]) -> bool {
+        let batches: Vec<_> = events.chunks(2).map(|some| Batch::shared(some.to_vec())).collect();
+        batches.into_iter().all(|batch| self.feed(&Portion::Events(Arc::new(batch))))
+    }
+
+    fn feed(&mut self, portion: &Portion) -> bool {
+        match self.lanes.feed(portion, self.limit) {
+            Fed::Delivered(_) => {}
+            Fed::Waits(lanes) => self.summoned.extend(lanes),
+            Fed::Full => return false,
+        }
+        self.progress.advance(portion.last());
+        true
+    }
+
+    fn look(&mut self) {
+        if let Some(after) = self.progress.look() {
+            self.reading = Some(after);
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(after) = self.reading.take() else { return };
+        let fed = match self.store.read(after, 3) {
+            Read::Events(events) if events.is_empty() => {
+                let arrived = self.progress.end_reading();
+                return self.take(arrived);
             }
+            Read::Events(events) => self.feed_all(&events),
+            Read::Lost(_) => {
+                let gap = Batch::shared(vec![Arc::new(gap_at(self.store.earliest()))]);
+                self.feed(&Portion::Gap(Arc::new(gap)))
+            }
+        };
+        if fed {
+            self.reading = self.progress.begin_reading();
+        } else {
+            self.progress.give_up();
+        }
+    }
+
+    fn work(&mut self, index: usize) {
+        if index >= self.summoned.len() {
+            return;
+        }
+        let lane = self.summoned.remove(index);
+        let (_, again) = lane.work(self.limit);
+        if again {
+            self.summoned.push(lane);
+        }
+        if self.lanes.is_released() {
+            self.look();
         }
     }
 
@@ -239,7 +297,8 @@ impl Model {
             key: SubscriptionKey(client.key),
             mailbox: Arc::clone(&client.mailbox),
         };
-        if self.live.go_live(member.clone(), &form(), after) {
+        if let Some(lane) = self.lanes.go_live(member.clone(), &form(), after) {
+            client.lane = lane;
             client.behind = None;
             return;
         }
@@ -265,7 +324,7 @@ impl Model {
     fn resume(&mut self, client: usize) {
         self.drain(client);
         let client = &mut self.clients[client];
-        self.live.leave(SessionId(client.id as u64), SubscriptionKey(client.key));
+        self.lanes.leave(client.lane, SessionId(client.id as u64), SubscriptionKey(client.key));
         client.mailbox.take_fallen();
         client.key += 1;
         client.behind = Some(client.at);
@@ -274,8 +333,10 @@ impl Model {
     /// Everyone drains until nothing moves any more, and must then be at the head.
     fn settle(&mut self) {
         self.bus.clear();
-        self.backfill();
-        for _ in 0..2 * self.store.keep + 20 {
+        self.look();
+        for _ in 0..self.store.events.len() + 30 {
+            self.read();
+            (0..SESSIONS).for_each(|_| self.work(0));
             (0..SESSIONS).for_each(|client| self.catch_up(client));
         }
         let head = self.store.at(self.store.head);
@@ -309,9 +370,11 @@ proptest! {
     fn never_a_hole_never_a_repeat_or_told_gap(
         keep in prop_oneof![1usize..6, Just(1_000)],
         limit in 60usize..600,
+        listeners in prop_oneof![1usize..SESSIONS, Just(SESSIONS + 1)],
+        waiting in prop_oneof![1usize..6, Just(1_000)],
         actions in prop::collection::vec(action(), 1..150),
     ) {
-        let mut model = Model::new(keep, limit);
+        let mut model = Model::new(keep, limit, Lanes::tiny(listeners, waiting));
         for action in actions {
             model.act(action);
         }
