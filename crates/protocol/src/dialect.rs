@@ -21,7 +21,9 @@ use crate::close::Close;
 use crate::command::{Command, Tag};
 use crate::event::Event;
 use crate::frame::Frame;
+use crate::position::Position;
 use crate::presence::{Member, PresenceDiff};
+use crate::topic::Topic;
 use crate::wire::Wire;
 
 /// A wire language. Stateless: the same input always gives the same output.
@@ -78,6 +80,14 @@ pub trait Dialect: Send + Sync {
     /// Whether [`presence`](Self::presence) makes use of everyone who is there.
     fn asks_for_members(&self) -> bool {
         false
+    }
+
+    /// The frame by which a listener to whom nothing was said for a while learns that it has
+    /// everything up to `position`, so that it does not lose its place; `None` for a language in
+    /// which clients know no places. Streams of events have an `id:` for it instead.
+    fn bookmark(&self, topic: &Topic, position: Position, tag: Option<&Tag>) -> Option<Frame> {
+        let _ = (topic, position, tag);
+        None
     }
 
     /// The frame that is sent to every client on a WebSocket each 30 seconds, for languages in which

@@ -4,9 +4,13 @@
 //! checked once at the door ([`check`]), so that no publisher can send something that another
 //! client's reader refuses.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::digits::Digits;
+use crate::position::Position;
+use crate::scan;
 
 /// Levels of arrays and objects that a payload may have.
 ///
@@ -46,14 +50,43 @@ impl Object {
         self.written(key, |out| string(out, value))
     }
 
-    /// Adds what `value` prints, as a string; for texts that need no escapes, such as positions.
-    pub(crate) fn quoted(self, key: &str, value: impl Display) -> Self {
-        self.written(key, |out| write!(out, "\"{value}\"").expect("a String takes everything"))
+    /// Adds a string that needs no escapes, such as base64.
+    pub(crate) fn quoted(self, key: &str, value: &str) -> Self {
+        self.written(key, |out| {
+            out.push('"');
+            out.push_str(value);
+            out.push('"');
+        })
     }
 
-    /// Adds what `value` prints: a number, `true`, `false`, or JSON text.
-    pub(crate) fn raw(self, key: &str, value: impl Display) -> Self {
-        self.written(key, |out| write!(out, "{value}").expect("a String takes everything"))
+    /// Adds a place in a topic.
+    pub(crate) fn position(self, position: Position) -> Self {
+        self.quoted("position", &position.text())
+    }
+
+    /// Adds JSON text as it is.
+    pub(crate) fn raw(self, key: &str, json: &str) -> Self {
+        self.written(key, |out| out.push_str(json))
+    }
+
+    /// Adds a number.
+    pub(crate) fn number(self, key: &str, number: impl Into<u64>) -> Self {
+        self.written(key, |out| out.push_str(&Digits::decimal(number.into())))
+    }
+
+    /// Adds a number that may be below zero.
+    pub(crate) fn signed(self, key: &str, number: i64) -> Self {
+        self.written(key, |out| {
+            if number < 0 {
+                out.push('-');
+            }
+            out.push_str(&Digits::decimal(number.unsigned_abs()));
+        })
+    }
+
+    /// Adds `true` or `false`.
+    pub(crate) fn truth(self, key: &str, truth: bool) -> Self {
+        self.raw(key, if truth { "true" } else { "false" })
     }
 
     /// Adds whatever `write` writes.
@@ -85,17 +118,18 @@ pub(crate) fn string(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
     let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
+    scan::each(text.as_bytes(), needs_escape, |at| {
         // Bytes of longer characters are all above these, so `at` is always a boundary.
-        if byte >= b' ' && byte != b'"' && byte != b'\\' {
-            continue;
-        }
         out.push_str(&text[plain..at]);
-        escape(out, byte);
+        escape(out, text.as_bytes()[at]);
         plain = at + 1;
-    }
+    });
     out.push_str(&text[plain..]);
     out.push('"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
 }
 
 fn escape(out: &mut String, byte: u8) {

@@ -32,7 +32,11 @@ pub mod wire;
 
 pub mod dialect;
 
+mod digits;
+
 mod json;
+
+mod scan;
 
 pub use answer::{Answer, Code, Outcome, Refusal, Retry};
 pub use change::{Change, Operation};

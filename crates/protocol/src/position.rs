@@ -11,6 +11,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::digits::Digits;
+
 /// Which run of numbers a sequence number belongs to; random, so that two runs never share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
@@ -51,11 +53,16 @@ impl Position {
     pub fn before(self) -> Self {
         Self { seq: self.seq.saturating_sub(1), ..self }
     }
+
+    /// What it prints as.
+    pub(crate) fn text(self) -> Digits {
+        Digits::hyphenated(self.epoch.0, self.seq)
+    }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}-{}", self.epoch.0, self.seq)
+        f.write_str(&self.text())
     }
 }
 
@@ -69,7 +76,7 @@ impl FromStr for Position {
             epoch: Epoch(u64::from_str_radix(epoch, 16).map_err(|_| PositionError)?),
             seq: seq.parse().map_err(|_| PositionError)?,
         };
-        if position.to_string() == text { Ok(position) } else { Err(PositionError) }
+        if *position.text() == *text { Ok(position) } else { Err(PositionError) }
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::close::Close;
 use crate::frame::Frame;
 use crate::position::Position;
+use crate::scan;
 
 /// Which transport the bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +42,7 @@ impl Wire {
             (Self::WebSocket, Frame::Text { text, .. }) => websocket(out, TEXT, text.as_bytes()),
             (Self::WebSocket, Frame::Binary(bytes)) => websocket(out, BINARY, bytes),
             (Self::EventStream, Frame::Text { text, label }) => {
-                event_stream(out, text, *label, position.map(|p| p.to_string()).as_deref());
+                event_stream(out, text, *label, position.map(Position::text).as_deref());
             }
             (Self::Lines, Frame::Text { text, .. }) => line(out, text),
             // Binary frames exist only in dialects whose text transports encode them as text.
@@ -79,13 +80,38 @@ pub fn event_stream(out: &mut BytesMut, data: &str, label: Option<&str>, id: Opt
             out.put_u8(b'\n');
         }
     }
-    // All three line ends of the standard end a field.
-    for line in data.replace("\r\n", "\n").split(['\n', '\r']) {
-        out.put_slice(b"data: ");
-        out.put_slice(line.as_bytes());
-        out.put_u8(b'\n');
-    }
+    let data = data.as_bytes();
+    let mut line = 0;
+    scan::each(
+        data,
+        |byte| matches!(byte, b'\n' | b'\r'),
+        |at| {
+            // All three line ends of the standard end a field; of two bytes, the first one did.
+            let is_second = data[at] == b'\n' && at > 0 && data[at - 1] == b'\r';
+            if !is_second {
+                data_field(out, &data[line..at]);
+            }
+            line = at + 1;
+        },
+    );
+    data_field(out, &data[line..]);
     out.put_u8(b'\n');
+}
+
+fn data_field(out: &mut BytesMut, line: &[u8]) {
+    out.put_slice(b"data: ");
+    out.put_slice(line);
+    out.put_u8(b'\n');
+}
+
+/// The place to go on from, as an event without content: a client of a stream keeps it and tells
+/// nobody (WHATWG HTML, section 9.2.6).
+pub fn event_stream_place(id: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(id.len() + 6);
+    out.put_slice(b"id: ");
+    out.put_slice(id.as_bytes());
+    out.put_slice(b"\n\n");
+    out.freeze()
 }
 
 /// Appends one JSON text as one line; a line end inside JSON can only be white space.

@@ -64,9 +64,13 @@ impl Dialect for Alle {
 
     fn event(&self, event: &Event, _tag: Option<&Tag>) -> Option<Frame> {
         let text = match &event.body {
-            Body::Message(payload) => about("notification", &event.topic)
-                .string("payload", &payload_text(payload))
-                .finish(),
+            Body::Message(payload) => {
+                let channel = event.topic.name();
+                Object::with_room("notification", 64 + channel.len() + event.content_bytes())
+                    .string("channel", channel)
+                    .string("payload", &payload_text(payload))
+                    .finish()
+            }
             Body::Gap(reason) => error(&format!(
                 "Error: Notifications on channel {:?} were missed: {reason}",
                 event.topic.name()

@@ -17,6 +17,8 @@ use crate::command::{Command, Tag};
 use crate::dialect::{Dialect, View};
 use crate::event::Event;
 use crate::frame::Frame;
+use crate::position::Position;
+use crate::topic::Topic;
 
 /// The version of the language; grows when a client that knows the old one would be misled.
 pub const PROTOCOL: u32 = 1;
@@ -59,6 +61,10 @@ impl Dialect for Native {
 
     fn change(&self, event: &Event, change: &Change, view: &View<'_>) -> Option<Frame> {
         Some(change::change(event, change, view))
+    }
+
+    fn bookmark(&self, topic: &Topic, position: Position, _tag: Option<&Tag>) -> Option<Frame> {
+        Some(encode::bookmark(topic, position))
     }
 
     fn close(&self, close: Close) -> Option<Frame> {

@@ -95,7 +95,7 @@ fn implied(topic: Topic) -> Command {
 fn unsubscribe(request: &Request<'_>) -> Result<Command, Refusal> {
     if let Some(id) = text("subscription_id", request.subscription_id)? {
         let topic = table::topic_of(&id)?;
-        let payload = Object::untyped("subscription_id", &id, 64).raw("unsubscribed", true);
+        let payload = Object::untyped("subscription_id", &id, 64).truth("unsubscribed", true);
         let reference = Some(Reference(payload.finish().into()));
         return Ok(Command::Unsubscribe { topic, key: Some(id.into()), reference });
     }

@@ -4,7 +4,6 @@
 //! places.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -59,8 +58,9 @@ fn acknowledged(topic: &Topic, reference: Option<&Reference>, word: &str) -> Opt
         Some(Reference(payload)) => ack.raw("payload", payload),
         None if topic.kind() == TopicKind::Table => ack.string("channel", &channel(topic)),
         None => {
-            let payload = Object::untyped("channel", &channel(topic), 64).raw(word, true).finish();
-            ack.string("channel", &channel(topic)).raw("payload", payload)
+            let payload =
+                Object::untyped("channel", &channel(topic), 64).truth(word, true).finish();
+            ack.string("channel", &channel(topic)).raw("payload", &payload)
         }
     };
     Some(ack.finish())
@@ -72,7 +72,7 @@ fn published(topic: &Topic, id: &str) -> String {
         .string("channel", &channel(topic))
         .raw("messageId", id)
         .string("status", "ok")
-        .raw("payload", payload)
+        .raw("payload", &payload)
         .finish()
 }
 
@@ -120,7 +120,7 @@ fn broadcast(event: &Event, payload: &Payload) -> String {
     let said = match payload {
         Payload::Json(text) => said.raw("payload", text),
         Payload::Text(text) => said.string("payload", text),
-        Payload::Binary(bytes) => said.quoted("payload", STANDARD.encode(bytes)),
+        Payload::Binary(bytes) => said.quoted("payload", &STANDARD.encode(bytes)),
     };
     in_both_places("broadcast", &event.topic, &said.finish())
 }
@@ -131,7 +131,11 @@ fn in_both_places(name: &str, topic: &Topic, part: &str) -> String {
         .string("channel", &channel(topic))
         .raw(name, part)
         .written("payload", |out| {
-            write!(out, "{{\"{name}\":{part}}}").expect("a String takes everything");
+            out.push_str("{\"");
+            out.push_str(name);
+            out.push_str("\":");
+            out.push_str(part);
+            out.push('}');
         })
         .finish()
 }
@@ -146,9 +150,9 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Option<
     let frame = match view.tag {
         None => Object::with_room("broadcast", 96 + payload.len())
             .string("channel", &channel(&event.topic))
-            .raw("payload", payload),
+            .raw("payload", &payload),
         Some(_) => {
-            Object::with_room("postgres_changes", 64 + payload.len()).raw("payload", payload)
+            Object::with_room("postgres_changes", 64 + payload.len()).raw("payload", &payload)
         }
     };
     Some(frame.finish())

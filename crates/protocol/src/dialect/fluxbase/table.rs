@@ -54,18 +54,26 @@ impl<'a> Table<'a> {
 
     /// `schema.table:event`, then `:filter` if there is one.
     pub(super) fn id(&self) -> String {
-        let name = format!("{}.{}", self.schema, self.table);
-        let name = name.replace('%', "%25").replace(':', "%3A");
-        match &self.filter {
-            Some(filter) => format!("{name}:{}:{filter}", self.event),
-            None => format!("{name}:{}", self.event),
+        let mut id = String::with_capacity(128);
+        let table = self.schema.chars().chain(['.']).chain(self.table.chars());
+        for character in table {
+            match character {
+                '%' => id.push_str("%25"),
+                ':' => id.push_str("%3A"),
+                other => id.push(other),
+            }
         }
+        for part in [Some(&*self.event), self.filter.as_deref()].into_iter().flatten() {
+            id.push(':');
+            id.push_str(part);
+        }
+        id
     }
 
     /// What the client is told about its subscription.
     pub(super) fn acknowledgement(&self) -> String {
         Object::untyped("subscription_id", &self.id(), 128)
-            .raw("subscribed", true)
+            .truth("subscribed", true)
             .string("schema", &self.schema)
             .string("table", &self.table)
             .string("event", &self.event)

@@ -17,7 +17,7 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
     let relation = &*change.relation;
     let mut frame = Object::new("change")
         .string("table", event.topic.name())
-        .quoted("position", event.position)
+        .position(event.position)
         .string("op", change.operation.word());
     if let Some(row) = change.record.as_ref().or(change.old.as_ref()) {
         frame = frame.written("key", |out| record::key(out, relation, row));
@@ -36,10 +36,10 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
     frame = changed(frame, change, relation);
     let transaction = &change.transaction;
     frame = frame
-        .raw("committed_at", transaction.committed_at / MICROS)
-        .raw("xid", transaction.id)
-        .raw("index", change.index)
-        .raw("last", change.last);
+        .signed("committed_at", transaction.committed_at / MICROS)
+        .number("xid", transaction.id)
+        .number("index", change.index)
+        .truth("last", change.last);
     if let Some(lsn) = transaction.lsn {
         frame = frame.string("lsn", &format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF));
     }
@@ -78,5 +78,5 @@ pub(super) fn rows(
         out.push(']');
     };
     let frame = Object::new("rows").string("table", topic.name()).written("rows", list);
-    Frame::labelled("rows", frame.raw("last", last).finish())
+    Frame::labelled("rows", frame.truth("last", last).finish())
 }

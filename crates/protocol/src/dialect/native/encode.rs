@@ -11,6 +11,7 @@ use super::change;
 use crate::answer::{Answer, Outcome, Refusal};
 use crate::close::Close;
 use crate::command::Reference;
+use crate::digits::Digits;
 use crate::event::{Body, Event, GapReason, Payload};
 use crate::frame::Frame;
 use crate::json::{self, Object};
@@ -26,9 +27,9 @@ pub(super) fn answer(answer: &Answer) -> Frame {
         Answer::Welcome { session, subject } => Frame::labelled(
             "welcome",
             Object::new("welcome")
-                .quoted("session", session)
+                .quoted("session", &session.to_string())
                 .written("subject", |out| string_or_null(out, subject.as_deref()))
-                .raw("protocol", PROTOCOL)
+                .number("protocol", PROTOCOL)
                 .finish(),
         ),
         Answer::Subscribed { topic, position, outcome, members, reference, .. } => Frame::labelled(
@@ -89,13 +90,17 @@ pub(super) fn event(event: &Event) -> Option<Frame> {
     }
 }
 
+pub(super) fn bookmark(topic: &Topic, position: Position) -> Frame {
+    labelled("bookmark", |frame| frame.topic(topic).position(position))
+}
+
 pub(super) fn close(close: Close) -> Frame {
     labelled("close", |frame| {
         frame
-            .raw("code", close.code())
+            .number("code", close.code())
             .string("name", close.name())
             .string("message", close.meaning())
-            .raw("retry", close.come_back())
+            .truth("retry", close.come_back())
             .written("retry_after", |out| number_or_null(out, close.retry_after().map(u64::from)))
     })
 }
@@ -119,7 +124,7 @@ fn subscribed(
     Object::new("subscribed")
         .id(reference)
         .topic(topic)
-        .quoted("position", position)
+        .position(position)
         .string("outcome", word)
         .with(reason, |frame, reason| frame.string("reason", reason.word()))
         .with(members, |frame, members| frame.members("members", members))
@@ -129,14 +134,14 @@ fn subscribed(
 fn message(event: &Event, payload: &Payload) -> String {
     let frame = Object::with_room("event", 128 + event.topic.name().len() + event.content_bytes())
         .topic(&event.topic)
-        .quoted("position", event.position)
-        .raw("at", event.at)
+        .position(event.position)
+        .number("at", event.at)
         .with(event.name.as_deref(), |frame, name| frame.string("event", name));
     match payload {
         Payload::Json(text) => frame.raw("data", text),
         Payload::Text(text) => frame.string("data", text),
         Payload::Binary(bytes) => {
-            frame.string("encoding", "base64").quoted("data", STANDARD.encode(bytes))
+            frame.string("encoding", "base64").quoted("data", &STANDARD.encode(bytes))
         }
     }
     .finish()
@@ -147,8 +152,8 @@ fn gap(event: &Event, reason: GapReason) -> Frame {
         let frame = frame.topic(&event.topic);
         // A place among changes of presence is none that a client could go on from.
         let frame = match event.topic.kind() {
-            TopicKind::Presence => frame.raw("presence", true),
-            _ => frame.quoted("position", event.position),
+            TopicKind::Presence => frame.truth("presence", true),
+            _ => frame.position(event.position),
         };
         frame.string("reason", reason.word())
     })
@@ -179,7 +184,7 @@ impl Object {
     fn topic(self, topic: &Topic) -> Self {
         let subject = topic.subject();
         match subject.kind() {
-            TopicKind::Private => self.string("topic", subject.name()).raw("private", true),
+            TopicKind::Private => self.string("topic", subject.name()).truth("private", true),
             kind => self.string(kind.word(), subject.name()),
         }
     }
@@ -205,11 +210,11 @@ fn string_or_null(out: &mut String, text: Option<&str>) {
 
 fn number_or_null(out: &mut String, number: Option<u64>) {
     match number {
-        Some(number) => out.push_str(&number.to_string()),
+        Some(number) => out.push_str(&Digits::decimal(number)),
         None => out.push_str("null"),
     }
 }
 
 fn position_or_null(out: &mut String, position: Option<Position>) {
-    string_or_null(out, position.map(|position| position.to_string()).as_deref());
+    string_or_null(out, position.map(Position::text).as_deref());
 }
