@@ -66,6 +66,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tungstenite",
         ],
     ),
+    ("tidewire-measure", &["anyhow", "criterion"]),
 ];
 
 /// The protocol is pure: it has no runtime, and none of the above by right.
