@@ -9,7 +9,7 @@ use crate::clock;
 use crate::inbound::{Broken, Inbound, Piece, frames};
 use crate::stamp::Stamps;
 use crate::tally::Tally;
-use crate::template::{Step, Template, Way};
+use crate::template::{Step, Template, Way, number_of};
 
 /// Bytes read at once: some hundred events that were joined into one write.
 pub(crate) const READ_BYTES: usize = 256 << 10;
@@ -231,6 +231,7 @@ fn talk(phase: &mut Phase, around: &Surroundings<'_>, out: &mut Vec<u8>) {
         match around.way.dialogue.get(step) {
             Some(Step::Send(text)) => {
                 let text = text.replace("{topic}", around.topic);
+                let text = text.replace("{number}", number_of(around.topic));
                 let text = text.replace("{position}", around.position);
                 frames::put(out, around.template.subscribe.binary, text.as_bytes());
                 *phase = Phase::Talking(step + 1);

@@ -41,13 +41,21 @@ struct Measure {
 
 const MEASURES: &[Measure] = &[
     Measure { title: "CPU-s/M", decimals: 2, of: |report| report.server_cpu_per_million },
+    Measure { title: "beside", decimals: 2, of: |report| report.beside_cpu_per_million },
+    Measure { title: "× beside", decimals: 2, of: over_beside },
     Measure { title: "deliveries/s", decimals: 0, of: rate },
+    Measure { title: "beside/s", decimals: 0, of: |report| report.beside_per_second },
     Measure { title: "p50 ms", decimals: 2, of: |report| Some(report.latency?.p50) },
     Measure { title: "p99 ms", decimals: 2, of: |report| Some(report.latency?.p99) },
     Measure { title: "KiB/connection", decimals: 1, of: memory },
     Measure { title: "µs/connection", decimals: 0, of: |report| report.cpu_per_connection },
     Measure { title: "connections/s", decimals: 0, of: |report| report.connections_per_second },
 ];
+
+/// How many times the cost of what was measured beside it.
+fn over_beside(report: &Report) -> Option<f64> {
+    Some(report.server_cpu_per_million? / report.beside_cpu_per_million?)
+}
 
 fn rate(report: &Report) -> Option<f64> {
     (report.deliveries > 0).then_some(report.deliveries_per_second)

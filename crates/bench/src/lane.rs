@@ -19,7 +19,7 @@ pub(crate) use self::socket::{Door, Socket};
 pub(crate) use self::sql::{Login, Sql, execute};
 use self::websocket::WebSocket;
 use crate::inbound::Broken;
-use crate::template::Template;
+use crate::template::{Template, number_of};
 
 /// The ways to say something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize)]
@@ -33,7 +33,7 @@ pub(crate) enum Way {
     Nats,
     /// `NOTIFY` in PostgreSQL.
     Notify,
-    /// `INSERT` into a table whose trigger notifies.
+    /// `INSERT` and `UPDATE`, of a table whose trigger notifies or whose changes are followed.
     Insert,
 }
 
@@ -59,7 +59,7 @@ pub(crate) trait Speech {
     }
 
     /// Adds one publication.
-    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str);
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str, payload: &str);
 
     /// Whether each publication is answered.
     fn is_answered(&self) -> bool {
@@ -114,11 +114,12 @@ impl Lane {
             Way::Nats => publish.nats.map(|_| Box::new(Nats::default())).with_context(missing)?,
             Way::Notify => {
                 let sql = publish.sql.as_ref().with_context(missing)?;
-                Box::new(Sql::new(login.clone(), sql.notify.clone()))
+                let notify = sql.notify.clone().with_context(missing)?;
+                Box::new(Sql::new(login.clone(), vec![notify]))
             }
             Way::Insert => {
-                let sql = publish.sql.as_ref().and_then(|sql| sql.insert.clone());
-                Box::new(Sql::new(login.clone(), sql.with_context(missing)?))
+                let sql = publish.sql.as_ref().filter(|sql| !sql.insert.is_empty());
+                Box::new(Sql::new(login.clone(), sql.with_context(missing)?.insert.clone()))
             }
         };
         let socket = Socket::connect(door).context("connecting a publisher")?;
@@ -207,7 +208,8 @@ impl Lane {
 
 /// Puts topic and payload into a text.
 fn filled(text: &str, topic: &str, payload: &str) -> String {
-    text.replace("{topic}", topic).replace("{payload}", payload)
+    let text = text.replace("{topic}", topic).replace("{payload}", payload);
+    text.replace("{number}", number_of(topic))
 }
 
 #[cfg(test)]

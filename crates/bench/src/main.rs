@@ -4,6 +4,7 @@
 //! charged by the kernel's books. `docs/performance.md` says how to use it and what was found.
 
 mod args;
+mod backlog;
 mod client;
 mod clock;
 mod compare;
@@ -35,7 +36,7 @@ use clap::Parser as _;
 use crate::args::{Args, Command, PlotFlags, RunFlags, TableFlags};
 use crate::report::Report;
 use crate::run::{Effort, Run};
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{Kind, Load, Scenario};
 use crate::server::Server;
 use crate::system::{Places, System};
 
@@ -132,13 +133,16 @@ fn once(
     scenario: &Scenario,
     places: &Places,
 ) -> anyhow::Result<Report> {
+    let RunFlags { seconds, handshakes, patience, .. } = *flags;
+    let effort = Effort { seconds, handshakes, patience };
+    if scenario.kind == Kind::Backlog {
+        return backlog::measure(scenario, places);
+    }
     let server = match &flags.url {
         Some(url) => Server::attached(address(url)?, flags.pid),
         None => system.start(scenario, places)?,
     };
     let templates = system::templates(scenario, flags.template.as_deref(), places)?;
-    let RunFlags { seconds, handshakes, patience, .. } = *flags;
-    let effort = Effort { seconds, handshakes, patience };
     Run::measure(scenario, &server, templates, effort)
 }
 

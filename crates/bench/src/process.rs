@@ -75,6 +75,14 @@ impl Watched {
     }
 }
 
+/// Seconds of processor time that processes have used which this one started and which have ended;
+/// the kernel counts hundredths.
+pub(crate) fn of_ended_children() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = |number| field::<u64>(&stat, number).unwrap_or_default();
+    (ticks(16) + ticks(17)) as f64 / 100.0
+}
+
 /// Every process with its parent.
 fn parents() -> Vec<(i32, i32)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

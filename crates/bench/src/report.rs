@@ -62,6 +62,11 @@ pub(crate) struct Report {
     pub(crate) kib_subscribed: Option<f64>,
     pub(crate) kib_loaded: Option<f64>,
 
+    /// What the same cost, and how many came through in a second, where something else was measured
+    /// in the same run to compare with.
+    pub(crate) beside_cpu_per_million: Option<f64>,
+    pub(crate) beside_per_second: Option<f64>,
+
     /// What else is to be known.
     #[serde(default)]
     pub(crate) notes: Vec<String>,
@@ -97,6 +102,8 @@ const COLUMNS: &[Column] = &[
     ("KiB idle", |report| number(report.kib_connected, 2)),
     ("KiB subscribed", |report| number(report.kib_subscribed, 2)),
     ("KiB loaded", |report| number(report.kib_loaded, 2)),
+    ("beside", |report| number(report.beside_cpu_per_million, 2)),
+    ("beside/s", |report| number(report.beside_per_second, 0)),
     ("own µs", |report| number(report.own_cpu_per_delivery, 2)),
 ];
 

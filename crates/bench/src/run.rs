@@ -3,13 +3,15 @@
 //! Every number is the difference of two looks at the books and at the server's process, taken
 //! around what it is about. Each step has an end in time, whatever the server does.
 
+mod crowd;
+mod pace;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::client::Phase;
+use self::pace::Pace;
 use crate::clock::{self, SECOND};
-use crate::kernel;
 use crate::process::{Usage, Watched};
 use crate::report::Report;
 use crate::scenario::{Kind, Load, Scenario};
@@ -24,11 +26,6 @@ const SETTLE: u64 = SECOND / 2;
 /// For all connections to be there.
 const CONNECT: u64 = 60 * SECOND;
 
-/// Connections under way at once in a storm: as many as the queue of a listening socket takes, which
-/// Linux cuts to 4,096. What comes beyond a full queue is dropped, and its client repeats it a
-/// second later: then it would be the kernel's clock that is measured.
-const CROWD: usize = 4_000;
-
 /// A publication that is not over after this long is given up, so that the loop goes on.
 const STUCK: u64 = 5 * SECOND;
 
@@ -37,9 +34,6 @@ const LOOK: u64 = SECOND / 4;
 
 /// The longest wait for events, so that every deadline is seen in time.
 const TURN: Duration = Duration::from_millis(50);
-
-/// What was said while nobody listened, in [`Kind::Resume`].
-const MISSED: u32 = 50;
 
 /// One run.
 pub(crate) struct Run<'a> {
@@ -106,10 +100,12 @@ impl<'a> Run<'a> {
         run.report.resident_before = run.watched.as_ref().map(|_| run.resident as f64 / 1024.0);
         match scenario.kind {
             Kind::Load | Kind::Stalled => run.load()?,
+            Kind::Keyed => run.keyed()?,
             Kind::Idle => run.idle()?,
             Kind::Held => run.held()?,
             Kind::Storm => run.storm()?,
             Kind::Resume => run.resume()?,
+            Kind::Backlog => bail!("a backlog is measured from before its server begins"),
         }
         run.finish();
         Ok(run.report)
@@ -121,7 +117,7 @@ impl<'a> Run<'a> {
         let stalled = (self.scenario.kind == Kind::Stalled).then(|| self.stall()).transpose()?;
         self.begin_publishing()?;
         let start = self.swarm.tally.count;
-        self.drive(clock::now() + (self.effort.seconds * 0.2 * SECOND as f64) as u64)?;
+        self.warm_up()?;
         self.measure_window()?;
         self.drain()?;
         self.totals(start);
@@ -129,6 +125,31 @@ impl<'a> Run<'a> {
             self.tell_stalled(stalled)?;
         }
         Ok(())
+    }
+
+    /// What a row costs when one client wants it, and when each of very many wants another.
+    fn keyed(&mut self) -> anyhow::Result<()> {
+        self.await_ready(1, 1)?;
+        self.settle()?;
+        self.begin_publishing()?;
+        self.warm_up()?;
+        self.measure_window()?;
+        self.drain()?;
+        self.report.beside_cpu_per_million = self.report.server_cpu_per_million;
+        let start = self.swarm.tally.count;
+        self.connect(self.effort.handshakes)?;
+        self.report.kib_subscribed = self.kib_each(self.resident_now());
+        self.await_hearing(1)?;
+        self.warm_up()?;
+        self.measure_window()?;
+        self.drain()?;
+        self.totals(start);
+        Ok(())
+    }
+
+    /// Says a little that is not counted.
+    fn warm_up(&mut self) -> anyhow::Result<()> {
+        self.drive(clock::now() + (self.effort.seconds * 0.2 * SECOND as f64) as u64)
     }
 
     /// Looks at what subscribed connections cost at rest.
@@ -141,150 +162,6 @@ impl<'a> Run<'a> {
         self.report.seconds = (after.at - before.at) as f64 / SECOND as f64;
         self.report.server_cores = self.cores(before, after);
         Ok(())
-    }
-
-    /// Connects all without subscribing, then subscribes all.
-    fn held(&mut self) -> anyhow::Result<()> {
-        self.swarm.hold = true;
-        self.connect(self.effort.handshakes)?;
-        self.report.kib_connected = self.kib_each(self.resident_now());
-        self.swarm.hold = false;
-        for number in 0..self.swarm.clients.len() {
-            self.swarm.release(number);
-            if number % self.effort.handshakes == 0 {
-                self.swarm.turn(Duration::ZERO)?;
-            }
-        }
-        self.await_ready(1, 0)?;
-        self.settle()?;
-        self.report.kib_subscribed = self.kib_each(self.resident_now());
-        Ok(())
-    }
-
-    /// All connect as fast as this program can.
-    fn storm(&mut self) -> anyhow::Result<()> {
-        let (before, repeated) = (self.look(), kernel::repeated_connects());
-        for _ in 0..self.scenario.subscribers {
-            self.open_next(false)?;
-            self.leave_room()?;
-        }
-        self.await_ready(usize::MAX, 0)?;
-        self.connected(before)?;
-        self.report.latency = self.swarm.opened.summary();
-        self.tell_repeated(repeated);
-        self.report.kib_subscribed = self.kib_each(self.resident_now());
-        Ok(())
-    }
-
-    /// Lets a crowd go on, and waits while it is as large as it may be.
-    ///
-    /// Each asks as soon as it is connected: a client does not wait for the others, and servers
-    /// take in only so many who say nothing yet.
-    fn leave_room(&mut self) -> anyhow::Result<()> {
-        let deadline = clock::now() + CONNECT;
-        self.swarm.turn(Duration::ZERO)?;
-        while self.swarm.opening >= CROWD {
-            self.swarm.turn(TURN)?;
-            if clock::now() > deadline {
-                bail!("the server takes no more connections{}", self.complaint());
-            }
-        }
-        Ok(())
-    }
-
-    /// Says so when connects were dropped all the same, because the server asked for a shorter queue.
-    fn tell_repeated(&mut self, before: Option<u64>) {
-        let now = kernel::repeated_connects();
-        let more = now.zip(before).map_or(0, |(now, before)| now - before);
-        if more > 0 {
-            let note = format!("the kernel repeated {more} connects of the whole machine");
-            self.report.notes.push(note);
-        }
-    }
-
-    /// Everybody leaves, something is said, everybody comes back.
-    fn resume(&mut self) -> anyhow::Result<()> {
-        self.connect(self.effort.handshakes)?;
-        self.begin_publishing()?;
-        self.drain()?;
-        let start = self.swarm.tally.count;
-        let clients = self.swarm.clients.len();
-        if self.swarm.position.is_empty() {
-            bail!("the template tells no position to come back to");
-        }
-        (0..clients).for_each(|number| self.swarm.leave(number));
-        self.wait(SETTLE)?;
-        for _ in 0..MISSED {
-            self.swarm.schedule(0, 0, clock::now());
-        }
-        self.send_scheduled()?;
-        self.swarm.resume = true;
-        self.swarm.tally.latency.clear();
-        let before = self.look();
-        for number in 0..clients {
-            self.swarm.reopen(number)?;
-            self.leave_room()?;
-        }
-        self.await_ready(usize::MAX, 0)?;
-        let ready = clock::now();
-        self.drain()?;
-        let after = self.look();
-        self.totals(start);
-        let took = |to: u64| (to - before.at) as f64 / SECOND as f64;
-        self.report.connections_per_second = Some(clients as f64 / took(ready));
-        self.report.cpu_per_connection = self.cpu_each(before, after);
-        self.window(before, after);
-        self.report.latency = None;
-        let note = format!("all were back with everything after {:.2} s", took(after.at));
-        self.report.notes.push(note);
-        Ok(())
-    }
-
-    /// Opens all subscribers, at most so many under way, and waits until they are where they go.
-    fn connect(&mut self, at_once: usize) -> anyhow::Result<()> {
-        let before = self.look();
-        let subscribers = self.scenario.subscribers;
-        self.await_ready(at_once, subscribers)?;
-        self.connected(before)
-    }
-
-    /// Puts down what it took until now to connect all.
-    fn connected(&mut self, before: Look) -> anyhow::Result<()> {
-        let took = (clock::now() - before.at) as f64 / SECOND as f64;
-        self.report.connections_per_second = Some(self.scenario.subscribers as f64 / took);
-        self.settle()?;
-        self.report.cpu_per_connection = self.cpu_each(before, self.look());
-        Ok(())
-    }
-
-    /// Opens so many more, and waits for all that are being opened.
-    fn await_ready(&mut self, at_once: usize, more: usize) -> anyhow::Result<()> {
-        let deadline = clock::now() + CONNECT;
-        let goal = self.swarm.clients.len() + more;
-        loop {
-            while self.swarm.clients.len() < goal && self.swarm.opening < at_once {
-                self.open_next(false)?;
-            }
-            if self.swarm.opening == 0 && self.swarm.clients.len() == goal {
-                break;
-            }
-            self.swarm.turn(TURN)?;
-            if clock::now() > deadline {
-                let missing = self.swarm.opening;
-                bail!("{missing} connections were not ready in time{}", self.complaint());
-            }
-        }
-        let lost = self.swarm.count(Phase::Lost);
-        if lost > 0 {
-            bail!("{lost} connections were lost while opening{}", self.complaint());
-        }
-        Ok(())
-    }
-
-    fn open_next(&mut self, is_stalled: bool) -> anyhow::Result<usize> {
-        let number = self.swarm.clients.len();
-        let topic = u32::try_from(number % self.swarm.topic_count()).expect("topics are few");
-        self.swarm.open(number % self.scenario.templates.len(), topic, is_stalled)
     }
 
     fn complaint(&self) -> String {
@@ -310,11 +187,16 @@ impl<'a> Run<'a> {
                 bail!("the publishers were not ready in time");
             }
         }
-        let clients = &self.swarm.clients;
+        self.await_hearing(0)
+    }
+
+    /// Expects what is said to reach those who came from a number on, and makes sure that it does.
+    fn await_hearing(&mut self, from: usize) -> anyhow::Result<()> {
+        let clients = &self.swarm.clients[from..];
         let listening: Vec<_> =
             clients.iter().filter(|client| !client.is_stalled).map(|client| client.topic).collect();
         listening.into_iter().for_each(|topic| self.swarm.tally.expect(topic, true));
-        for topic in 0..self.swarm.topic_count() {
+        for topic in 0..self.spoken() {
             let lane = topic % self.swarm.lane_count();
             self.swarm.schedule(lane, u32::try_from(topic).expect("topics are few"), clock::now());
         }
@@ -329,6 +211,11 @@ impl<'a> Run<'a> {
         self.swarm.tally.begin_agreement();
         self.swarm.tally.until_delivered = matches!(self.scenario.load, Load::Outstanding(_));
         Ok(())
+    }
+
+    /// How many topics are spoken on: all, but none that nobody is there for.
+    fn spoken(&self) -> usize {
+        self.swarm.topic_count().min(self.swarm.clients.len())
     }
 
     /// Sends what is scheduled, one at a time and lane.
@@ -362,7 +249,7 @@ impl<'a> Run<'a> {
 
     /// Publishes as the scenario says until a moment.
     fn drive(&mut self, until: u64) -> anyhow::Result<()> {
-        let mut pace = Pace::new(self.scenario.load);
+        let mut pace = Pace::new(self.scenario.load, self.spoken());
         let mut look = clock::now();
         loop {
             let now = clock::now();
@@ -537,39 +424,6 @@ impl<'a> Run<'a> {
             let rate = self.report.published as f64 / self.report.seconds;
             let (p50, p99) = (late.p50, late.p99);
             note(format!("offered more than was taken: {rate:.0}/s, late by {p50:.0}/{p99:.0} ms"));
-        }
-    }
-}
-
-/// When the next publication is due, and whose it is.
-struct Pace {
-    interval: f64,
-    start: u64,
-    count: u64,
-    next: u64,
-}
-
-impl Pace {
-    fn new(load: Load) -> Self {
-        let interval = match load {
-            Load::Paced(rate) => SECOND as f64 / rate,
-            Load::Silence | Load::Outstanding(_) => f64::INFINITY,
-        };
-        let start = clock::now();
-        let next = if interval.is_finite() { start } else { u64::MAX };
-        Self { interval, start, count: 0, next }
-    }
-
-    fn schedule(&mut self, swarm: &mut Swarm, now: u64) {
-        while self.next <= now {
-            let topics = swarm.topic_count() as u64;
-            let topic = self.count % topics;
-            // A topic is always published to by the same lane, for its order's sake.
-            let turn = if topics > 1 { topic } else { self.count };
-            let lane = usize::try_from(turn).unwrap_or(0) % swarm.lane_count();
-            swarm.schedule(lane, u32::try_from(topic).expect("topics are few"), self.next);
-            self.count += 1;
-            self.next = self.start + (self.count as f64 * self.interval) as u64;
         }
     }
 }

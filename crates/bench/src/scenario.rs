@@ -28,6 +28,10 @@ pub(crate) enum Kind {
     Stalled,
     /// All leave, something is said, all come back at once to where they were.
     Resume,
+    /// First one subscriber and what it wants, then as many as there are topics, each with its own.
+    Keyed,
+    /// Rows that were written while nobody read them, through the server and by `pg_recvlogical`.
+    Backlog,
 }
 
 /// What a server must have for a scenario.
@@ -36,6 +40,10 @@ pub(crate) enum Needs {
     Nothing,
     /// A database.
     Postgres,
+    /// A database whose log is read.
+    Log,
+    /// A database with triggers that write an outbox.
+    Outbox,
     /// A secret, and clients that show tokens.
     Tokens,
 }
@@ -78,6 +86,20 @@ const BASE: Scenario = Scenario {
     payload: 128,
     needs: Needs::Nothing,
     for_peers: true,
+};
+
+/// The scenario of row changes that others are told as differences from.
+const ROWS: Scenario = Scenario {
+    name: "rows",
+    about: "1 table, 100 subscribers, 2,000 commits a second of one row each, from the log",
+    templates: &["rows"],
+    way: Way::Insert,
+    subscribers: 100,
+    load: Load::Paced(2_000.0),
+    lanes: 16,
+    needs: Needs::Log,
+    for_peers: false,
+    ..BASE
 };
 
 /// All scenarios, in the order in which they run.
@@ -213,6 +235,32 @@ pub(crate) const ALL: &[Scenario] = &[
         for_peers: false,
         ..BASE
     },
+    ROWS,
+    Scenario {
+        name: "rows-outbox",
+        about: "as rows, from the outbox that triggers write",
+        needs: Needs::Outbox,
+        ..ROWS
+    },
+    Scenario {
+        name: "rows-by-key",
+        about: "1 table, 10,000 subscribers of one row each, 1,000 changes a second, beside 1 subscriber",
+        kind: Kind::Keyed,
+        templates: &["rows-by-key"],
+        subscribers: 10_000,
+        topics: 10_000,
+        load: Load::Paced(1_000.0),
+        lanes: 4,
+        ..ROWS
+    },
+    Scenario {
+        name: "backlog",
+        about: "1,000,000 rows that wait in the log, to 1 subscriber, beside pg_recvlogical",
+        kind: Kind::Backlog,
+        subscribers: 1,
+        load: Load::Silence,
+        ..ROWS
+    },
 ];
 
 /// The scenario of that name.
@@ -258,8 +306,8 @@ mod tests {
                 Way::Http => publish.http.is_some(),
                 Way::Websocket => publish.websocket.is_some(),
                 Way::Nats => publish.nats.is_some(),
-                Way::Notify => publish.sql.is_some(),
-                Way::Insert => publish.sql.is_some_and(|sql| sql.insert.is_some()),
+                Way::Notify => publish.sql.is_some_and(|sql| sql.notify.is_some()),
+                Way::Insert => publish.sql.is_some_and(|sql| !sql.insert.is_empty()),
             });
         }
     }

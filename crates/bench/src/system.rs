@@ -96,8 +96,10 @@ impl System {
     pub(crate) fn start(self, scenario: &Scenario, places: &Places) -> anyhow::Result<Server> {
         fs::create_dir_all(&places.scratch).context("making a folder for logs")?;
         match self {
-            Self::Tidewire if scenario.needs == Needs::Postgres => with_postgres(scenario, places),
-            Self::Tidewire => tidewire(scenario, places),
+            Self::Tidewire => match scenario.needs {
+                Needs::Nothing | Needs::Tokens => tidewire(scenario, places),
+                Needs::Postgres | Needs::Log | Needs::Outbox => with_postgres(scenario, places),
+            },
             Self::Nchan => nchan(places),
             Self::Ws => node(self.name(), "ws.mjs", places),
             Self::SocketIo => node(self.name(), "socket.io.mjs", places),
@@ -146,28 +148,72 @@ fn tidewire(scenario: &Scenario, places: &Places) -> anyhow::Result<Server> {
 
 /// Tidewire with a PostgreSQL of its own, whose processes are not charged to it.
 fn with_postgres(scenario: &Scenario, places: &Places) -> anyhow::Result<Server> {
+    let (mut server, database) = database(scenario, places)?;
+    if scenario.way == Way::Insert {
+        let sql = Template::named(scenario.templates[0])?.publish.sql;
+        let setup = sql.map(|sql| sql.insert_setup).unwrap_or_default();
+        let setup: Vec<_> = setup.iter().map(|text| text.replace("{topic}", "bench0")).collect();
+        database.execute(&setup)?;
+    }
+    if matches!(scenario.way, Way::Notify | Way::Insert) {
+        server.target.publish = Door::Unix(database.door);
+        server.target.login = database.login;
+    }
+    server.watched = Some(Watched::alone(server.pid()));
+    Ok(server)
+}
+
+/// A PostgreSQL, as one reaches it.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    door: PathBuf,
+    login: Login,
+}
+
+impl Database {
+    /// Carries out statements; what the last row told first.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub(crate) fn execute(&self, statements: &[String]) -> anyhow::Result<Option<String>> {
+        crate::lane::execute(&self.door, &self.login, statements)
+    }
+}
+
+/// A PostgreSQL that lives as long as the server does which is given with it.
+///
+/// # Errors
+/// When it is not installed or does not start.
+pub(crate) fn database(scenario: &Scenario, places: &Places) -> anyhow::Result<(Server, Database)> {
     let address = free_address()?;
     let dir = places.scratch.join("cluster");
     let mut program = Program::new(&places.tidewire)?;
     program.command.args(["dev", "--no-demo", "--listen", &address.to_string(), "--dir"]);
     program.command.arg(&dir).envs(TIDEWIRE.iter().copied());
+    let source = if scenario.needs == Needs::Outbox { "outbox" } else { "wal" };
+    program.command.env("TIDEWIRE_SOURCE", source);
     let mut server = program.start("tidewire", address, &places.scratch)?;
     server.remove_after(dir);
     let said = server.await_said("psql '")?;
-    let url = said.split('\'').next().unwrap_or_default();
-    let (door, login) = postgres(url).context("reading where PostgreSQL listens")?;
-    if scenario.way == Way::Insert {
-        let sql = Template::named(scenario.templates[0])?.publish.sql;
-        let setup = sql.map(|sql| sql.insert_setup).unwrap_or_default();
-        let setup: Vec<_> = setup.iter().map(|text| text.replace("{topic}", "bench0")).collect();
-        crate::lane::execute(&door, &login, &setup)?;
+    let url = said.split('\'').next().unwrap_or_default().to_owned();
+    let (door, login) = postgres(&url).context("reading where PostgreSQL listens")?;
+    Ok((server, Database { url, door, login }))
+}
+
+/// Tidewire without a database of its own, reading a slot and a publication that are there.
+///
+/// # Errors
+/// When it does not start.
+pub(crate) fn reader(url: &str, slot: &str, places: &Places) -> anyhow::Result<Server> {
+    let address = free_address()?;
+    let mut program = Program::new(&places.tidewire)?;
+    program.command.args(["serve", "--listen", &address.to_string()]);
+    program.command.envs(TIDEWIRE.iter().copied());
+    let settings = ["POSTGRES_URL", "SOURCE", "WAL_SLOT", "WAL_PUBLICATION"];
+    for (name, value) in settings.into_iter().zip([url, "wal", slot, slot]) {
+        program.command.env(format!("TIDEWIRE_{name}"), value);
     }
-    if matches!(scenario.way, Way::Notify | Way::Insert) {
-        server.target.publish = Door::Unix(door);
-        server.target.login = login;
-    }
-    server.watched = Some(Watched::alone(server.pid()));
-    Ok(server)
+    program.start("reader", address, &places.scratch)
 }
 
 /// Socket and login of `postgresql://user@%2Ffolder:port/database`.

@@ -173,6 +173,11 @@ impl Tally {
         }
     }
 
+    /// The last number of a lane that a subscriber has seen, 0 for none yet.
+    pub(crate) fn last(&self, subscriber: usize, lane: usize) -> u32 {
+        self.seen[subscriber * self.lanes + lane]
+    }
+
     /// Publications of a lane that are not over.
     pub(crate) fn in_flight(&self, lane: usize) -> usize {
         self.flights[lane].open.len()

@@ -1,6 +1,6 @@
 //! How to speak to a server: one small file for each, so that one generator drives them all.
 //!
-//! `{topic}`, `{payload}` and `{position}` stand for what is put in; everything else is sent as it
+//! `{topic}`, its `{number}`, `{payload}` and `{position}` stand for what is put in; everything else is sent as it
 //! is written. `templates/native.toml` shows every field.
 
 use anyhow::{Context as _, bail};
@@ -13,6 +13,8 @@ const BUILT_IN: &[&str] = &[
     include_str!("../templates/native.toml"),
     include_str!("../templates/native-sse.toml"),
     include_str!("../templates/notify.toml"),
+    include_str!("../templates/rows.toml"),
+    include_str!("../templates/rows-by-key.toml"),
     include_str!("../templates/alle.toml"),
     include_str!("../templates/nchan.toml"),
     include_str!("../templates/nchan-sse.toml"),
@@ -112,8 +114,10 @@ pub(crate) struct NatsPublish {}
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SqlPublish {
-    pub(crate) notify: String,
-    pub(crate) insert: Option<String>,
+    pub(crate) notify: Option<String>,
+    /// Statements that change a row each, in turns.
+    #[serde(default)]
+    pub(crate) insert: Vec<String>,
     /// What makes the table that `insert` writes to.
     #[serde(default)]
     pub(crate) insert_setup: Vec<String>,
@@ -171,6 +175,11 @@ impl Template {
         let length = memchr::memchr(b'"', &message[start..])?;
         std::str::from_utf8(&message[start..start + length]).ok()
     }
+}
+
+/// The number in a topic's name.
+pub(crate) fn number_of(topic: &str) -> &str {
+    topic.trim_start_matches(|char: char| !char.is_ascii_digit())
 }
 
 /// What makes a request a WebSocket's. The key may be anything: the answer to it is not checked.

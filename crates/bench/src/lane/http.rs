@@ -27,7 +27,7 @@ impl Speech for Http {
         true
     }
 
-    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str) {
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str, payload: &str) {
         let HttpPublish { path, content_type, body } = &self.publish;
         let path = filled(path, topic, payload);
         let body = filled(body, topic, payload);

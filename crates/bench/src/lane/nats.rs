@@ -13,7 +13,7 @@ impl Speech for Nats {
         out.extend_from_slice(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n");
     }
 
-    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str) {
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str, payload: &str) {
         let line = format!("PUB {topic} {}\r\n{payload}\r\n", payload.len());
         out.extend_from_slice(line.as_bytes());
     }

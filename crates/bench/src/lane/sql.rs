@@ -24,15 +24,20 @@ pub(crate) struct Login {
 /// A session with PostgreSQL.
 pub(crate) struct Sql {
     login: Login,
-    statement: String,
+    /// Carried out in turns.
+    statements: Vec<String>,
+    turn: usize,
     left: Vec<u8>,
     is_ready: bool,
     error: Option<String>,
+    /// The first column of the last row that came.
+    told: Option<String>,
 }
 
 impl Sql {
-    pub(crate) fn new(login: Login, statement: String) -> Self {
-        Self { login, statement, left: Vec::new(), is_ready: false, error: None }
+    pub(crate) fn new(login: Login, statements: Vec<String>) -> Self {
+        let (left, is_ready) = (Vec::new(), false);
+        Self { login, statements, turn: 0, left, is_ready, error: None, told: None }
     }
 }
 
@@ -49,8 +54,10 @@ impl Speech for Sql {
         out.extend_from_slice(&body);
     }
 
-    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str) {
-        let statement = filled(&self.statement, topic, payload);
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str, payload: &str) {
+        let statement = &self.statements[self.turn % self.statements.len()];
+        let statement = filled(statement, topic, payload);
+        self.turn += 1;
         out.push(b'Q');
         put_length(out, statement.len() + 1);
         out.extend_from_slice(statement.as_bytes());
@@ -63,7 +70,7 @@ impl Speech for Sql {
         _: &mut Vec<u8>,
         tell: &mut dyn FnMut(Heard),
     ) -> Result<(), Broken> {
-        let Self { left, is_ready, error, .. } = self;
+        let Self { left, is_ready, error, told, .. } = self;
         through(left, bytes, |bytes| {
             let mut at = 0;
             while let Some((kind, body)) = message(&bytes[at..]) {
@@ -72,6 +79,7 @@ impl Speech for Sql {
                     b'R' if body != [0; 4] => return Err(Broken("PostgreSQL wants a password")),
                     b'E' if !*is_ready => return Err(Broken("PostgreSQL refuses the connection")),
                     b'E' => *error = Some(words(body)),
+                    b'D' => *told = first_column(body),
                     b'Z' if !std::mem::replace(is_ready, true) => tell(Heard::Ready),
                     b'Z' => tell(error.take().map_or(Heard::Accepted, Heard::Refused)),
                     _ => {}
@@ -100,14 +108,24 @@ fn words(body: &[u8]) -> String {
     String::from_utf8_lossy(message.unwrap_or(b"an error without words")).into_owned()
 }
 
-/// Carries out statements, one after the other.
+/// The first column of a row, as text: after the number of columns, each has its length before it.
+fn first_column(body: &[u8]) -> Option<String> {
+    let length = usize::try_from(i32::from_be_bytes(*body.get(2..)?.first_chunk()?)).ok()?;
+    String::from_utf8(body.get(6..6 + length)?.to_vec()).ok()
+}
+
+/// Carries out statements, one after the other; what the last row told first, if there was one.
 ///
 /// # Errors
 /// When PostgreSQL cannot be reached or refuses one.
-pub(crate) fn execute(socket: &Path, login: &Login, statements: &[String]) -> anyhow::Result<()> {
+pub(crate) fn execute(
+    socket: &Path,
+    login: &Login,
+    statements: &[String],
+) -> anyhow::Result<Option<String>> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
-    let mut sql = Sql::new(login.clone(), "{payload}".to_owned());
+    let mut sql = Sql::new(login.clone(), vec!["{payload}".to_owned()]);
     let mut out = Vec::new();
     sql.hello(&mut out);
     let mut statements = statements.iter();
@@ -117,7 +135,7 @@ pub(crate) fn execute(socket: &Path, login: &Login, statements: &[String]) -> an
         if let Heard::Refused(why) = next(&mut sql, &mut stream)? {
             bail!("PostgreSQL refuses: {why}");
         }
-        let Some(statement) = statements.next() else { return Ok(()) };
+        let Some(statement) = statements.next() else { return Ok(sql.told) };
         sql.put(&mut out, "", statement);
     }
 }

@@ -47,12 +47,13 @@ fn answers_over_http_are_told_one_by_one() {
 
 #[test]
 fn postgres_is_ready_and_then_answers() {
-    let mut sql = Sql::new(Login::default(), "SELECT pg_notify('{topic}', '{payload}')".to_owned());
+    let mut sql = Sql::new(Login::default(), Vec::new());
     let mut bytes = Vec::new();
     for (kind, body) in [
         (b'R', &[0_u8; 4][..]),
         (b'S', b"server_version\x0015\0"),
         (b'Z', b"I"),
+        (b'D', b"\0\x01\0\0\0\x04told"),
         (b'C', b"SELECT 1\0"),
         (b'Z', b"I"),
         (b'E', b"SERROR\0C42P01\0Mno such thing\0\0"),
@@ -66,13 +67,27 @@ fn postgres_is_ready_and_then_answers() {
     assert_eq!(heard(&mut sql, &bytes), expected);
 }
 
+#[test]
+fn statements_take_turns_and_know_the_topics_number() {
+    let statements = ["INSERT {topic} {payload}", "UPDATE {number}"].map(str::to_owned);
+    let mut sql = Sql::new(Login::default(), statements.into());
+    let mut out = Vec::new();
+    (0..3).for_each(|_| sql.put(&mut out, "bench7", "x"));
+    let expected = [
+        &b"Q\0\0\0\x14INSERT bench7 x\0"[..],
+        b"Q\0\0\0\x0dUPDATE 7\0",
+        b"Q\0\0\0\x14INSERT bench7 x\0",
+    ];
+    assert_eq!(out, expected.concat());
+}
+
 fn put_message_length(out: &mut Vec<u8>, body: usize) {
     out.extend_from_slice(&i32::try_from(body + 4).unwrap().to_be_bytes());
 }
 
 #[test]
 fn postgres_that_wants_a_password_is_said_so() {
-    let mut sql = Sql::new(Login::default(), String::new());
+    let mut sql = Sql::new(Login::default(), Vec::new());
     let bytes = [b"R\0\0\0\x08".as_slice(), &[0, 0, 0, 10]].concat();
     let result = sql.hear(&bytes, &mut Vec::new(), &mut |_| {});
     assert_eq!(result, Err(Broken("PostgreSQL wants a password")));

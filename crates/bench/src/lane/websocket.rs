@@ -25,7 +25,7 @@ impl Speech for WebSocket {
         out.extend_from_slice(request.as_bytes());
     }
 
-    fn put(&self, out: &mut Vec<u8>, topic: &str, payload: &str) {
+    fn put(&mut self, out: &mut Vec<u8>, topic: &str, payload: &str) {
         frames::put(out, false, filled(&self.publish.message, topic, payload).as_bytes());
     }
 
