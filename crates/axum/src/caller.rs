@@ -29,6 +29,26 @@ impl Caller {
     ) -> Result<Self, Refusal> {
         let query = Query::read(uri)?;
         query.expect_only(known)?;
+        Self::of_query(transports, query, headers).await
+    }
+
+    /// The same with whatever parameters, for paths whose clients may send others.
+    ///
+    /// # Errors
+    /// `BadField` for parameters, and what the authenticator refuses.
+    pub async fn with_any(
+        transports: &Transports,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, Refusal> {
+        Self::of_query(transports, Query::read(uri)?, headers).await
+    }
+
+    async fn of_query(
+        transports: &Transports,
+        query: Query,
+        headers: &HeaderMap,
+    ) -> Result<Self, Refusal> {
         let shown = token(headers, &query, Subprotocol::default())?;
         let identity = transports.node().identify(shown.as_ref()).await?;
         Ok(Self { identity, query })

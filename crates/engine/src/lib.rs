@@ -92,6 +92,7 @@ pub use node::{Node, NodeBuilder, Opening, Stats};
 pub use presence::Presence;
 pub use publisher::Publisher;
 pub use session::Session;
+pub use sessions::Connection;
 pub use tidewire_protocol as protocol;
 pub use tidewire_protocol::{Dialect, Draft, Event, Position, Topic};
 pub use upstream::{Prepared, RowFilter, TableRows, Upstream};

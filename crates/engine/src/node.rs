@@ -1,6 +1,8 @@
 //! One running engine: holds all parts, opens sessions, shuts down.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::presence::{MemoryPresence, Presence};
 use crate::publisher::Publisher;
 use crate::relay::Relay;
 use crate::session::Session;
-use crate::sessions::{Departures, Sessions};
+use crate::sessions::{Connection, Departures, Sessions};
 use crate::ticker::{self, Clock};
 use crate::upstream::Upstream;
 
@@ -72,6 +74,8 @@ pub struct Opening {
     pub wire: Wire,
     /// Who the client is.
     pub identity: Identity,
+    /// The other end, if it is known, for [`Node::connections`].
+    pub peer: Option<SocketAddr>,
     /// The socket, where the transport can write without waiting.
     pub outlet: Option<Box<dyn Outlet>>,
     /// Every event is handed over alone with its topic and position, for transports that make
@@ -85,7 +89,14 @@ impl Opening {
     /// A session without outlet, marks or composite ids.
     pub fn new(dialect: Arc<dyn Dialect>, wire: Wire, identity: Identity) -> Self {
         let marked = wire == Wire::Lines;
-        Self { dialect, wire, identity, outlet: None, marked, composite: false }
+        Self { dialect, wire, identity, peer: None, outlet: None, marked, composite: false }
+    }
+
+    /// The same, and who is at the other end.
+    #[must_use]
+    pub fn peer(mut self, peer: Option<SocketAddr>) -> Self {
+        self.peer = peer;
+        self
     }
 
     /// The same with a socket to write into directly.
@@ -436,7 +447,7 @@ impl Node {
             mailbox.beat_with(opening.wire.seal(&frame, None));
         }
         let id = Inner::session_id();
-        if !self.0.sessions.insert(id, Arc::clone(&mailbox), limits.connections) {
+        if !self.0.sessions.insert(id, Arc::clone(&mailbox), opening.peer, limits.connections) {
             let message = format!("this server takes at most {} connections", limits.connections);
             return Err(Refusal::new(Code::TooManyConnections, message));
         }
@@ -513,6 +524,17 @@ impl Node {
             events: metrics.events.get(),
             deliveries: metrics.deliveries.get(),
         }
+    }
+
+    /// How many open sessions are wanted, and those of one page of them, the oldest first.
+    ///
+    /// Looks at every session, so it is for operators.
+    pub fn connections(
+        &self,
+        wanted: impl Fn(&Connection) -> bool,
+        page: Range<usize>,
+    ) -> (usize, Vec<Connection>) {
+        self.0.sessions.list(wanted, page)
     }
 
     /// What the node counts.

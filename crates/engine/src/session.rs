@@ -371,6 +371,7 @@ impl Session {
         // Streams and polls cannot show a token later; they are refused at once instead.
         let later = missing && self.form.shape.wire == Wire::WebSocket;
         self.mailbox.authenticate_by(later.then(|| self.node.clock.seconds() + timeout));
+        self.node.sessions.name(self.id, &identity);
         self.identity = identity;
     }
 

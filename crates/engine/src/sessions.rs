@@ -1,6 +1,8 @@
 //! The sessions of a node, for whoever must reach them all; and what they leave behind.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,19 +10,41 @@ use parking_lot::Mutex;
 use tidewire_protocol::{Close, SessionId, Topic};
 use tokio::sync::Notify;
 
+use crate::auth::Identity;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::ticker::wall_seconds;
 
 /// Sessions are found by this many locks.
 const SESSION_SHARDS: usize = 16;
 
-/// The mailboxes of all open sessions.
+/// An open session, as a list for operators shows it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The session's id.
+    pub id: SessionId,
+    /// Whom its token names; `None` for an anonymous client.
+    pub subject: Option<Arc<str>>,
+    /// All claims of the token.
+    pub claims: Option<Arc<serde_json::Value>>,
+    /// The other end, where the transport knows it.
+    pub peer: Option<SocketAddr>,
+    /// When it was opened, in seconds since 1970.
+    pub since: u64,
+}
+
+/// All open sessions.
 pub(crate) struct Sessions {
-    shards: Vec<Mutex<HashMap<SessionId, Arc<Mailbox>>>>,
+    shards: Vec<Mutex<HashMap<SessionId, Open>>>,
     count: AtomicUsize,
     empty: Notify,
     /// Over how many seconds clients come back, once the node shuts down.
     restart: OnceLock<u16>,
+}
+
+struct Open {
+    mailbox: Arc<Mailbox>,
+    connection: Connection,
 }
 
 impl Default for Sessions {
@@ -35,7 +59,7 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    fn shard(&self, id: SessionId) -> &Mutex<HashMap<SessionId, Arc<Mailbox>>> {
+    fn shard(&self, id: SessionId) -> &Mutex<HashMap<SessionId, Open>> {
         &self.shards[id.0 as usize % SESSION_SHARDS]
     }
 
@@ -44,7 +68,13 @@ impl Sessions {
     }
 
     /// Adds a session unless there are `limit`.
-    pub(crate) fn insert(&self, id: SessionId, mailbox: Arc<Mailbox>, limit: usize) -> bool {
+    pub(crate) fn insert(
+        &self,
+        id: SessionId,
+        mailbox: Arc<Mailbox>,
+        peer: Option<SocketAddr>,
+        limit: usize,
+    ) -> bool {
         let one_more = |count| (count < limit).then_some(count + 1);
         if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
             return false;
@@ -54,8 +84,37 @@ impl Sessions {
         if let Some(&spread) = self.restart.get() {
             mailbox.close(Close::Restart { after: random_up_to(spread) });
         }
-        shard.insert(id, mailbox);
+        let (subject, claims, since) = (None, None, wall_seconds());
+        let connection = Connection { id, subject, claims, peer, since };
+        shard.insert(id, Open { mailbox, connection });
         true
+    }
+
+    /// Notes who the client is now.
+    pub(crate) fn name(&self, id: SessionId, identity: &Identity) {
+        if let Some(open) = self.shard(id).lock().get_mut(&id) {
+            open.connection.subject.clone_from(&identity.subject);
+            open.connection.claims.clone_from(&identity.claims);
+        }
+    }
+
+    /// How many sessions are wanted, and those of one page of them, the oldest first.
+    pub(crate) fn list(
+        &self,
+        wanted: impl Fn(&Connection) -> bool,
+        page: Range<usize>,
+    ) -> (usize, Vec<Connection>) {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let all = shard.values().map(|open| &open.connection);
+            found.extend(all.filter(|it| wanted(it)).map(|it| (it.since, it.id)));
+        }
+        found.sort_unstable_by_key(|(since, id)| (*since, id.0));
+        let (count, page) = (found.len(), page.start..page.end.min(found.len()));
+        let ids = found.get(page).unwrap_or_default().iter();
+        let open = |id: SessionId| Some(self.shard(id).lock().get(&id)?.connection.clone());
+        (count, ids.filter_map(|(_, id)| open(*id)).collect())
     }
 
     pub(crate) fn remove(&self, id: SessionId) {
@@ -67,7 +126,9 @@ impl Sessions {
 
     pub(crate) fn tick(&self, limits: &Limits, now: u32, wall: u64) {
         for shard in &self.shards {
-            let mailboxes: Vec<_> = shard.lock().values().cloned().collect();
+            let shard = shard.lock();
+            let mailboxes: Vec<_> = shard.values().map(|open| Arc::clone(&open.mailbox)).collect();
+            drop(shard);
             for mailbox in mailboxes {
                 mailbox.tick(limits, now, wall);
             }
@@ -77,8 +138,8 @@ impl Sessions {
     pub(crate) fn close_all(&self, spread: u16) {
         let spread = *self.restart.get_or_init(|| spread);
         for shard in &self.shards {
-            for mailbox in shard.lock().values() {
-                mailbox.close(Close::Restart { after: random_up_to(spread) });
+            for open in shard.lock().values() {
+                open.mailbox.close(Close::Restart { after: random_up_to(spread) });
             }
         }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 pub use alle::{Alle, AlleEvents};
 pub use fluxbase::Fluxbase;
 pub use native::{Native, PROTOCOL};
+pub use timestamp::rfc3339;
 
 use crate::answer::{Answer, Refusal};
 use crate::change::Change;

@@ -50,10 +50,11 @@ pub(super) async fn start(
     early: &[u8],
 ) {
     forget_who_waited(&socket);
+    let peer = socket.peer_addr().ok();
     let socket = Arc::new(socket);
     let node = transports.node().clone();
     let outlet = Box::new(Socket(Arc::clone(&socket)));
-    let opening = Opening::new(dialect, Wire::WebSocket, identity).outlet(outlet);
+    let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer).outlet(outlet);
     let Ok(session) = node.open(opening) else {
         let _ = timeout(FAREWELL, say_goodbye(&socket, End::Server(FULL))).await;
         return;

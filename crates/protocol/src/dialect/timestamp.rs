@@ -5,7 +5,7 @@ const MICROS: i64 = 1_000_000;
 const DAY: i64 = 86_400;
 
 /// Microseconds since 1970 as RFC 3339 in UTC with milliseconds: `2026-01-01T00:00:00.000Z`.
-pub(super) fn rfc3339(micros: i64) -> String {
+pub fn rfc3339(micros: i64) -> String {
     let (seconds, micros) = (micros.div_euclid(MICROS), micros.rem_euclid(MICROS));
     let (days, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     let (year, month, day) = date(days);
