@@ -131,6 +131,9 @@ fn frames(dialect: &dyn Dialect, sample: &Sample) -> Vec<String> {
             let Body::Presence(diff) = &event.body else { panic!("{event:?} is no presence") };
             dialect.presence(event, diff, Some(members), None)
         }
+        Sample::Bookmark(topic, position) => {
+            Vec::from_iter(dialect.bookmark(topic, *position, None))
+        }
         Sample::Close(close) => Vec::from_iter(dialect.close(*close)),
         Sample::Heartbeat => Vec::from_iter(dialect.heartbeat()),
     };

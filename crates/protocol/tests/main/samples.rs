@@ -23,6 +23,8 @@ pub(crate) enum Sample {
     Change(Change, Option<Tag>, Movement),
     /// People who came and went, and everyone who is there.
     Presence(Event, Vec<Member>),
+    /// How far a listener has everything.
+    Bookmark(Topic, Position),
     Close(Close),
     Heartbeat,
 }
@@ -83,6 +85,7 @@ pub(crate) fn native() -> Vec<Sample> {
         change(Operation::Truncate, None, None),
         Sample::Answer(rows(vec![product("New Product", "99.99")], false)),
         Sample::Answer(rows(Vec::new(), true)),
+        Sample::Bookmark(Topic::table("public.products").unwrap(), position("4f1c-518")),
         Sample::Answer(Answer::Unsubscribed { topic: room(), tag: None, reference: id("6") }),
         Sample::Answer(ended(private(), "the new token does not allow this topic")),
         Sample::Answer(Answer::Published {
