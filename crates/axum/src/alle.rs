@@ -18,14 +18,13 @@ use tidewire::{Action, Identity};
 use tidewire_protocol::{Code, Payload, Publication, Refusal, Subscription, Topic};
 
 use crate::handshake::{Query, Subprotocol, go_on_from, token};
-use crate::listen::GivenUp;
 use crate::router::Transports;
 use crate::{refusal, sse};
 
 /// `GET /events?channels=a,b`, also `/sse`. Resumes by `Last-Event-ID` or `since=`.
 pub(crate) async fn events(
     State(transports): State<Transports>,
-    connection: Option<Extension<GivenUp>>,
+    peer: sse::Peer,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -39,7 +38,6 @@ pub(crate) async fn events(
         };
         go_on_from(&mut subscriptions, since)?;
         let identity = identify(&transports, &headers, &query).await?;
-        let peer = connection.map(|Extension(given_up)| given_up).unwrap_or_default();
         sse::open(&transports, transports.alle_events(), identity, subscriptions, b"", peer).await
     };
     opened.await.unwrap_or_else(|refusal| in_words(&transports, &refusal))

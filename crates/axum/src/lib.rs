@@ -42,9 +42,13 @@ mod poll;
 
 mod refusal;
 
+mod socket;
+
 mod sse;
 
 mod started;
+
+mod takeover;
 
 mod websocket;
 

@@ -7,6 +7,8 @@
 mod body;
 mod metrics;
 mod patience;
+mod plain;
+mod prefixed;
 mod threads;
 mod tls;
 
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use self::body::Timely;
 pub use self::metrics::ListeningMetrics;
 pub(crate) use self::patience::{GivenUp, Patient};
+pub(crate) use self::prefixed::Prefixed;
 pub use self::threads::Threads;
 pub use self::tls::{Tls, TlsError};
 
@@ -237,9 +240,9 @@ impl Door {
         let knock = Arc::new(Knock::new(place));
         let served = async {
             match &self.listening.tls {
-                None => self.serve_http(socket, peer, &knock).await,
-                Some(tls) => match tls.acceptor().accept(socket).await {
-                    Ok(stream) => self.serve_http(stream, peer, &knock).await,
+                None => self.serve_plain(socket, peer, &knock).await,
+                Some(tls) => match Box::pin(tls.acceptor().accept(socket)).await {
+                    Ok(stream) => Box::pin(self.serve_http(stream, peer, &knock)).await,
                     Err(error) => {
                         self.listening.metrics.tls_failures.inc();
                         tracing::debug!(%peer, %error, "a TLS handshake failed");
@@ -255,6 +258,14 @@ impl Door {
                 self.listening.metrics.cut_off.inc();
                 tracing::debug!(%peer, "no request in time, the connection is cut off");
             }
+        }
+    }
+
+    /// Most connections need no more than [`plain`] offers, and then no room for more.
+    async fn serve_plain(&self, socket: TcpStream, peer: SocketAddr, knock: &Arc<Knock>) {
+        if let Some(left) = plain::serve(self, socket, peer, knock).await {
+            let io = Prefixed::new(left.socket, left.read);
+            Box::pin(self.serve_http(io, peer, knock)).await;
         }
     }
 

@@ -2,27 +2,33 @@
 //!
 //! The topics stand in the query; `id:` is the cursor, and a browser that comes back sends the
 //! last one as `Last-Event-ID`, which wins over `since=` because it is the newer. Bytes are taken
-//! from the session only when hyper has room for them, so a slow reader is sent from history.
+//! from the session only when the connection has room for them, so a slow reader is sent from
+//! history. A single topic on plain TCP has its socket to itself ([`plain`]).
+
+mod plain;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tidewire::{Dialect, Identity, Opening, Session};
 use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 
+use self::plain::Late;
 use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::listen::GivenUp;
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress};
+use crate::takeover::{Seat, Takeover};
 
 /// The first bytes: a comment, so that proxies and clients see the stream begin.
 const HELLO: &[u8] = b":\n\n";
@@ -31,12 +37,28 @@ const HELLO: &[u8] = b":\n\n";
 /// three, Firefox's five.
 const RETRY: &[u8] = b"retry: 2000\n\n";
 
+/// The connection that an answer goes to.
+pub(crate) struct Peer {
+    given_up: GivenUp,
+    /// Whether it can be taken over.
+    seat: bool,
+}
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let given_up = parts.extensions.get::<GivenUp>().cloned().unwrap_or_default();
+        Ok(Self { given_up, seat: parts.extensions.get::<Seat>().is_some() })
+    }
+}
+
 /// `GET /v1/sse`: topics by `topic=`, `private=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
 /// `since=`; of a single table what `events=`, `columns=` and `filter=` say, with `snapshot=` its
 /// rows first.
 pub(crate) async fn native(
     State(transports): State<Transports>,
-    connection: Option<Extension<GivenUp>>,
+    peer: Peer,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
@@ -47,7 +69,6 @@ pub(crate) async fn native(
         let subscriptions = query.subscriptions(since?)?;
         let token = token(&headers, &query, Subprotocol::default())?;
         let identity = transports.node().identify(token.as_ref()).await?;
-        let peer = connection.map(|Extension(given_up)| given_up).unwrap_or_default();
         open(&transports, transports.native(), identity, subscriptions, RETRY, peer).await
     };
     opened.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
@@ -75,12 +96,17 @@ pub(crate) async fn open(
     identity: Identity,
     subscriptions: Vec<Subscription>,
     greeting: &'static [u8],
-    peer: GivenUp,
+    peer: Peer,
 ) -> Result<Response, Refusal> {
     let noting = Noting::new(dialect, Answers::Told);
     let opening = Opening::new(Arc::clone(&noting) as _, Wire::EventStream, identity);
     let several = subscriptions.len() > 1;
     let opening = if several { opening.composite() } else { opening };
+    let late = (peer.seat && !several).then(Late::default);
+    let opening = match &late {
+        Some(late) => opening.outlet(Box::new(late.clone())),
+        None => opening,
+    };
     let mut session = transports.node().open(opening)?;
     session.welcome();
     let mut progress = Progress::of(subscriptions.iter().map(|one| &one.topic));
@@ -99,14 +125,20 @@ pub(crate) async fn open(
     // An id alone is no event, but what a client resumes from if the connection breaks now.
     put_id(&mut first, &progress);
     first.extend_from_slice(b"\n");
-    let told = Told { session, progress: several.then_some(progress), ended: false, peer };
-    Ok(answer(told.stream(first.freeze())))
+    let first = first.freeze();
+    if let Some(late) = late {
+        let transports = transports.clone();
+        let mut response = answer(Body::empty());
+        Takeover::by(&mut response, |given| late.begin(transports, session, first, given));
+        return Ok(response);
+    }
+    let progress = several.then_some(progress);
+    let told = Told { session, progress, ended: false, given_up: peer.given_up };
+    Ok(answer(Body::new(StreamBody::new(told.stream(first)))))
 }
 
-fn answer(
-    stream: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static,
-) -> Response {
-    let mut response = Body::new(StreamBody::new(stream)).into_response();
+fn answer(body: Body) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     // Neither kept nor compressed: both would hold events back.
@@ -121,6 +153,12 @@ fn put_id(out: &mut BytesMut, progress: &Progress) {
     out.extend_from_slice(b"\n");
 }
 
+/// When a browser should come back.
+fn last_words(why: Close) -> Vec<u8> {
+    let retry = why.retry_after().map(|seconds| u32::from(seconds) * 1_000);
+    retry.map_or_else(Vec::new, |pause| format!("retry: {pause}\n\n").into_bytes())
+}
+
 /// A session that is told to the end.
 struct Told {
     session: Session,
@@ -128,14 +166,14 @@ struct Told {
     progress: Option<Progress>,
     ended: bool,
     /// Whether the connection was cut because nothing was taken from it.
-    peer: GivenUp,
+    given_up: GivenUp,
 }
 
 /// The connection is over, and with it what it was told: one that left, or one cut off.
 impl Drop for Told {
     fn drop(&mut self) {
         if !self.ended {
-            let slow = self.peer.is_so();
+            let slow = self.given_up.is_so();
             self.session.close(if slow { Close::SlowConsumer } else { Close::Normal });
         }
     }
@@ -176,10 +214,7 @@ impl Told {
         self.session.close(why);
         self.ended = true;
         let mut last = BytesMut::from(&self.take()[..]);
-        if let Some(seconds) = why.retry_after() {
-            let retry = format!("retry: {}\n\n", u32::from(seconds) * 1_000);
-            last.extend_from_slice(retry.as_bytes());
-        }
+        last.extend_from_slice(&last_words(why));
         last.freeze()
     }
 

@@ -33,9 +33,10 @@ use tungstenite::handshake::derive_accept_key;
 
 use self::inbound::{Inbound, Message};
 use crate::handshake::{Query, Subprotocol, token};
-use crate::listen::Patient;
+use crate::listen::{Patient, Prefixed};
 use crate::refusal;
 use crate::router::Transports;
+use crate::takeover::{Given, Seat, Takeover};
 
 /// Bytes read at once: a burst of a busy client, and little enough for one per thread.
 const READ_BYTES: usize = 16 << 10;
@@ -111,10 +112,18 @@ pub(crate) async fn try_open(
         Err(response) => return Ok(*response),
     };
     let shown = Shown::read(&request, parameters)?;
-    let upgrade = hyper::upgrade::on(&mut request);
+    let mut response = with_subprotocol(response, shown.accepted);
     let identity = admit(transports, shown.token).await?;
-    transports.tasks().spawn(upgraded(transports.clone(), dialect, identity, upgrade));
-    Ok(with_subprotocol(response, shown.accepted))
+    let transports = transports.clone();
+    if request.extensions().get::<Seat>().is_some() {
+        let begin = async move |given| plain::start(&transports, dialect, identity, given).await;
+        Takeover::by(&mut response, begin);
+    } else {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let tasks = transports.tasks().clone();
+        tasks.spawn(upgraded(transports, dialect, identity, upgrade));
+    }
+    Ok(response)
 }
 
 /// What a handshake shows beside being one.
@@ -228,10 +237,11 @@ async fn upgraded(
 ) {
     // When it fails the client went away before the answer was written.
     let Ok(upgraded) = upgrade.await else { return };
-    match downcast::<TokioIo<Patient<TcpStream>>>(upgraded) {
+    match downcast::<TokioIo<Patient<Prefixed<TcpStream>>>>(upgraded) {
         Ok(parts) => {
-            let socket = parts.io.into_inner().into_inner();
-            plain::start(&transports, dialect, identity, socket, &parts.read_buf).await;
+            let socket = parts.io.into_inner().into_inner().into_inner();
+            let given = Given { socket, head: Bytes::new(), early: parts.read_buf };
+            plain::start(&transports, dialect, identity, given).await;
         }
         Err(upgraded) => {
             let io: TokioIo<Upgraded> = TokioIo::new(upgraded);

@@ -56,6 +56,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "http-body",
             "http-body-util",
+            "httparse",
+            "httpdate",
             "hyper",
             "hyper-util",
             "percent-encoding",

@@ -23,6 +23,10 @@ impl GivenUp {
     pub(crate) fn is_so(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    pub(super) fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A stream whose writes fail once nothing was taken for the given time.
@@ -58,7 +62,7 @@ impl<IO> Patient<IO> {
         let timeout = self.timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(deadline.as_mut().poll(cx));
-        self.given_up.0.store(true, Ordering::Relaxed);
+        self.given_up.give_up();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

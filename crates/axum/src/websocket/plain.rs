@@ -6,7 +6,6 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
 use socket2::SockRef;
 use tidewire::{Dialect, Identity, Node, Opening, Outlet, Session};
@@ -19,6 +18,8 @@ use super::{
     BUFFER, End, FAREWELL, FAREWELL_BYTES, FULL, Inbound, Message, act, close_frame, parse, reason,
 };
 use crate::router::Transports;
+use crate::socket::{forget_who_waited, or_nothing, put};
+use crate::takeover::Given;
 
 /// The socket as the engine's mailbox writes into it.
 struct Socket(Arc<TcpStream>);
@@ -33,22 +34,15 @@ impl Outlet for Socket {
     }
 }
 
-/// A socket that would block takes nothing.
-fn or_nothing(written: io::Result<usize>) -> io::Result<usize> {
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        other => other,
-    }
-}
-
-/// Opens a session on the socket and gives it a task; `early` came along with the handshake.
+/// Opens a session on the socket and gives it a task; the handshake's answer, if it was not
+/// written yet, leaves with the session's first words.
 pub(super) async fn start(
     transports: &Transports,
     dialect: Arc<dyn Dialect>,
     identity: Identity,
-    socket: TcpStream,
-    early: &[u8],
+    given: Given,
 ) {
+    let Given { socket, head, early } = given;
     forget_who_waited(&socket);
     let peer = socket.peer_addr().ok();
     let socket = Arc::new(socket);
@@ -56,25 +50,22 @@ pub(super) async fn start(
     let outlet = Box::new(Socket(Arc::clone(&socket)));
     let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer).outlet(outlet);
     let Ok(session) = node.open(opening) else {
-        let _ = timeout(FAREWELL, say_goodbye(&socket, End::Server(FULL))).await;
+        let goodbye = async {
+            put(&socket, &head).await?;
+            say_goodbye(&socket, End::Server(FULL)).await
+        };
+        let _ = timeout(FAREWELL, goodbye).await;
         return;
     };
+    if !head.is_empty() {
+        session.push_raw(head);
+    }
     session.welcome();
     let inbound = Inbound::default();
     let mut connection = Connection { node, session, socket, inbound, full: false };
     let begun = connection.begin(early.to_vec()).await;
     // The block uses the connection in place; a function that took it would hold it twice.
     transports.tasks().spawn(async move { connection.run(begun).await });
-}
-
-/// Has nobody wait for the socket any more.
-///
-/// The socket still holds the waker of the task that spoke HTTP on it, until the client's next
-/// byte; and a waker keeps its task's memory, which is three times what a session needs.
-fn forget_who_waited(socket: &TcpStream) {
-    let mut nobody = Context::from_waker(Waker::noop());
-    let _ = socket.poll_read_ready(&mut nobody);
-    let _ = socket.poll_write_ready(&mut nobody);
 }
 
 struct Connection {
@@ -169,11 +160,7 @@ impl Connection {
 /// Writes the close frame, and that nothing follows it.
 async fn say_goodbye(socket: &TcpStream, end: End) -> io::Result<()> {
     let Some(frame) = close_frame(end) else { return Ok(()) };
-    let mut rest = &frame[..];
-    while !rest.is_empty() {
-        socket.writable().await?;
-        rest = &rest[or_nothing(socket.try_write(rest))?..];
-    }
+    put(socket, &frame).await?;
     SockRef::from(socket).shutdown(Shutdown::Write)
 }
 

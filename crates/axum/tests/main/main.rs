@@ -5,6 +5,7 @@ mod alle;
 mod browsers;
 mod fluxbase;
 mod listening;
+mod plain;
 mod poll;
 mod server;
 mod sse;
