@@ -8,6 +8,8 @@ mod algorithms;
 mod key_server;
 
 mod choice;
+#[cfg(feature = "disk")]
+mod disk;
 
 mod api_keys;
 

@@ -30,6 +30,7 @@
 mod broker;
 mod history;
 mod presence;
+mod survival;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use std::time::Duration;
 pub use broker::{broker, broker_between_nodes};
 pub use history::{KEPT, history};
 pub use presence::{MEMBERS, presence};
+pub use survival::{Ending, surviving_history};
 use tidewire_protocol::{Draft, Payload, Topic};
 use tokio::time::{Instant, sleep};
 

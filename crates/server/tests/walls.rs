@@ -47,7 +47,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "x509-cert",
         ],
     ),
-    ("tidewire-adapters", &["tidewire", "base64", "jsonwebtoken", "reqwest", "secrecy", "subtle"]),
+    (
+        "tidewire-adapters",
+        &["tidewire", "base64", "crc32fast", "jsonwebtoken", "reqwest", "secrecy", "subtle"],
+    ),
     (
         "tidewire-axum",
         &[

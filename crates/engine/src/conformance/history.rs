@@ -422,7 +422,7 @@ async fn earliest(history: &Arc<dyn History>, topic: &Topic) -> Position {
     history.earliest(topic).await.expect("asking a history that works for the earliest place")
 }
 
-fn text(event: &Event) -> String {
+pub(super) fn text(event: &Event) -> String {
     body_text(&event.body)
 }
 
