@@ -6,6 +6,7 @@ mod authentication;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod counts;
+mod crowd;
 mod documentation;
 mod limits;
 mod memory;

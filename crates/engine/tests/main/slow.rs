@@ -254,6 +254,45 @@ async fn live_listeners_are_told_what_the_relay_could_not_read_at_first() {
     until("the failure was counted", || node.metrics().failures.get() > 0).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_waits_for_the_history_holds_back_no_other_and_misses_nothing() {
+    let history = Troubled::keeping(10_000);
+    let broker = Arc::new(Deaf::default());
+    let node =
+        Node::builder().history(Arc::clone(&history) as _).broker(Arc::clone(&broker) as _).start();
+    // More than are read at once.
+    let names: Vec<_> = (0..40).map(|index| format!("stuck {index}")).collect();
+    let (mut stuck, mut live) = (Vec::new(), Client::open(&node));
+    for name in &names {
+        let mut client = Client::open(&node);
+        client.subscribe(name).await;
+        stuck.push(client);
+    }
+    live.subscribe("live").await;
+    broker.lose(true);
+    for name in &names {
+        publish(&node, name, "0").await;
+    }
+    broker.lose(false);
+    history.hang(names.iter().map(|name| topic(name)));
+    for name in &names {
+        publish(&node, name, "1").await;
+    }
+    // One of them is told more than may wait.
+    count(&node, &names[0], 2..1_500).await;
+    for content in 0..20 {
+        publish(&node, "live", &content.to_string()).await;
+        assert_eq!(live.event().await["data"], content.to_string());
+    }
+    history.hang(None);
+    for client in &mut stuck[1..] {
+        assert_eq!(client.contents(2).await, numbers(0..2));
+    }
+    assert_eq!(stuck[0].contents(1_500).await, numbers(0..1_500));
+    publish(&node, &names[0], "1500").await;
+    assert_eq!(stuck[0].contents(1).await, numbers(1_500..1_501));
+}
+
 /// A broker that loses what it is told to.
 #[derive(Default)]
 struct Deaf {

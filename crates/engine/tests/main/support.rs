@@ -237,8 +237,8 @@ pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
 pub(crate) struct Troubled {
     memory: Mutex<Arc<MemoryHistory>>,
     failing: AtomicBool,
-    /// The topic whose reads hang.
-    hanging: Mutex<Option<Topic>>,
+    /// The topics whose reads hang.
+    hanging: Mutex<Vec<Topic>>,
     released: Notify,
     pub(crate) reads: AtomicUsize,
 }
@@ -248,7 +248,7 @@ impl Troubled {
         Arc::new(Self {
             memory: Mutex::new(Arc::new(keeping(events))),
             failing: AtomicBool::new(false),
-            hanging: Mutex::new(None),
+            hanging: Mutex::default(),
             released: Notify::new(),
             reads: AtomicUsize::new(0),
         })
@@ -258,9 +258,9 @@ impl Troubled {
         self.failing.store(failing, Ordering::SeqCst);
     }
 
-    /// Reads of this topic, or of none, hang from now on.
-    pub(crate) fn hang(&self, topic: Option<Topic>) {
-        *self.hanging.lock() = topic;
+    /// Reads of these topics, and of no others, hang from now on.
+    pub(crate) fn hang(&self, topics: impl IntoIterator<Item = Topic>) {
+        *self.hanging.lock() = topics.into_iter().collect();
         self.released.notify_waiters();
     }
 
@@ -280,7 +280,7 @@ impl Troubled {
         self.reads.fetch_add(1, Ordering::SeqCst);
         loop {
             let released = self.released.notified();
-            if self.hanging.lock().as_ref() != Some(topic) {
+            if !self.hanging.lock().contains(topic) {
                 return self.memory();
             }
             released.await;
