@@ -427,6 +427,10 @@ impl Session {
         self.subscriptions.iter().position(fits)
     }
 
+    fn any_place_of(&self, topic: &Topic) -> Option<usize> {
+        self.subscriptions.iter().position(|held| held.entry().topic == *topic)
+    }
+
     /// Ends a subscription and gives it back as [`Phase::CatchingUp`] after all it received.
     fn remove(&mut self, place: usize) -> Subscribed {
         if let Some(after) = self.leave(&self.subscriptions[place]) {

@@ -18,7 +18,7 @@ pub enum Command {
     Unsubscribe {
         /// Which topic.
         topic: Topic,
-        /// Which of the session's subscriptions to it; see [`Subscription::key`].
+        /// Which of the session's subscriptions to it, see [`Subscription::key`]; all when absent.
         key: Option<Arc<str>>,
         /// The client's id for this request.
         reference: Option<Reference>,

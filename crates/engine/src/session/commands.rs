@@ -251,11 +251,27 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, topic: Topic, name: Option<&Arc<str>>, reference: Option<Reference>) {
-        self.give_up(&topic, name);
-        let held = self.place_of(&topic, name).map(|place| &self.subscriptions[place]);
-        let tag = held.and_then(|held| held.tag.clone());
-        self.withdraw(&topic, name);
+        let place = match name {
+            Some(_) => self.place_of(&topic, name),
+            None => self.any_place_of(&topic),
+        };
+        let tag = place.and_then(|place| self.subscriptions[place].tag.clone());
+        match name {
+            Some(_) => {
+                self.give_up(&topic, name);
+                self.withdraw(&topic, name);
+            }
+            None => self.leave_topic(&topic),
+        }
         self.say(&Answer::Unsubscribed { topic, tag, reference });
+    }
+
+    /// Ends all that was asked for of the topic, by whatever key.
+    fn leave_topic(&mut self, topic: &Topic) {
+        self.pending.retain(|held| held.wish.topic != *topic);
+        while let Some(place) = self.any_place_of(topic) {
+            self.remove_with_presence(place);
+        }
     }
 
     pub(super) fn remove_with_presence(&mut self, place: usize) -> Subscribed {

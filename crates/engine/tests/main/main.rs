@@ -8,6 +8,7 @@ mod conformance;
 mod counts;
 mod crowd;
 mod documentation;
+mod heartbeat;
 mod limits;
 mod memory;
 mod presence;

@@ -96,6 +96,26 @@ async fn each_subscription_ends_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_leaves_the_channel_of_a_table_hears_no_more_of_it_however_it_asked() {
+    let (node, database) = start();
+    let mut client = open(&node);
+    let leave = json!({"type": "unsubscribe", "channel": "table:public.orders"});
+    for documented in [false, true] {
+        want(&mut client, "INSERT", None).await;
+        if documented {
+            let request = json!({"type": "subscribe", "channel": "table:public.orders"});
+            assert_eq!(ask(&mut client, request).await["type"], "ack");
+        }
+        want(&mut client, "*", Some("state=eq.new")).await;
+        let ack = ask(&mut client, leave.clone()).await;
+        assert_eq!(ack, json!({"type": "ack", "channel": "table:public.orders"}));
+        assert_eq!(node.stats().subscriptions, 0);
+        database.commit_and_publish(u64::from(documented), Some("new")).await;
+        client.hears_nothing().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn asking_again_is_acknowledged_and_changes_nothing() {
     let (node, database) = start();
     let mut client = open(&node);
