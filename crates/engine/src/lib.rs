@@ -50,6 +50,8 @@ pub mod broker;
 
 pub mod cursor;
 
+mod topic_map;
+
 mod relay;
 
 mod hub;

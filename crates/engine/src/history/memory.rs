@@ -5,9 +5,7 @@
 //! *floor*, and every new topic begins there. A client that comes back to a dropped topic is
 //! therefore told *gap* at worst, never *resumed* wrongly.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +19,7 @@ use super::{History, HistoryLimits, Page};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::namespace::Namespaces;
+use crate::topic_map::{Key, PARTS, Part, TopicMap};
 
 /// Bytes an event costs beside its content: the event itself, its place in the ring, and the
 /// allocator's own.
@@ -37,9 +36,6 @@ const SHORTEST_IDLE: Duration = Duration::from_secs(60);
 /// Topics that an append looks at, at most, to make room for its own event: more would be slow,
 /// and one of so many almost always has something to give.
 const TOPICS_TO_CLEAR: usize = 1_000;
-
-/// Locks over the map of topics: enough that two cores or sixty-four rarely meet.
-const SHARDS: usize = 64;
 
 /// How much memory all topics together may use, and when an idle topic is forgotten.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +63,7 @@ pub struct MemoryHistory {
     namespaces: Arc<RwLock<Arc<Namespaces>>>,
     /// The namespaces that the rings' limits are of.
     applied: Mutex<Arc<Namespaces>>,
-    shards: Vec<Shard>,
-    hasher: RandomState,
+    topics: TopicMap<Arc<Mutex<Ring>>>,
     /// The part of the map that is cleared next.
     turn: AtomicUsize,
     /// Highest number of any dropped topic.
@@ -80,7 +75,10 @@ pub struct MemoryHistory {
     metrics: Metrics,
 }
 
-type Shard = RwLock<HashMap<Topic, Arc<Mutex<Ring>>>>;
+type Shard = RwLock<Part<Arc<Mutex<Ring>>>>;
+
+/// A topic and its ring.
+type Found = (Topic, Arc<Mutex<Ring>>);
 
 struct Ring {
     events: VecDeque<Arc<Event>>,
@@ -99,8 +97,7 @@ impl MemoryHistory {
             settings,
             namespaces,
             applied,
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::new(),
+            topics: TopicMap::default(),
             turn: AtomicUsize::new(0),
             floor: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
@@ -127,7 +124,7 @@ impl MemoryHistory {
 
     /// Topics in memory.
     pub fn topics(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().len()).sum()
+        self.topics.len()
     }
 
     /// Lets go of events that are too old and of topics that were idle for too long, and of the
@@ -143,7 +140,7 @@ impl MemoryHistory {
             false => self.settings.idle.max(Duration::from_secs(600)),
         };
         let (now, wall) = (Instant::now(), now_ms());
-        for shard in &self.shards {
+        for shard in self.topics.parts() {
             self.sweep_shard(shard, now, wall, idle);
         }
         let topics = self.topic_bytes.load(Ordering::Relaxed);
@@ -157,10 +154,10 @@ impl MemoryHistory {
         if Arc::ptr_eq(&applied, &namespaces) {
             return;
         }
-        for shard in &self.shards {
-            for (topic, ring) in shard.read().iter() {
+        for shard in self.topics.parts() {
+            for (key, ring) in shard.read().iter() {
                 let mut ring = ring.lock();
-                ring.limits = namespaces.history(topic);
+                ring.limits = namespaces.history(&key.topic);
                 let freed = ring.trim(now_ms());
                 self.bytes.fetch_sub(freed, Ordering::Relaxed);
             }
@@ -170,22 +167,22 @@ impl MemoryHistory {
 
     fn sweep_shard(&self, shard: &Shard, now: Instant, wall: u64, idle: Duration) {
         let mut dead = Vec::new();
-        for (topic, ring) in shard.read().iter() {
+        for (key, ring) in shard.read().iter() {
             let mut ring = ring.lock();
             let freed = ring.expire(wall);
             self.bytes.fetch_sub(freed, Ordering::Relaxed);
             if ring.events.is_empty() && now.duration_since(ring.used) > idle {
-                dead.push(topic.clone());
+                dead.push(key.clone());
             }
         }
-        for topic in dead {
-            self.forget(shard, &topic, now, idle);
+        for key in dead {
+            self.forget(shard, &key, now, idle);
         }
     }
 
-    fn forget(&self, shard: &Shard, topic: &Topic, now: Instant, idle: Duration) {
+    fn forget(&self, shard: &Shard, key: &Key, now: Instant, idle: Duration) {
         let mut topics = shard.write();
-        let Some(ring) = topics.get(topic) else { return };
+        let Some(ring) = topics.get(key) else { return };
         // Whoever holds the ring outside the map's lock may be about to append to it.
         if Arc::strong_count(ring) > 1 {
             return;
@@ -199,20 +196,20 @@ impl MemoryHistory {
             ring.head
         };
         self.floor.fetch_max(head, Ordering::AcqRel);
-        topics.remove(topic);
-        self.topic_bytes.fetch_sub(topic_cost(topic), Ordering::Relaxed);
+        topics.remove(key);
+        self.topic_bytes.fetch_sub(topic_cost(&key.topic), Ordering::Relaxed);
     }
 
     /// Halves topic after topic, about `topics` of them, until their events are not above
     /// `target`; another call goes on where this one ended. One may be spared.
     fn clear(&self, topics: usize, target: usize, spared: Option<&Arc<Mutex<Ring>>>) {
         let mut cleared = 0;
-        for _ in 0..SHARDS {
+        for _ in 0..PARTS {
             if self.event_bytes() <= target || cleared >= topics {
                 return;
             }
-            let part = self.turn.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            let rings = self.shards[part].read();
+            let part = self.turn.fetch_add(1, Ordering::Relaxed) % PARTS;
+            let rings = self.topics.parts()[part].read();
             cleared += rings.len();
             let others =
                 rings.values().filter(|ring| !spared.is_some_and(|it| Arc::ptr_eq(it, ring)));
@@ -225,40 +222,31 @@ impl MemoryHistory {
         }
     }
 
-    fn shard(&self, topic: &Topic) -> &Shard {
-        &self.shards[self.hasher.hash_one(topic) as usize % SHARDS]
-    }
-
     /// The topic's ring, made if there is none.
     fn ring(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
-        let shard = self.shard(topic);
-        if let Some(ring) = shard.read().get(topic) {
-            return Arc::clone(ring);
-        }
-        let mut topics = shard.write();
-        let ring = topics.entry(topic.clone()).or_insert_with(|| {
+        self.topics.get_or_insert_with(topic, || {
             self.topic_bytes.fetch_add(topic_cost(topic), Ordering::Relaxed);
             let head = self.floor.load(Ordering::Acquire);
             let limits = self.namespaces.read().history(topic);
             Arc::new(Mutex::new(Ring::new(head, limits)))
-        });
-        Arc::clone(ring)
+        })
     }
 
     /// The topic's ring, or what it would be: to ask about a topic does not make one.
     fn ring_to_read(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
-        if let Some(ring) = self.shard(topic).read().get(topic) {
-            return Arc::clone(ring);
-        }
-        let head = self.floor.load(Ordering::Acquire);
-        Arc::new(Mutex::new(Ring::new(head, HistoryLimits::default())))
+        self.topics.get(topic).unwrap_or_else(|| {
+            let head = self.floor.load(Ordering::Acquire);
+            Arc::new(Mutex::new(Ring::new(head, HistoryLimits::default())))
+        })
     }
 
-    fn append_one(&self, draft: Draft, at: u64) -> Arc<Event> {
-        let ring = self.ring(&draft.topic);
+    fn append_one(&self, draft: Draft, at: u64, last: &mut Option<Found>) -> Arc<Event> {
+        let found = last.take().filter(|(topic, _)| *topic == draft.topic);
+        let found = found.unwrap_or_else(|| (draft.topic.clone(), self.ring(&draft.topic)));
+        let (_, ring) = last.insert(found);
         let event = self.push(&mut ring.lock(), draft, at);
         if self.excess() > 0 {
-            self.make_room(&ring);
+            self.make_room(ring);
         }
         event
     }
@@ -385,7 +373,9 @@ fn now_ms() -> u64 {
 impl History for MemoryHistory {
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
         let at = now_ms();
-        drafts.into_iter().map(|draft| Ok(self.append_one(draft, at))).collect()
+        // Most drafts that come together are of one topic, which is then looked for once.
+        let mut last = None;
+        drafts.into_iter().map(|draft| Ok(self.append_one(draft, at, &mut last))).collect()
     }
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
