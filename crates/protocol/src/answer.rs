@@ -249,6 +249,8 @@ codes! {
     TooManySubscriptions = "too_many_subscriptions", 429, Never;
     /// More members on one topic than allowed.
     TooManyMembers = "too_many_members", 429, Later;
+    /// The server has as many topics in use as it allows.
+    TooManyTopics = "too_many_topics", 503, Later;
     /// The request needs a subscription to the topic first.
     NotSubscribed = "not_subscribed", 409, Never;
     /// The request needs a token.

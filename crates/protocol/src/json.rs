@@ -117,14 +117,14 @@ impl Object {
 pub(crate) fn string(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
-    let mut plain = 0;
-    scan::each(text.as_bytes(), needs_escape, |at| {
-        // Bytes of longer characters are all above these, so `at` is always a boundary.
-        out.push_str(&text[plain..at]);
-        escape(out, text.as_bytes()[at]);
-        plain = at + 1;
-    });
-    out.push_str(&text[plain..]);
+    let mut rest = text;
+    // Bytes of longer characters are all above these, so `at` is always a boundary.
+    while let Some(at) = scan::position(rest.as_bytes(), needs_escape) {
+        out.push_str(&rest[..at]);
+        escape(out, rest.as_bytes()[at]);
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
     out.push('"');
 }
 

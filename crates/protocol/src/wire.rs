@@ -80,21 +80,13 @@ pub fn event_stream(out: &mut BytesMut, data: &str, label: Option<&str>, id: Opt
             out.put_u8(b'\n');
         }
     }
-    let data = data.as_bytes();
-    let mut line = 0;
-    scan::each(
-        data,
-        |byte| matches!(byte, b'\n' | b'\r'),
-        |at| {
-            // All three line ends of the standard end a field; of two bytes, the first one did.
-            let is_second = data[at] == b'\n' && at > 0 && data[at - 1] == b'\r';
-            if !is_second {
-                data_field(out, &data[line..at]);
-            }
-            line = at + 1;
-        },
-    );
-    data_field(out, &data[line..]);
+    let mut rest = data.as_bytes();
+    // All three line ends of the standard end a field.
+    while let Some(at) = scan::position(rest, |byte| matches!(byte, b'\n' | b'\r')) {
+        data_field(out, &rest[..at]);
+        rest = rest[at..].strip_prefix(b"\r\n").unwrap_or(&rest[at + 1..]);
+    }
+    data_field(out, rest);
     out.put_u8(b'\n');
 }
 

@@ -120,11 +120,13 @@ impl Predicate {
     /// # Errors
     /// [`Altered`] when the table is not what the filter was made for.
     pub fn admits(&self, change: &Change) -> Result<Option<Movement>, Altered> {
-        for column in &self.columns {
-            column.place(&change.relation)?;
-        }
         let new = change.record.as_ref();
         let old = change.old.as_ref();
+        let mut is_untouched = true;
+        for column in &self.columns {
+            let place = column.place(&change.relation)?;
+            is_untouched &= is_same(new, old, place);
+        }
         let judge =
             |row, behind| self.judge(&self.root, &Told { relation: &change.relation, row, behind });
         let within = |verdict: Verdict| verdict.is_possible().then_some(Movement::Within);
@@ -132,6 +134,8 @@ impl Predicate {
             Operation::Truncate => Ok(Some(Movement::Within)),
             Operation::Insert => Ok(within(judge(new, None)?)),
             Operation::Delete => Ok(within(judge(old, None)?)),
+            // Most updates change other columns than those a filter is about.
+            Operation::Update if is_untouched => Ok(within(judge(new, old)?)),
             Operation::Update => Ok(movement(judge(old, None)?, judge(new, old)?)),
         }
     }
@@ -191,6 +195,16 @@ fn movement(old: Verdict, new: Verdict) -> Option<Movement> {
         (false, true) => Some(Movement::Enters),
         _ if old.is_certain() => Some(Movement::Leaves),
         _ => None,
+    }
+}
+
+/// Whether a value is known to be the same in both rows.
+fn is_same(new: Option<&Row>, old: Option<&Row>, place: usize) -> bool {
+    let (Some(new), Some(old)) = (new, old) else { return false };
+    match (new.0.get(place), old.0.get(place)) {
+        (Some(Value::Json(new)), Some(Value::Json(old))) => new == old,
+        (Some(Value::Unchanged), Some(Value::Json(_))) => true,
+        _ => false,
     }
 }
 
