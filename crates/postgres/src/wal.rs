@@ -10,6 +10,9 @@
 
 mod admission;
 mod assembly;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod error;
 mod keeper;
 mod metrics;

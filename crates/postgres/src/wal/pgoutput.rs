@@ -161,7 +161,7 @@ fn body<'a>(tag: u8, reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError
     Ok(message)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 pub(in crate::wal) mod encoder;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Writes messages as PostgreSQL does, for tests.
+//! Writes messages as PostgreSQL does, for tests and benches.
 
 use super::*;
 
