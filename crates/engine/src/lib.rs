@@ -72,6 +72,8 @@ pub mod namespace;
 
 pub mod limits;
 
+mod bookmark;
+
 mod ticker;
 
 pub mod metrics;

@@ -45,6 +45,8 @@ pub struct Metrics {
     pub deliveries: Counter,
     /// Times a subscription fell behind and went on from history.
     pub fell_behind: Counter,
+    /// Places told to listeners for whom nothing was said.
+    pub bookmarks: Counter,
     /// Gaps told, by reason.
     pub gaps: Family<NameLabel, Counter>,
     /// Announcements dropped because the relay was busy; found again in the history.
@@ -80,6 +82,11 @@ impl Metrics {
             "fell_behind",
             "Times a subscription went on from history",
             self.fell_behind.clone(),
+        );
+        r.register(
+            "bookmarks",
+            "Places told to listeners for whom nothing was said",
+            self.bookmarks.clone(),
         );
         r.register("gaps", "Gaps told, by reason", self.gaps.clone());
         r.register(

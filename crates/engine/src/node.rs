@@ -14,8 +14,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Authorizer, Identity};
+use crate::bookmark::{self, Watched};
 use crate::broker::{Broker, Inlet, LocalBroker};
-use crate::history::{History, MemoryHistory, MemorySettings};
+use crate::history::{History, HistoryLimits, MemoryHistory, MemorySettings};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::mailbox::{Mailbox, Outlet};
@@ -62,6 +63,9 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) clock: Clock,
     pub(crate) departures: Departures,
+    /// Topics with listeners who may be silent.
+    pub(crate) watched: Watched,
+    namespaces: Arc<RwLock<Arc<Namespaces>>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -301,7 +305,7 @@ impl PreparedNode {
             broker: builder.broker,
             publisher,
             presence,
-            authorizer: builder.authorizer.unwrap_or(builder.namespaces),
+            authorizer: builder.authorizer.unwrap_or_else(|| Arc::clone(&builder.namespaces) as _),
             authenticator: builder.authenticator,
             anonymous: builder.anonymous,
             upstreams: builder.upstreams,
@@ -310,6 +314,8 @@ impl PreparedNode {
             sessions: Sessions::default(),
             clock: Clock::start(),
             departures: Departures::default(),
+            watched: Watched::default(),
+            namespaces: builder.namespaces,
             stop,
             tasks: Mutex::new(telling.into_iter().collect()),
         });
@@ -367,6 +373,7 @@ impl Inner {
         // `Node::shutdown` that ends them.
         tasks.push(tokio::spawn(ticker::run(Arc::clone(self), self.stop.clone())));
         tasks.push(tokio::spawn(ticker::let_go(Arc::clone(self), self.stop.clone())));
+        tasks.push(tokio::spawn(bookmark::run(Arc::clone(self), self.stop.clone())));
         let node = Arc::clone(self);
         tasks.push(tokio::spawn(async move { node.see_off().await }));
     }
@@ -391,6 +398,11 @@ impl Inner {
                 upstream.detach(topic);
             }
         })
+    }
+
+    /// How much of a topic is kept.
+    pub(crate) fn history_limits(&self, topic: &Topic) -> HistoryLimits {
+        self.namespaces.read().history(topic)
     }
 
     pub(crate) fn measure(&self) {

@@ -10,6 +10,7 @@ mod beginning;
 mod catch_up;
 mod commands;
 mod sharing;
+mod silence;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tidewire_protocol::{
 use tokio::time::Instant;
 
 use crate::auth::Identity;
+use crate::bookmark::Passed;
 use crate::delivery::{Everyone, Form};
 use crate::hub::{Entry, LaneIndex, Member};
 use crate::limits::Bucket;
@@ -90,6 +92,8 @@ struct Particulars {
     wants: Option<Arc<Prepared>>,
     /// The rows of a table that come first, until no change can be in them any more.
     rows: Option<Rows>,
+    /// What it read while catching up since it was told something.
+    passed: Passed,
 }
 
 impl Subscribed {

@@ -352,7 +352,8 @@ impl Ring {
     }
 }
 
-fn cost(event: &Event) -> usize {
+/// What an event counts of a topic's limit of bytes.
+pub(crate) fn cost(event: &Event) -> usize {
     // A presence diff is shared with the roster's flush, but counted whole: better too much.
     let content = match &event.body {
         Body::Gap(_) => 0,

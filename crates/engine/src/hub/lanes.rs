@@ -234,7 +234,21 @@ impl Lanes {
         self.held.swap(false, Ordering::SeqCst)
     }
 
-    fn lane(&self, index: LaneIndex) -> Option<Arc<Lane>> {
+    /// Every lane that there is now.
+    pub(crate) fn all(&self) -> Vec<Arc<Lane>> {
+        let mut lanes = vec![Arc::clone(&self.first)];
+        if let Some(further) = self.further.get() {
+            lanes.extend(further.lock().lanes.iter().cloned());
+        }
+        lanes
+    }
+
+    /// Whether nobody listens.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.all().iter().all(|lane| lane.listeners.load(Ordering::Relaxed) == 0)
+    }
+
+    pub(crate) fn lane(&self, index: LaneIndex) -> Option<Arc<Lane>> {
         let Some(place) = index.0.checked_sub(1) else { return Some(Arc::clone(&self.first)) };
         self.further.get()?.lock().lanes.get(place as usize).cloned()
     }
@@ -286,7 +300,8 @@ impl Lane {
         (delivered.unwrap_or_default(), again)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut LiveTopic) -> T) -> T {
+    /// Does something with the topic as the lane sees it; never waits long.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut LiveTopic) -> T) -> T {
         let mut live = self.live.lock();
         let changed = change(&mut live);
         self.listeners.store(live.len(), Ordering::Relaxed);

@@ -5,12 +5,15 @@
 //! off and told where it was, and goes on from history. So every live member has everything up to
 //! the lane's own position.
 
+mod silence;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidewire_protocol::dialect::Movement;
 use tidewire_protocol::{Event, Position, SessionId};
 
+use self::silence::Withheld;
 use super::selective::Selective;
 use crate::delivery::{Batch, Encoded, Form, within};
 use crate::mailbox::{Mailbox, SubscriptionKey};
@@ -81,6 +84,8 @@ pub(crate) struct LiveTopic {
     selective: Option<Box<Selective>>,
     /// Members that read ahead of the topic from history, and up to where.
     ahead: Vec<(Member, Form, Position)>,
+    /// Members that may be silent although they want everything.
+    withheld: Option<Box<Withheld>>,
 }
 
 /// Members that share encoded bytes.
@@ -145,6 +150,7 @@ impl LiveTopic {
     /// The member receives nothing any more; gives the place up to which it has everything, if it
     /// was live.
     pub(crate) fn leave(&mut self, session: SessionId, key: SubscriptionKey) -> Option<Position> {
+        self.forget_withheld((session, key));
         if let Some(place) = self.places.remove(&(session, key)) {
             self.take_off(place);
             return self.at;
@@ -180,6 +186,7 @@ impl LiveTopic {
         if let Some(selective) = &mut self.selective {
             selective.hand_over(batch, before, limit, &mut delivered);
         }
+        self.count_withheld(batch);
         self.at = Some(batch.last());
         self.hand_to_ahead(batch, limit, &mut delivered);
         delivered

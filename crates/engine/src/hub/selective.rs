@@ -11,11 +11,13 @@ use std::sync::Arc;
 
 use tidewire_protocol::dialect::Movement;
 use tidewire_protocol::filter::Demand;
-use tidewire_protocol::{Body, Event, Position};
+use tidewire_protocol::{Body, Event, Position, Topic};
 
 use self::column::ColumnIndex;
 use super::live_topic::{Delivered, Member, MemberId};
+use crate::bookmark::{Pace, Passed, Silence};
 use crate::delivery::{Batch, Encoded, Form};
+use crate::mailbox::Offer;
 use crate::upstream::Prepared;
 
 /// Members that want only some changes.
@@ -25,6 +27,8 @@ pub(super) struct Selective {
     columns: Vec<ColumnIndex>,
     /// Members that no column finds.
     rest: HashSet<MemberId>,
+    /// All that was handed over, whoever wanted it.
+    said: Passed,
 }
 
 /// A member and what it wants.
@@ -32,6 +36,7 @@ struct Picky {
     member: Member,
     form: Form,
     wants: Arc<Prepared>,
+    silence: Silence,
 }
 
 impl Picky {
@@ -50,7 +55,8 @@ impl Selective {
 
     pub(super) fn insert(&mut self, member: Member, form: Form, wants: Arc<Prepared>) {
         let id = member.id();
-        let picky = Picky { member, form, wants };
+        let silence = Silence::broken(self.said);
+        let picky = Picky { member, form, wants, silence };
         match picky.demand() {
             Some(demand) => self.column(demand).insert(demand, id),
             None => drop(self.rest.insert(id)),
@@ -66,6 +72,38 @@ impl Selective {
             None => drop(self.rest.remove(&id)),
         }
         true
+    }
+
+    pub(super) fn contains(&self, id: MemberId) -> bool {
+        self.members.contains_key(&id)
+    }
+
+    /// Those who were silent for as long as they may be; to be asked for once a tick.
+    pub(super) fn silent(&mut self, pace: Pace) -> Vec<MemberId> {
+        let said = self.said;
+        let due =
+            |(id, picky): (&MemberId, &mut Picky)| picky.silence.goes_on(said, pace).then_some(*id);
+        self.members.iter_mut().filter_map(due).collect()
+    }
+
+    /// Tells a member that it has everything up to `at`; whether there was something to tell, and
+    /// room for it.
+    pub(super) fn tell_place(
+        &mut self,
+        id: MemberId,
+        topic: &Topic,
+        at: Position,
+        limit: usize,
+    ) -> bool {
+        let Some(picky) = self.members.get_mut(&id) else { return false };
+        let bookmark = picky.form.bookmark(topic, at);
+        let told = bookmark.is_some();
+        let is_full = |bookmark| picky.member.mailbox.offer(bookmark, limit) == Offer::Full;
+        if bookmark.is_some_and(is_full) {
+            return false;
+        }
+        picky.silence = Silence::broken(self.said);
+        told
     }
 
     fn column(&mut self, demand: &Demand) -> &mut ColumnIndex {
@@ -110,9 +148,10 @@ impl Selective {
         limit: usize,
         delivered: &mut Delivered,
     ) {
+        self.said.add(event);
         let mut cache = Cache::new();
         for id in self.candidates(event) {
-            let picky = &self.members[&id];
+            let picky = self.members.get_mut(&id).expect("who is found is a member");
             if !event.audience.admits(picky.member.session) {
                 continue;
             }
@@ -128,6 +167,7 @@ impl Selective {
             let encoded = encoded(&mut cache, &picky.form, event, movement);
             let offered = encoded.offer_to(|outgoing| picky.member.mailbox.offer(outgoing, limit));
             if offered.is_ok() {
+                picky.silence = Silence::broken(self.said);
                 delivered.events += 1;
             } else {
                 delivered.fallen += 1;

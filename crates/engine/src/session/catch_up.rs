@@ -130,6 +130,7 @@ impl Session {
         let lane = held.entry().lanes.go_live(member, &form, after);
         if let Some(lane) = lane {
             self.subscriptions[index].phase = Phase::Live { lane };
+            self.watch(index);
         }
         lane.is_some()
     }
@@ -170,6 +171,7 @@ impl Session {
             Ok(mine) => mine,
             Err(why) => return self.end_unfit(index, events, why),
         };
+        let told = mine.last().map(|(event, _)| event.position);
         let mut form = self.form_of(held);
         // What is replayed belongs to the snapshot, which has no place in its middle.
         form.composite |= held.rows().is_some();
@@ -178,6 +180,7 @@ impl Session {
         let _ = encoded.offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
         self.node.metrics.deliveries.inc_by(events.len() as u64);
         self.subscriptions[index].phase = Phase::CatchingUp { after: last.position };
+        self.tell_place(index, events, told);
     }
 
     /// Tells some of the rows that come before the changes.

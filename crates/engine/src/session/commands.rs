@@ -122,7 +122,7 @@ impl Session {
         let start = start.or_else(|| go_on(replaced?));
         let wishes = Wish::named(&wish, wants.as_ref()).into_iter().collect();
         let interest = wish.interest.clone();
-        let particulars = Particulars { wishes, interest, wants, rows };
+        let particulars = Particulars { wishes, interest, wants, rows, ..Particulars::default() };
         self.begin(listening, wish, start, presence, particulars);
         Ok(())
     }
@@ -221,6 +221,7 @@ impl Session {
         });
         let lane = lane.expect("a topic with listeners is placed");
         self.subscriptions[index].phase = Phase::Live { lane };
+        self.watch(index);
     }
 
     fn begin_behind(
@@ -290,6 +291,9 @@ impl Session {
         let allowed = self.may(Action::Publish, &topic).await;
         allowed.map_err(|refusal| refusal.about(&topic).to(reference.clone()))?;
         let confirm = publication.confirm;
+        if !publication.echo {
+            self.withhold(&topic);
+        }
         let publisher = self.node.publisher.clone();
         let position = publisher.submit(publication, &self.identity, Some(self.id)).await?;
         if confirm {

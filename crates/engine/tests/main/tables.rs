@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::support::Client;
 
+mod bookmarks;
 mod overlapping;
 
 const TABLE: &str = "public.orders";

@@ -36,6 +36,8 @@ enum Action {
     Drain(usize),
     /// A session does one step of catching up.
     CatchUp(usize),
+    /// A session asks how far it has everything, and takes that for its place.
+    Reach(usize),
     /// A session goes away and comes back with its last position.
     Resume(usize),
     /// The history is lost and begins again.
@@ -54,6 +56,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (0usize..SESSIONS).prop_map(Action::Work),
         4 => session.clone().prop_map(Action::Drain),
         4 => session.clone().prop_map(Action::CatchUp),
+        1 => session.clone().prop_map(Action::Reach),
         1 => session.prop_map(Action::Resume),
         1 => Just(Action::NewEpoch),
     ]
@@ -185,6 +188,7 @@ impl Model {
             Action::Work(index) => self.work(index),
             Action::Drain(client) => self.drain(client),
             Action::CatchUp(client) => self.catch_up(client),
+            Action::Reach(client) => self.reach(client),
             Action::Resume(client) => self.resume(client),
             Action::NewEpoch => {
                 self.store.epoch += 1;
@@ -318,6 +322,26 @@ impl Model {
                     .expect("the news of a gap is always taken");
                 client.behind = Some(head);
             }
+        }
+    }
+
+    /// All up to that place, and nothing after it, must be in what it takes then.
+    fn reach(&mut self, client: usize) {
+        let held = &self.clients[client];
+        let (session, key) = (SessionId(held.id as u64), SubscriptionKey(held.key));
+        let reached = match held.behind {
+            None => {
+                let lane = self.lanes.lane(held.lane).expect("a lane stays");
+                lane.change(|live| live.reached(session, key))
+            }
+            after => after,
+        };
+        self.drain(client);
+        let held = &mut self.clients[client];
+        let Some(reached) = reached else { return };
+        if reached.epoch == held.at.epoch && reached.seq > held.at.seq {
+            check_follows(held, reached.next(), &self.store);
+            held.at = reached;
         }
     }
 
