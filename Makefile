@@ -3,15 +3,17 @@
 # What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test test-rust test-clients check docs bench bench-peers clean
+.PHONY: help run test test-rust test-clients check check-perf docs bench bench-peers bench-micro clean
 
 help:
 	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
 	@echo "make test    run all tests, in Rust and with outside clients"
 	@echo "make check   formatting, lints and documentation, warnings being errors"
+	@echo "make check-perf   count the instructions of the hot paths and hold them against their budget"
 	@echo "make docs    write docs/config.md anew from the table of keys"
 	@echo "make bench   measure: cost, latency and memory in every scenario; see docs/performance.md"
 	@echo "make bench-peers   the same beside nginx with Nchan, ws, Socket.IO and NATS, in turns"
+	@echo "make bench-micro   measure the same hot paths by the clock, with criterion"
 	@echo "make clean   remove what was built and the private PostgreSQL"
 
 run:
@@ -39,6 +41,10 @@ check:
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
 	else echo "cargo-deny is not installed: advisories, licences and bans were not checked"; fi
 
+# ONLY and UPDATE_BUDGET are told in the script.
+check-perf:
+	@scripts/check-perf.sh
+
 docs:
 	UPDATE_DOCS=1 cargo test --quiet --package tidewire-server --lib the_documentation_is_true
 
@@ -48,6 +54,9 @@ bench:
 
 bench-peers:
 	@scripts/bench-peers.sh
+
+bench-micro:
+	@scripts/bench-micro.sh
 
 clean:
 	cargo clean
