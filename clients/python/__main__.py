@@ -37,7 +37,7 @@ signal.signal(signal.SIGTERM, end)
 with server.Server() as shared:
     server.shared = shared
     tests = unittest.defaultTestLoader.loadTestsFromNames(
-        ["python.test_alle", "python.test_resume", "python.test_poll"]
+        ["python.test_alle", "python.test_fluxbase", "python.test_resume", "python.test_poll"]
     )
     result = tests.run(Lines())
     if not result.wasSuccessful():

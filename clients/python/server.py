@@ -89,15 +89,26 @@ class Server:
         url = f"ws://127.0.0.1:{self.port}{path}"
         return Socket(connect(url, open_timeout=SOON, max_queue=None))
 
+    def database(self):
+        """The database's address as the server printed it."""
+        return re.search(r"postgres(?:ql)?://[^\s'\"]+", self.log())[0]
+
     def sql(self, statement):
-        """Runs a statement by psql, with the address that the server printed."""
-        address = re.search(r"postgres(?:ql)?://[^\s'\"]+", self.log())[0]
-        subprocess.run(
-            [psql(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", address, "-c", statement],
+        """Runs a statement by psql; gives the rows as lists of texts."""
+        psql_quietly = [psql(), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--csv", "-t"]
+        done = subprocess.run(
+            psql_quietly + [self.database(), "-c", statement],
             check=True,
             timeout=SOON,
             capture_output=True,
+            text=True,
         )
+        return [line.split(",") for line in done.stdout.splitlines()]
+
+    def command(self, *words):
+        """Runs the program with these words on the server's database."""
+        program = [os.environ["TIDEWIRE"], *words, "--postgres-url", self.database()]
+        subprocess.run(program, check=True, timeout=SOON, capture_output=True)
 
 
 class Socket:

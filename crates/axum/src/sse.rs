@@ -8,10 +8,11 @@
 mod plain;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{ConnectInfo, FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
@@ -39,6 +40,7 @@ const RETRY: &[u8] = b"retry: 2000\n\n";
 
 /// The connection that an answer goes to.
 pub(crate) struct Peer {
+    address: Option<SocketAddr>,
     given_up: GivenUp,
     /// Whether it can be taken over.
     seat: bool,
@@ -49,7 +51,8 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let given_up = parts.extensions.get::<GivenUp>().cloned().unwrap_or_default();
-        Ok(Self { given_up, seat: parts.extensions.get::<Seat>().is_some() })
+        let address = parts.extensions.get().map(|&ConnectInfo(address)| address);
+        Ok(Self { address, given_up, seat: parts.extensions.get::<Seat>().is_some() })
     }
 }
 
@@ -100,6 +103,7 @@ pub(crate) async fn open(
 ) -> Result<Response, Refusal> {
     let noting = Noting::new(dialect, Answers::Told);
     let opening = Opening::new(Arc::clone(&noting) as _, Wire::EventStream, identity);
+    let opening = opening.peer(peer.address);
     let several = subscriptions.len() > 1;
     let opening = if several { opening.composite() } else { opening };
     let late = (peer.seat && !several).then(Late::default);

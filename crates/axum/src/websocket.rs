@@ -9,11 +9,12 @@ mod plain;
 mod stream;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
@@ -119,9 +120,10 @@ pub(crate) async fn try_open(
         let begin = async move |given| plain::start(&transports, dialect, identity, given).await;
         Takeover::by(&mut response, begin);
     } else {
+        let peer = request.extensions().get().map(|&ConnectInfo(peer)| peer);
         let upgrade = hyper::upgrade::on(&mut request);
         let tasks = transports.tasks().clone();
-        tasks.spawn(upgraded(transports, dialect, identity, upgrade));
+        tasks.spawn(upgraded(transports, dialect, identity, peer, upgrade));
     }
     Ok(response)
 }
@@ -233,6 +235,7 @@ async fn upgraded(
     transports: Transports,
     dialect: Arc<dyn Dialect>,
     identity: Identity,
+    peer: Option<SocketAddr>,
     upgrade: OnUpgrade,
 ) {
     // When it fails the client went away before the answer was written.
@@ -245,7 +248,7 @@ async fn upgraded(
         }
         Err(upgraded) => {
             let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
-            stream::start(&transports, dialect, identity, io).await;
+            stream::start(&transports, dialect, identity, peer, io).await;
         }
     }
 }

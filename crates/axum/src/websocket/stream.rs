@@ -5,6 +5,7 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,12 +26,14 @@ pub(super) async fn start<IO>(
     transports: &Transports,
     dialect: Arc<dyn Dialect>,
     identity: Identity,
+    peer: Option<SocketAddr>,
     mut io: IO,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let node = transports.node().clone();
-    let Ok(session) = node.open(Opening::new(dialect, Wire::WebSocket, identity)) else {
+    let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer);
+    let Ok(session) = node.open(opening) else {
         let _ = timeout(FAREWELL, say_goodbye(&mut io, End::Server(FULL))).await;
         return;
     };
