@@ -15,7 +15,7 @@ mod tls;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -238,22 +238,12 @@ impl Door {
         place: OwnedSemaphorePermit,
     ) {
         let knock = Arc::new(Knock::new(place));
-        let served = async {
-            match &self.listening.tls {
-                None => self.serve_plain(socket, peer, &knock).await,
-                Some(tls) => match Box::pin(tls.acceptor().accept(socket)).await {
-                    Ok(stream) => Box::pin(self.serve_http(stream, peer, &knock)).await,
-                    Err(error) => {
-                        self.listening.metrics.tls_failures.inc();
-                        tracing::debug!(%peer, %error, "a TLS handshake failed");
-                    }
-                },
-            }
-        };
+        // Pinned where it is: a future that is moved into the select takes its room twice.
+        let mut served = pin!(self.serve_any(socket, peer, &knock));
         // 1. The connection ends by itself; 2. or its first request did not come in time.
         tokio::select! {
             biased;
-            () = served => {}
+            () = &mut served => {}
             () = knock.overdue(self.listening.handshake_timeout) => {
                 self.listening.metrics.cut_off.inc();
                 tracing::debug!(%peer, "no request in time, the connection is cut off");
@@ -261,11 +251,38 @@ impl Door {
         }
     }
 
+    async fn serve_any(&self, socket: TcpStream, peer: SocketAddr, knock: &Arc<Knock>) {
+        match &self.listening.tls {
+            None => self.serve_plain(socket, peer, knock).await,
+            Some(tls) => self.serve_tls(tls, socket, peer, knock).await,
+        }
+    }
+
+    /// Boxed, so that connections without TLS have no room for it.
+    fn serve_tls<'all>(
+        &'all self,
+        tls: &'all Tls,
+        socket: TcpStream,
+        peer: SocketAddr,
+        knock: &'all Arc<Knock>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'all>> {
+        Box::pin(async move {
+            match tls.acceptor().accept(socket).await {
+                Ok(stream) => self.serve_http(stream, peer, knock).await,
+                Err(error) => {
+                    self.listening.metrics.tls_failures.inc();
+                    tracing::debug!(%peer, %error, "a TLS handshake failed");
+                }
+            }
+        })
+    }
+
     /// Most connections need no more than [`plain`] offers, and then no room for more.
     async fn serve_plain(&self, socket: TcpStream, peer: SocketAddr, knock: &Arc<Knock>) {
         if let Some(left) = plain::serve(self, socket, peer, knock).await {
             let io = Prefixed::new(left.socket, left.read);
-            Box::pin(self.serve_http(io, peer, knock)).await;
+            let serving = Box::pin(self.serve_http(io, peer, knock));
+            serving.await;
         }
     }
 

@@ -29,8 +29,9 @@ pub(crate) struct Given {
     pub(crate) early: Bytes,
 }
 
-type Beginning = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Then = Box<dyn FnOnce(Given) -> Beginning + Send>;
+pub(crate) type Beginning = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Takes a connection over.
+pub(crate) type Then = Box<dyn FnOnce(Given) -> Beginning + Send>;
 
 /// In an answer: who takes the connection over.
 #[derive(Clone)]

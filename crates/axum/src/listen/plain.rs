@@ -14,21 +14,24 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::UPGRADE;
 use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
 
 use self::response::{Follows, head};
 use super::{Door, GivenUp, KEPT_ALIVE, Knock};
-use crate::takeover::{Given, Seat, Takeover};
+use crate::takeover::{Given, Seat, Takeover, Then};
 
 /// Bytes read at once, one buffer for each thread; a longer request is hyper's.
 const READ_BYTES: usize = 16 << 10;
@@ -79,7 +82,9 @@ pub(super) async fn serve(
             },
         };
         let connection = Connection { door, peer, knock };
-        match connection.turn(socket, read).await {
+        // What a request needs is held only while it is answered.
+        let turn = Box::pin(connection.turn(socket, read));
+        match turn.await {
             Turn::Next(same, after) => (socket, early) = (same, after),
             Turn::Over => return None,
             Turn::Left(left) => return Some(left),
@@ -117,50 +122,90 @@ struct Connection<'door> {
 
 impl Connection<'_> {
     async fn turn(&self, socket: TcpStream, read: Bytes) -> Turn {
-        let Some(mut request) = request::read(&read) else {
-            return Turn::Left(Left { socket, read });
-        };
+        let Some(mut asked) = self.ask(&read) else { return Turn::Left(Left { socket, read }) };
         drop(read);
-        self.knock.answer();
-        let given_up = GivenUp::default();
-        request.extensions_mut().insert(ConnectInfo(self.peer));
-        request.extensions_mut().insert(given_up.clone());
-        request.extensions_mut().insert(Seat);
-        // Nothing comes after a handshake, granted or not.
-        let last = request.headers().contains_key(UPGRADE);
-        let Some((mut response, early)) = self.ask(&socket, request).await else {
-            return Turn::Over;
+        let mut early = BytesMut::new();
+        let response = tokio::select! {
+            biased;
+            // 1. The answer is there.
+            Ok(response) = &mut asked.answer => response,
+            // 2. Nobody waits for it any more.
+            () = gone(&socket, &mut early) => return Turn::Over,
         };
-        if let Some(then) = Takeover::of(&mut response) {
-            let protocol = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            let follows = if protocol { Follows::Protocol } else { Follows::Stream };
-            let head = head(&response, follows).freeze();
+        let early = early.freeze();
+        let (response, then) = taken_over(response);
+        if let Some((then, head)) = then {
             then(Given { socket, head, early }).await;
             return Turn::Over;
         }
-        let answering = Answering { socket: &socket, given_up, patience: self.patience() };
-        match answering.write(response, last || self.door.stop.is_cancelled()).await {
+        let last = asked.last || self.door.stop.is_cancelled();
+        let patience = self.door.listening.write_timeout;
+        let answering = Answering { socket: &socket, given_up: asked.given_up, patience };
+        let written = match whole(response, last) {
+            Ok(bytes) => answering.put(&bytes).await.map(|()| !last),
+            // Rarely so, and then for long.
+            Err((response, first)) => {
+                Box::pin(answering.stream(response, first)).await.map(|()| false)
+            }
+        };
+        match written {
             Ok(true) => Turn::Next(socket, early),
             Ok(false) | Err(_) => Turn::Over,
         }
     }
 
-    fn patience(&self) -> Duration {
-        self.door.listening.write_timeout
+    /// Hands the request to the router, if it is one of those that are answered here.
+    fn ask(&self, read: &Bytes) -> Option<Asked> {
+        let mut request = request::read(read)?;
+        self.knock.answer();
+        // Nothing comes after a handshake, granted or not.
+        let last = request.headers().contains_key(UPGRADE);
+        let given_up = GivenUp::default();
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        request.extensions_mut().insert(given_up.clone());
+        request.extensions_mut().insert(Seat);
+        Some(Asked { answer: Box::pin(self.door.router.call(request)), given_up, last })
     }
+}
 
-    /// The router's answer, and what came meanwhile; `None` when the client went away.
-    async fn ask(&self, socket: &TcpStream, request: Request<Body>) -> Option<(Response, Bytes)> {
-        let mut answer = pin!(self.door.router.call(request));
-        let mut early = BytesMut::new();
-        tokio::select! {
-            biased;
-            // 1. The answer is there.
-            Ok(response) = &mut answer => Some((response, early.freeze())),
-            // 2. Nobody waits for it any more.
-            () = gone(socket, &mut early) => None,
-        }
+/// A request that is being answered.
+struct Asked {
+    answer: Pin<Box<<TowerToHyperService<Router> as Service<Request<Body>>>::Future>>,
+    given_up: GivenUp,
+    /// Whether the connection ends after it.
+    last: bool,
+}
+
+/// Who takes the connection over, with the head to be written first, if anybody does.
+fn taken_over(mut response: Response) -> (Response, Option<(Then, Bytes)>) {
+    let then = Takeover::of(&mut response).map(|then| {
+        let protocol = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let follows = if protocol { Follows::Protocol } else { Follows::Stream };
+        (then, head(&response, follows).freeze())
+    });
+    (response, then)
+}
+
+/// The answer as bytes, if all of its body is there at once; else the answer, with what is there.
+fn whole(response: Response, last: bool) -> Result<BytesMut, (Response, Bytes)> {
+    let length = response.body().size_hint().exact();
+    let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
+        return Err((response, Bytes::new()));
+    };
+    let (parts, mut body) = response.into_parts();
+    let first = match length {
+        0 => None,
+        _ => body.frame().now_or_never().flatten().and_then(Result::ok),
+    };
+    let first = first.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    let response = Response::from_parts(parts, body);
+    if first.len() != length {
+        return Err((response, first));
     }
+    let follows = if last { Follows::LastBody(length) } else { Follows::Body(length) };
+    let mut out = head(&response, follows);
+    out.extend_from_slice(&first);
+    Ok(out)
 }
 
 /// Ends when the client did; what it sends meanwhile is kept, up to a limit.
@@ -182,24 +227,10 @@ struct Answering<'socket> {
 }
 
 impl Answering<'_> {
-    /// Writes the answer; whether another may follow.
-    async fn write(&self, response: Response, last: bool) -> io::Result<bool> {
-        let Some(length) = response.body().size_hint().exact() else {
-            self.stream(response).await?;
-            return Ok(false);
-        };
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let follows = if last { Follows::LastBody(length) } else { Follows::Body(length) };
-        let mut out = head(&response, follows);
-        let body = response.into_body().collect().await.map_err(io::Error::other)?;
-        out.extend_from_slice(&body.to_bytes());
-        self.put(&out).await?;
-        Ok(!last)
-    }
-
     /// Writes an answer of unknown length; the end of the connection is its end.
-    async fn stream(&self, response: Response) -> io::Result<()> {
+    async fn stream(&self, response: Response, first: Bytes) -> io::Result<()> {
         self.put(&head(&response, Follows::Stream)).await?;
+        self.put(&first).await?;
         let mut body = response.into_body();
         let mut early = BytesMut::new();
         loop {

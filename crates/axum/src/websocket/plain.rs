@@ -63,7 +63,11 @@ pub(super) async fn start(
     session.welcome();
     let inbound = Inbound::default();
     let mut connection = Connection { node, session, socket, inbound, full: false };
-    let begun = connection.begin(early.to_vec()).await;
+    let begun = match early.is_empty() {
+        true => Ok(()),
+        // What a request needs is five times what a handshake does.
+        false => Box::pin(connection.begin(early.to_vec())).await,
+    };
     // The block uses the connection in place; a function that took it would hold it twice.
     transports.tasks().spawn(async move { connection.run(begun).await });
 }
