@@ -144,7 +144,8 @@ impl Connection<'_> {
         let written = match whole(response, last) {
             Ok(bytes) => answering.put(&bytes).await.map(|()| !last),
             // Rarely so, and then for long.
-            Err((response, first)) => {
+            Err(begun) => {
+                let (response, first) = *begun;
                 Box::pin(answering.stream(response, first)).await.map(|()| false)
             }
         };
@@ -187,10 +188,10 @@ fn taken_over(mut response: Response) -> (Response, Option<(Then, Bytes)>) {
 }
 
 /// The answer as bytes, if all of its body is there at once; else the answer, with what is there.
-fn whole(response: Response, last: bool) -> Result<BytesMut, (Response, Bytes)> {
+fn whole(response: Response, last: bool) -> Result<BytesMut, Box<(Response, Bytes)>> {
     let length = response.body().size_hint().exact();
     let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
-        return Err((response, Bytes::new()));
+        return Err(Box::new((response, Bytes::new())));
     };
     let (parts, mut body) = response.into_parts();
     let first = match length {
@@ -200,7 +201,7 @@ fn whole(response: Response, last: bool) -> Result<BytesMut, (Response, Bytes)> 
     let first = first.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
     let response = Response::from_parts(parts, body);
     if first.len() != length {
-        return Err((response, first));
+        return Err(Box::new((response, first)));
     }
     let follows = if last { Follows::LastBody(length) } else { Follows::Body(length) };
     let mut out = head(&response, follows);

@@ -137,18 +137,23 @@ async fn a_reader_that_goes_away_frees_its_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_takes_nothing_is_cut_off_in_the_end() {
-    let listening = Listening { write_timeout: Duration::from_millis(100), ..Listening::default() };
-    let server = Server::with(Settings { listening, ..Settings::default() }).await;
-    let stream = server.get("/v1/sse?topic=a").await;
-    assert_eq!(server.sessions(), 1);
-    let fill = async {
-        while server.sessions() > 0 {
-            server.say(&topic("a"), 0..1_000).await;
-        }
-    };
-    soon("the end of the session", fill).await;
-    drop(stream);
-    assert_eq!(server.counted("closes", "slow_consumer"), 1);
+    let write_timeout = Duration::from_millis(100);
+    // A single topic has its socket to itself, several share an answer.
+    for path in ["/v1/sse?topic=a", "/v1/sse?topic=a&topic=b"] {
+        let limits = Limits { write_timeout, ..Limits::default() };
+        let listening = Listening { write_timeout, ..Listening::default() };
+        let server = Server::with(Settings { limits, listening, ..Settings::default() }).await;
+        let stream = server.get(path).await;
+        assert_eq!(server.sessions(), 1);
+        let fill = async {
+            while server.sessions() > 0 {
+                server.say(&topic("a"), 0..1_000).await;
+            }
+        };
+        soon("the end of the session", fill).await;
+        drop(stream);
+        assert_eq!(server.counted("closes", "slow_consumer"), 1, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
