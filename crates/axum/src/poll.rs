@@ -145,6 +145,8 @@ impl Polled {
             match &outgoing.mark {
                 // Rows of a table, the only answer that is told here.
                 None => self.add(&outgoing.bytes),
+                // What completes the rows belongs to them.
+                Some(mark) if !progress.is_ahead(&mark.0, mark.1) => self.add(&outgoing.bytes),
                 // What is over the limit comes with the next poll.
                 Some(_) if self.count == limit => {}
                 Some(mark) => {

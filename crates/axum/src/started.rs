@@ -151,6 +151,12 @@ impl Progress {
         }
     }
 
+    /// Whether the place is beyond what was reached. What is not is replayed to complete rows.
+    pub(crate) fn is_ahead(&self, topic: &Topic, position: Position) -> bool {
+        let reached = self.0.iter().find(|(held, _)| held == topic).and_then(|(_, at)| *at);
+        reached.is_none_or(|at| at.epoch != position.epoch || at.seq < position.seq)
+    }
+
     /// The cursor to go on from.
     pub(crate) fn cursor(&self) -> String {
         let places = self.0.iter().map(|(_, position)| match position {

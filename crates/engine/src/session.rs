@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::{
-    Answer, Body, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
+    Answer, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
     Subscription, Tag, Topic, TopicKind, Wire,
 };
 use tokio::time::Instant;
@@ -144,15 +144,7 @@ impl Subscribed {
 
     /// Whether the rows that came first contain what the event tells.
     fn has_in_rows(&self, event: &Event) -> bool {
-        let Some(rows) = self.rows() else { return false };
-        match &event.body {
-            Body::Change(change) => {
-                event.position.seq <= rows.head.seq
-                    && rows.found.seen.contains(change.transaction.id)
-            }
-            // What was missed before the rows were read is in them.
-            _ => event.position.seq <= rows.before.seq,
-        }
+        self.rows().is_some_and(|rows| rows.have(event))
     }
 }
 

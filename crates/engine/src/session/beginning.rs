@@ -139,11 +139,14 @@ impl Inner {
             let start = self.start_at_earliest(&wish.topic).await;
             let mut start = start.map_err(|error| unavailable(&error))?;
             if covers(&start, &found) {
-                let after = start.position;
-                start.events.clear();
+                let (all_told, is_complete) = (false, false);
+                let rows = Rows { found, told: 0, all_told, is_complete, before, head };
+                let events = std::mem::take(&mut start.events);
+                if rows.have_all_of(&events) {
+                    start.position = head;
+                }
                 start.outcome = Outcome::Fresh;
-                start.position = after;
-                return Ok((start, Rows { found, told: 0, all_told: false, before, head }));
+                return Ok((start, rows));
             }
         }
         let message = "the table changes faster than its history reaches back; keep more of it";

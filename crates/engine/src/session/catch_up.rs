@@ -8,8 +8,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire_protocol::change::Row;
 use tidewire_protocol::presence::Member;
-use tidewire_protocol::{Answer, Event, GapReason, Position, Topic, TopicKind};
+use tidewire_protocol::{Answer, Body, Event, GapReason, Position, Topic, TopicKind};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -69,12 +70,49 @@ pub(super) struct Rows {
     pub(super) found: TableRows,
     /// Rows told already.
     pub(super) told: usize,
-    /// The client was told that there are no more.
+    /// All rows were told.
     pub(super) all_told: bool,
+    /// The client was told that they are complete.
+    pub(super) is_complete: bool,
     /// Where the topic was when the rows were asked for.
     pub(super) before: Position,
     /// The place from which no change is in the rows.
     pub(super) head: Position,
+}
+
+impl Rows {
+    /// Whether what follows after this place cannot be in the rows.
+    fn is_passed_at(&self, after: Position) -> bool {
+        after.epoch != self.head.epoch || after.seq >= self.head.seq
+    }
+
+    /// Whether they contain what the event tells.
+    pub(super) fn have(&self, event: &Event) -> bool {
+        match &event.body {
+            Body::Change(change) => {
+                event.position.seq <= self.head.seq
+                    && self.found.seen.contains(change.transaction.id)
+            }
+            // What was missed before the rows were read is in them.
+            _ => event.position.seq <= self.before.seq,
+        }
+    }
+
+    /// Whether these events go up to the head, and none of them is left to tell.
+    pub(super) fn have_all_of(&self, events: &[Arc<Event>]) -> bool {
+        let events = self.up_to_head(events);
+        let ends = events.last().is_some_and(|event| event.position == self.head);
+        ends && events.iter().all(|event| self.have(event))
+    }
+
+    /// Of events that follow, those up to the head.
+    fn up_to_head<'e>(&self, events: &'e [Arc<Event>]) -> &'e [Arc<Event>] {
+        let head = self.head;
+        let belongs = |event: &&Arc<Event>| {
+            event.position.epoch == head.epoch && event.position.seq <= head.seq
+        };
+        &events[..events.iter().take_while(belongs).count()]
+    }
 }
 
 impl Reading {
@@ -93,7 +131,7 @@ impl Session {
         }
         let Some((index, after)) = self.next_behind() else { return false };
         if self.subscriptions[index].rows().is_some_and(|rows| !rows.all_told) {
-            self.tell_rows(index);
+            self.tell_rows(index, after);
         } else if !self.try_to_go_live(index, after) {
             self.begin_reading(index, after);
         }
@@ -116,12 +154,13 @@ impl Session {
     }
 
     pub(super) fn try_to_go_live(&mut self, index: usize, after: Position) -> bool {
-        let waits = |rows: &Rows| !rows.all_told || after.seq < rows.head.seq;
+        let waits = |rows: &Rows| !rows.all_told || !rows.is_passed_at(after);
         if self.subscriptions[index].rows().is_some_and(waits) {
             // The rows come first; and changes up to the head may be in them, which only reading
             // sorts out.
             return false;
         }
+        self.complete_rows(index);
         if let Some(particulars) = &mut self.subscriptions[index].particulars {
             particulars.rows = None;
         }
@@ -161,6 +200,7 @@ impl Session {
     /// Hands events to this session alone, as many as there is room for, and notes how far it
     /// came.
     pub(super) fn hand_over(&mut self, index: usize, events: &[Arc<Event>]) {
+        let events = self.before_completion(index, events);
         let events = fitting(events, self.node.limits.load().mailbox_bytes / 2);
         let held = &self.subscriptions[index];
         let Some(last) = events.last() else { return };
@@ -183,8 +223,24 @@ impl Session {
         self.tell_place(index, events, told);
     }
 
+    /// What follows, but only up to the head while rows are told: there they are complete, and a
+    /// client that has been told so can go on from the place it was told.
+    fn before_completion<'e>(
+        &mut self,
+        index: usize,
+        events: &'e [Arc<Event>],
+    ) -> &'e [Arc<Event>] {
+        let Some(rows) = self.subscriptions[index].rows() else { return events };
+        let part = rows.up_to_head(events);
+        if part.is_empty() && !events.is_empty() {
+            self.complete_rows(index);
+            return events;
+        }
+        part
+    }
+
     /// Tells some of the rows that come before the changes.
-    fn tell_rows(&mut self, index: usize) {
+    fn tell_rows(&mut self, index: usize, after: Position) {
         let page = self.node.limits.load().mailbox_bytes / 4;
         let held = &mut self.subscriptions[index];
         let particulars = held.particulars.as_mut();
@@ -199,12 +255,30 @@ impl Session {
         let count = fits.count().clamp(1, PAGE_ROWS).min(rest.len());
         let some = rest[..count].to_vec();
         rows.told += count;
-        let last = rows.told == rows.found.rows.len();
-        let relation = Arc::clone(&rows.found.relation);
-        rows.all_told = last;
+        rows.all_told = rows.told == rows.found.rows.len();
+        let last = rows.all_told && rows.is_passed_at(after);
+        rows.is_complete = last;
+        if last || !some.is_empty() {
+            self.say_rows(index, some, last);
+        }
+    }
+
+    /// Says that the rows are complete, with what was told since, if that was not said.
+    fn complete_rows(&mut self, index: usize) {
+        let particulars = self.subscriptions[index].particulars.as_mut();
+        let Some(rows) = particulars.and_then(|held| held.rows.as_mut()) else { return };
+        if !std::mem::replace(&mut rows.is_complete, true) {
+            self.say_rows(index, Vec::new(), true);
+        }
+    }
+
+    fn say_rows(&mut self, index: usize, rows: Vec<Row>, last: bool) {
+        let held = &self.subscriptions[index];
+        let Some(told) = held.rows() else { return };
+        let relation = Arc::clone(&told.found.relation);
         let columns = held.wants().and_then(|wants| wants.columns.clone());
         let (topic, tag) = (held.topic(), held.tag.clone());
-        self.say(&Answer::Rows { topic, relation, rows: some, columns, last, tag });
+        self.say(&Answer::Rows { topic, relation, rows, columns, last, tag });
     }
 
     /// What this subscription should have next is gone: says so, and goes on from the head.

@@ -397,3 +397,24 @@ async fn a_gap_before_the_rows_is_not_told_and_one_after_them_is() {
     node.publisher().interrupt(&table(), GapReason::ConnectionLost).await.unwrap();
     assert_eq!(client.next().await["reason"], "connection_lost");
 }
+
+#[tokio::test(start_paused = true)]
+async fn rows_are_complete_only_with_what_was_committed_while_they_were_read() {
+    let (node, database) = start();
+    database.commit(1, Some("in the rows"));
+    let mut client = Client::open(&node);
+    let join = subscribe(&mut client, json!({"snapshot": true}));
+    let meanwhile = async {
+        tokio::task::yield_now().await;
+        database.commit(2, Some("after them"));
+        database.publish(usize::MAX).await;
+    };
+    let (answer, ()) = tokio::join!(join, meanwhile);
+    let frames = client.everything().await;
+    let words: Vec<_> = frames.iter().map(|frame| (&frame["type"], &frame["last"])).collect();
+    let (rows, change) = (json!("rows"), json!("change"));
+    let expected = [(&rows, &json!(false)), (&change, &json!(true)), (&rows, &json!(true))];
+    assert_eq!(words, expected, "{frames:?}");
+    // So whoever goes on from there is not told it again, and has not missed it.
+    assert_eq!(frames[1]["position"], answer["position"]);
+}
