@@ -140,6 +140,7 @@ impl DiskHistory {
         let presence = MemorySettings {
             total_bytes: (settings.memory_bytes / 4).max(1 << 20),
             idle: settings.idle,
+            ..MemorySettings::default()
         };
         let presence = MemoryHistory::new(presence, Arc::clone(&namespaces));
         let books = Books::new(settings.memory_bytes, &index);

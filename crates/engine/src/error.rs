@@ -16,6 +16,8 @@ pub enum Kind {
     Presence,
     /// The draft was refused before it reached the history.
     Refused,
+    /// The history has as many topics as it may have.
+    Full,
 }
 
 /// A failure of a part, with its cause kept.
@@ -44,6 +46,7 @@ impl fmt::Display for Error {
             Kind::Broker => "the broker failed",
             Kind::Presence => "the presence store failed",
             Kind::Refused => "the draft was refused",
+            Kind::Full => "the history takes no more topics",
         })
     }
 }

@@ -59,6 +59,10 @@ pub struct Metrics {
     pub history_bytes: Gauge,
     /// Topics with history in memory.
     pub history_topics: Gauge,
+    /// Topics dropped from memory before their time to make place for others.
+    pub topics_displaced: Counter,
+    /// Times a new topic was refused because there were as many as there may be.
+    pub topics_refused: Counter,
     /// Members tracked on this node.
     pub members: Gauge,
     /// Failures of history, broker or presence.
@@ -102,6 +106,16 @@ impl Metrics {
         );
         r.register("history_bytes", "Bytes of history in memory", self.history_bytes.clone());
         r.register("history_topics", "Topics with history", self.history_topics.clone());
+        r.register(
+            "topics_displaced",
+            "Topics forgotten early to make place for others",
+            self.topics_displaced.clone(),
+        );
+        r.register(
+            "topics_refused",
+            "Times a new topic was refused because there were too many",
+            self.topics_refused.clone(),
+        );
         r.register("members", "Members tracked on this node", self.members.clone());
         r.register("failures", "Failures of parts", self.failures.clone());
     }

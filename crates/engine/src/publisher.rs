@@ -224,6 +224,10 @@ pub(crate) fn unavailable(error: &Error) -> Refusal {
     tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
     match error.kind() {
         Kind::Refused => Refusal::new(Code::TooLarge, error.to_string()),
+        Kind::Full => {
+            let message = "this server has as many topics in use as it allows, try again later";
+            Refusal::new(Code::TooManyTopics, message)
+        }
         _ => Refusal::new(Code::Unavailable, "the history cannot be reached, try again"),
     }
 }

@@ -46,6 +46,7 @@ impl<V> TopicMap<V> {
     }
 
     /// How many topics there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.parts.iter().map(|part| part.read().len()).sum()
     }

@@ -142,7 +142,11 @@ impl Parts {
 
 fn memory(settings: &Settings) -> MemorySettings {
     let history = &settings.history;
-    MemorySettings { total_bytes: history.total_bytes, idle: history.idle_topic }
+    MemorySettings {
+        total_bytes: history.total_bytes,
+        topics: history.topics,
+        idle: history.idle_topic,
+    }
 }
 
 fn postgres_target(settings: &Settings) -> anyhow::Result<Option<Target>> {

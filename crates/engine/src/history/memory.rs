@@ -5,9 +5,11 @@
 //! *floor*, and every new topic begins there. A client that comes back to a dropped topic is
 //! therefore told *gap* at worst, never *resumed* wrongly.
 
+mod crowding;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -29,9 +31,9 @@ const EVENT_OVERHEAD: usize = 200;
 /// map, which grows by doubling.
 const TOPIC_OVERHEAD: usize = 400;
 
-/// A topic that is listened to is read four times a minute, so one that was idle for so long may
-/// be dropped when memory is short.
-const SHORTEST_IDLE: Duration = Duration::from_secs(60);
+/// A topic that is listened to is read four times a minute, so one that nobody read for so long
+/// has no listeners.
+const UNHEARD: Duration = Duration::from_secs(60);
 
 /// Topics that an append looks at, at most, to make room for its own event: more would be slow,
 /// and one of so many almost always has something to give.
@@ -41,10 +43,16 @@ const TOPICS_TO_CLEAR: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {
     /// Bytes over all topics; 256 MiB by default. Events are let go of before they pass it. What
-    /// topics take themselves, some 400 bytes each, comes beside it: while the limit is passed,
-    /// topics that were idle for a minute are dropped, so very many new ones at once can pass it
-    /// many times over until then.
+    /// topics take themselves, some 400 bytes and the name for each, comes beside it: while the
+    /// sum is above the limit, topics that have no events and nobody listens to are dropped.
     pub total_bytes: usize,
+    /// Topics at the same time; 500,000 by default, which take some 250 MiB beside their events.
+    ///
+    /// For another, some are dropped that nobody listens to and that have no events or were idle
+    /// for a minute, of some part of all topics those that were idle for the longest time. Where
+    /// there are none, the new one is refused; but not a table or the presence of a topic, of
+    /// which there are no more than the database or the open connections make.
+    pub topics: usize,
     /// A topic that was neither written nor read for so long is dropped; an hour by default, at
     /// least ten minutes, except where topics without events fill the memory.
     pub idle: Duration,
@@ -52,7 +60,7 @@ pub struct MemorySettings {
 
 impl Default for MemorySettings {
     fn default() -> Self {
-        Self { total_bytes: 256 << 20, idle: Duration::from_secs(3_600) }
+        Self { total_bytes: 256 << 20, topics: 500_000, idle: Duration::from_secs(3_600) }
     }
 }
 
@@ -72,6 +80,10 @@ pub struct MemoryHistory {
     bytes: AtomicUsize,
     /// Of topics themselves.
     topic_bytes: AtomicUsize,
+    /// How many topics there are.
+    count: AtomicUsize,
+    /// No topic could be dropped for another when all were last looked at; until the next tick.
+    crowded: AtomicBool,
     metrics: Metrics,
 }
 
@@ -86,6 +98,8 @@ struct Ring {
     bytes: usize,
     limits: HistoryLimits,
     used: Instant,
+    /// When somebody last asked about it; never, where it was only spoken on.
+    read: Option<Instant>,
 }
 
 impl MemoryHistory {
@@ -102,6 +116,8 @@ impl MemoryHistory {
             floor: AtomicU64::new(0),
             bytes: AtomicUsize::new(0),
             topic_bytes: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
+            crowded: AtomicBool::new(false),
             metrics: Metrics::default(),
         }
     }
@@ -124,7 +140,7 @@ impl MemoryHistory {
 
     /// Topics in memory.
     pub fn topics(&self) -> usize {
-        self.topics.len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Lets go of events that are too old and of topics that were idle for too long, and of the
@@ -135,14 +151,15 @@ impl MemoryHistory {
         self.apply_namespaces();
         let target = self.settings.total_bytes / 10 * 9;
         let (events, topics) = self.bytes();
-        let idle = match events + topics > target {
-            true => SHORTEST_IDLE,
-            false => self.settings.idle.max(Duration::from_secs(600)),
+        let keep = Keep {
+            short: events + topics > target,
+            idle: self.settings.idle.max(Duration::from_secs(600)),
         };
         let (now, wall) = (Instant::now(), now_ms());
         for shard in self.topics.parts() {
-            self.sweep_shard(shard, now, wall, idle);
+            self.sweep_shard(shard, now, wall, keep);
         }
+        self.crowded.store(false, Ordering::Relaxed);
         let topics = self.topic_bytes.load(Ordering::Relaxed);
         self.clear(usize::MAX, target.saturating_sub(topics), None);
     }
@@ -165,39 +182,42 @@ impl MemoryHistory {
         *applied = namespaces;
     }
 
-    fn sweep_shard(&self, shard: &Shard, now: Instant, wall: u64, idle: Duration) {
+    fn sweep_shard(&self, shard: &Shard, now: Instant, wall: u64, keep: Keep) {
         let mut dead = Vec::new();
         for (key, ring) in shard.read().iter() {
             let mut ring = ring.lock();
             let freed = ring.expire(wall);
             self.bytes.fetch_sub(freed, Ordering::Relaxed);
-            if ring.events.is_empty() && now.duration_since(ring.used) > idle {
+            if keep.lets_go_of(&ring, now) {
                 dead.push(key.clone());
             }
         }
         for key in dead {
-            self.forget(shard, &key, now, idle);
+            self.forget(shard, &key, |ring| keep.lets_go_of(ring, now));
         }
     }
 
-    fn forget(&self, shard: &Shard, key: &Key, now: Instant, idle: Duration) {
+    /// Drops a topic if it still may go; whether it went.
+    fn forget(&self, shard: &Shard, key: &Key, may_go: impl FnOnce(&Ring) -> bool) -> bool {
         let mut topics = shard.write();
-        let Some(ring) = topics.get(key) else { return };
+        let Some(ring) = topics.get(key) else { return false };
         // Whoever holds the ring outside the map's lock may be about to append to it.
         if Arc::strong_count(ring) > 1 {
-            return;
+            return false;
         }
-        let head = {
+        let (head, freed) = {
             let ring = ring.lock();
-            let still_idle = ring.events.is_empty() && now.duration_since(ring.used) > idle;
-            if !still_idle {
-                return;
+            if !may_go(&ring) {
+                return false;
             }
-            ring.head
+            (ring.head, ring.bytes)
         };
         self.floor.fetch_max(head, Ordering::AcqRel);
         topics.remove(key);
+        self.bytes.fetch_sub(freed, Ordering::Relaxed);
         self.topic_bytes.fetch_sub(topic_cost(&key.topic), Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        true
     }
 
     /// Halves topic after topic, about `topics` of them, until their events are not above
@@ -223,13 +243,23 @@ impl MemoryHistory {
     }
 
     /// The topic's ring, made if there is none.
-    fn ring(&self, topic: &Topic) -> Arc<Mutex<Ring>> {
-        self.topics.get_or_insert_with(topic, || {
+    ///
+    /// # Errors
+    /// When there are as many topics as there may be.
+    fn ring(&self, topic: &Topic) -> Result<Arc<Mutex<Ring>>, Error> {
+        if self.is_full() {
+            if let Some(ring) = self.topics.get(topic) {
+                return Ok(ring);
+            }
+            self.make_place_for(topic)?;
+        }
+        Ok(self.topics.get_or_insert_with(topic, || {
             self.topic_bytes.fetch_add(topic_cost(topic), Ordering::Relaxed);
+            self.count.fetch_add(1, Ordering::Relaxed);
             let head = self.floor.load(Ordering::Acquire);
             let limits = self.namespaces.read().history(topic);
             Arc::new(Mutex::new(Ring::new(head, limits)))
-        })
+        }))
     }
 
     /// The topic's ring, or what it would be: to ask about a topic does not make one.
@@ -240,15 +270,22 @@ impl MemoryHistory {
         })
     }
 
-    fn append_one(&self, draft: Draft, at: u64, last: &mut Option<Found>) -> Arc<Event> {
-        let found = last.take().filter(|(topic, _)| *topic == draft.topic);
-        let found = found.unwrap_or_else(|| (draft.topic.clone(), self.ring(&draft.topic)));
+    fn append_one(
+        &self,
+        draft: Draft,
+        at: u64,
+        last: &mut Option<Found>,
+    ) -> Result<Arc<Event>, Error> {
+        let found = match last.take().filter(|(topic, _)| *topic == draft.topic) {
+            Some(found) => found,
+            None => (draft.topic.clone(), self.ring(&draft.topic)?),
+        };
         let (_, ring) = last.insert(found);
         let event = self.push(&mut ring.lock(), draft, at);
         if self.excess() > 0 {
             self.make_room(ring);
         }
-        event
+        Ok(event)
     }
 
     fn push(&self, ring: &mut Ring, draft: Draft, at: u64) -> Arc<Event> {
@@ -285,9 +322,36 @@ impl MemoryHistory {
     }
 }
 
+/// Which topics without events are kept.
+#[derive(Clone, Copy)]
+struct Keep {
+    /// Memory is short.
+    short: bool,
+    /// How long an idle topic is kept.
+    idle: Duration,
+}
+
+impl Keep {
+    fn lets_go_of(self, ring: &Ring, now: Instant) -> bool {
+        let idle = now.duration_since(ring.used) > self.idle;
+        ring.events.is_empty() && (idle || self.short && ring.is_unheard(now))
+    }
+}
+
 impl Ring {
     fn new(head: u64, limits: HistoryLimits) -> Self {
-        Self { events: VecDeque::new(), head, bytes: 0, limits, used: Instant::now() }
+        Self { events: VecDeque::new(), head, bytes: 0, limits, used: Instant::now(), read: None }
+    }
+
+    /// Somebody asks about the topic.
+    fn hear(&mut self) {
+        self.used = Instant::now();
+        self.read = Some(self.used);
+    }
+
+    /// Whether nobody listens.
+    fn is_unheard(&self, now: Instant) -> bool {
+        self.read.is_none_or(|read| now.duration_since(read) > UNHEARD)
     }
 
     fn push(&mut self, event: Arc<Event>) {
@@ -376,13 +440,13 @@ impl History for MemoryHistory {
         let at = now_ms();
         // Most drafts that come together are of one topic, which is then looked for once.
         let mut last = None;
-        drafts.into_iter().map(|draft| Ok(self.append_one(draft, at, &mut last))).collect()
+        drafts.into_iter().map(|draft| self.append_one(draft, at, &mut last)).collect()
     }
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
         let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
-        ring.used = Instant::now();
+        ring.hear();
         let head = self.at(ring.head);
         if after.epoch != self.epoch {
             return Ok(Page::Lost { head, reason: GapReason::EpochChanged });
@@ -402,7 +466,7 @@ impl History for MemoryHistory {
     ) -> Result<Page, Error> {
         let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
-        ring.used = Instant::now();
+        ring.hear();
         let head = self.at(ring.head);
         let before = before.unwrap_or(head.next());
         if before.epoch != self.epoch {
@@ -417,9 +481,9 @@ impl History for MemoryHistory {
     }
 
     async fn head(&self, topic: &Topic) -> Result<Position, Error> {
-        let ring = self.ring(topic);
+        let ring = self.ring(topic)?;
         let mut ring = ring.lock();
-        ring.used = Instant::now();
+        ring.hear();
         Ok(self.at(ring.head))
     }
 
@@ -433,7 +497,7 @@ impl History for MemoryHistory {
     async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
         let ring = self.ring_to_read(topic);
         let mut ring = ring.lock();
-        ring.used = Instant::now();
+        ring.hear();
         Ok(self.at(ring.base()))
     }
 }

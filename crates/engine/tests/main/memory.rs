@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use proptest::prelude::*;
+use serde_json::json;
 use tidewire::history::{HistoryLimits, MemoryHistory, MemorySettings};
 use tidewire::protocol::Payload;
 use tidewire::{Draft, Event, History, Namespace, Namespaces, Page, Position, Who};
 
-use crate::support::topic;
+use crate::support::{Client, topic};
 
 const TOPICS: usize = 4;
 
@@ -44,6 +45,7 @@ fn action() -> impl Strategy<Value = Action> {
 struct Model {
     history: MemoryHistory,
     total: usize,
+    topics: usize,
     /// Everything ever said on each topic.
     said: HashMap<usize, Vec<Arc<Event>>>,
     /// Places, and how much was said before them.
@@ -55,13 +57,14 @@ fn name(index: usize) -> tidewire::Topic {
 }
 
 impl Model {
-    /// A history that keeps `events` events of each topic and `total` bytes in all.
-    fn new(events: usize, total: usize) -> Self {
+    /// A history that keeps `events` events of each topic and `total` bytes in all, of `topics`
+    /// topics.
+    fn new(events: usize, total: usize, topics: usize) -> Self {
         let limits = HistoryLimits { events, ..HistoryLimits::default() };
         let namespaces = Namespaces::new(Vec::new(), limits, false);
-        let settings = MemorySettings { total_bytes: total, ..MemorySettings::default() };
+        let settings = MemorySettings { total_bytes: total, topics, ..MemorySettings::default() };
         let history = MemoryHistory::new(settings, Arc::new(RwLock::new(Arc::new(namespaces))));
-        Self { history, total, said: HashMap::new(), remembered: Vec::new() }
+        Self { history, total, topics, said: HashMap::new(), remembered: Vec::new() }
     }
 
     async fn act(&mut self, action: Action) {
@@ -79,13 +82,24 @@ impl Model {
         }
         let (bytes, _) = self.history.bytes();
         assert!(bytes <= self.total, "{bytes} bytes are kept, which is more than {}", self.total);
+        let topics = self.history.topics();
+        assert!(topics <= self.topics, "there are {topics} topics");
+    }
+
+    /// What came of something that a new topic may be refused for.
+    fn unless_refused<T>(&self, result: Result<T, tidewire::Error>) -> Option<T> {
+        let refused = |error: tidewire::Error| {
+            assert_eq!(error.kind(), tidewire::error::Kind::Full);
+            assert_eq!(self.history.topics(), self.topics, "there was a place");
+        };
+        result.map_err(refused).ok()
     }
 
     async fn say(&mut self, topic: usize, count: usize, bytes: usize) {
         let payload = Payload::Text("x".repeat(bytes).into());
         let draft = Draft::message(name(topic), payload);
         for result in self.history.append(vec![draft; count]).await {
-            let event = result.expect("memory");
+            let Some(event) = self.unless_refused(result) else { continue };
             let said = self.said.entry(topic).or_default();
             let last = said.last().map(|event| event.position);
             assert!(last.is_none_or(|last| last < event.position), "numbers began again");
@@ -94,7 +108,8 @@ impl Model {
     }
 
     async fn remember(&mut self, topic: usize) {
-        let head = self.history.head(&name(topic)).await.expect("memory");
+        let head = self.history.head(&name(topic)).await;
+        let Some(head) = self.unless_refused(head) else { return };
         let before = self.said.get(&topic).map_or(0, Vec::len);
         self.remembered.push((topic, head, before));
     }
@@ -119,10 +134,11 @@ proptest! {
     fn who_is_resumed_missed_nothing_and_memory_has_its_limit(
         events in prop_oneof![0usize..4, Just(1_000)],
         total in 4_000usize..20_000,
+        topics in 2..=TOPICS,
         actions in prop::collection::vec(action(), 1..80),
     ) {
         run(async {
-            let mut model = Model::new(events, total);
+            let mut model = Model::new(events, total, topics);
             for action in actions {
                 model.act(action).await;
             }
@@ -192,6 +208,63 @@ async fn topics_count_as_memory_and_go_soon_when_it_is_short() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn topics_that_nobody_asked_about_go_at_once_when_memory_is_short() {
+    let limits = HistoryLimits { events: 0, ..HistoryLimits::default() };
+    let namespaces = Arc::new(RwLock::new(Arc::new(Namespaces::new(Vec::new(), limits, false))));
+    let settings = MemorySettings { total_bytes: 100_000, ..MemorySettings::default() };
+    let history = MemoryHistory::new(settings, namespaces);
+    history.head(&topic("listened to")).await.expect("memory");
+    for number in 0..1_000 {
+        say(&history, &format!("topic {number}"), 10).await;
+    }
+    history.tick();
+    assert_eq!(history.topics(), 1, "only the one that someone may listen to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_topic_takes_the_place_of_one_that_was_idle_for_a_minute() {
+    let history = in_memory(MemorySettings { topics: 2, ..MemorySettings::default() });
+    let old = say(&history, "old", 10).await;
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let kept = say(&history, "kept", 10).await;
+    let new = say(&history, "new", 10).await;
+    assert_eq!(history.topics(), 2);
+    let page = history.read(&topic("kept"), kept.before(), 10).await.expect("memory");
+    assert!(matches!(page, Page::Events(events) if events.len() == 1));
+    let page = history.read(&topic("new"), new.before(), 10).await.expect("memory");
+    assert!(matches!(page, Page::Events(events) if events.len() == 1));
+    let page = history.read(&topic("old"), old.before(), 10).await.expect("memory");
+    assert!(matches!(page, Page::Lost { .. }), "what was forgotten is said to be lost");
+    assert_eq!(history.bytes().0, 2 * (10 + 200) + "kept".len() + "new".len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_too_many_is_refused_until_another_is_idle() {
+    let settings = MemorySettings { topics: 10, ..MemorySettings::default() };
+    let node = tidewire::Node::builder().memory(settings).start();
+    let mut client = Client::open(&node);
+    for number in 0..10 {
+        client.subscribe(&format!("topic {number}")).await;
+    }
+    let subscribe = json!({"type": "subscribe", "topic": "more"});
+    let publish = json!({"type": "publish", "topic": "more", "data": 1});
+    for request in [subscribe, publish] {
+        let answer = client.ask(request).await;
+        assert_eq!(answer["code"], "too_many_topics", "{answer}");
+        assert_eq!(answer["topic"], "more", "{answer}");
+    }
+    assert_eq!(node.metrics().topics_refused.get(), 2);
+    // Those that are here go on, and so does what clients do not name.
+    let answer = client.ask(json!({"type": "publish", "topic": "topic 0", "data": 1})).await;
+    assert_eq!(answer["type"], "published", "{answer}");
+    client.ask(json!({"type": "unsubscribe", "topic": "topic 9"})).await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    let answer = client.subscribe("more").await;
+    assert_eq!(answer["type"], "subscribed");
+    assert_eq!(node.metrics().topics_displaced.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_event_on_a_small_topic_is_kept_when_memory_is_full() {
     let settings = MemorySettings { total_bytes: 100_000, ..MemorySettings::default() };
     let history = in_memory(settings);
@@ -236,7 +309,8 @@ async fn other_limits_hold_for_topics_that_are_here_already() {
     };
     let namespaces = Arc::new(RwLock::new(limits(100)));
     let history = MemoryHistory::new(MemorySettings::default(), Arc::clone(&namespaces));
-    let mut model = Model { history, total: usize::MAX, said: HashMap::new(), remembered: vec![] };
+    let (said, topics) = (HashMap::new(), usize::MAX);
+    let mut model = Model { history, total: usize::MAX, topics, said, remembered: vec![] };
     model.say(0, 10, 1).await;
     let kept = async || match model.history.read_back(&name(0), None, 100).await {
         Ok(tidewire::history::Page::Events(events)) => events.len(),

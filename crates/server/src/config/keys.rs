@@ -355,10 +355,17 @@ pub const KEYS: &[Key] = &[
         "history.total_bytes",
         Kind::Size(1_024, TIB),
         "Bytes of events kept for all topics together; beyond it topics give up the older half of \
-         their events in turn. A topic itself takes some 400 bytes beside that, until it was idle \
-         for a minute.",
+         their events in turn, and those without events that nobody listens to are forgotten.",
     )
     .or("256MiB"),
+    Key::new(
+        "history.topics",
+        Kind::Number(1, MANY),
+        "Topics remembered at the same time, each of which takes some 400 bytes and its name \
+         beside its events. For another, one is forgotten that nobody listens to and that has no \
+         events or was idle for a minute; where there is none, the new one is refused.",
+    )
+    .or("500000"),
     Key::new(
         "history.idle_topic",
         Kind::Time(10 * MINUTE, YEAR),

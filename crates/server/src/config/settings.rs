@@ -221,6 +221,8 @@ pub struct HistorySettings {
     pub age: Duration,
     /// Bytes kept for all topics together; 256 MiB.
     pub total_bytes: usize,
+    /// Topics at the same time; 500,000.
+    pub topics: usize,
     /// How long an idle topic is remembered; 1 h.
     pub idle_topic: Duration,
 }
@@ -487,6 +489,7 @@ impl HistorySettings {
             bytes: values.amount("history.bytes"),
             age: values.time("history.age"),
             total_bytes: values.amount("history.total_bytes"),
+            topics: values.amount("history.topics"),
             idle_topic: values.time("history.idle_topic"),
         }
     }
