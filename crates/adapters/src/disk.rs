@@ -362,4 +362,14 @@ impl History for DiskHistory {
     async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
         Ok(self.marks.lock().get(source).cloned())
     }
+
+    async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
+        let marks = self.marks.lock();
+        let found = marks.iter().filter(|(source, _)| source.starts_with(prefix));
+        let mark = |(source, place): (&Arc<str>, &Bytes)| Mark {
+            source: Arc::clone(source),
+            place: place.clone(),
+        };
+        Ok(found.map(mark).collect())
+    }
 }

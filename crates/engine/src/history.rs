@@ -49,7 +49,7 @@ pub enum Page {
 /// that after a restart the source neither repeats one nor misses one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Which source; at most 255 bytes, unique over all sources that share the history.
+    /// Which source; at most 511 bytes, unique over all sources that share the history.
     pub source: Arc<str>,
     /// Where it is; replaces the mark of before. Empty to forget the source.
     pub place: Bytes,
@@ -127,5 +127,14 @@ pub trait History: Send + Sync + 'static {
     async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
         let _ = source;
         Ok(None)
+    }
+
+    /// The newest marks of all sources of which the names begin so.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
+        let _ = prefix;
+        Ok(Vec::new())
     }
 }

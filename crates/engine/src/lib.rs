@@ -87,7 +87,7 @@ pub use auth::{Action, Authenticator, Authorizer, Grant, Identity, Pattern};
 pub use broker::{Broker, Inlet};
 pub use cursor::{Cursor, Step};
 pub use error::Error;
-pub use history::{History, HistoryLimits, Page};
+pub use history::{History, HistoryLimits, Mark, Page};
 pub use limits::Limits;
 pub use mailbox::{Outgoing, Outlet};
 pub use metrics::Metrics;

@@ -64,6 +64,11 @@ impl Publisher {
 
     async fn announce(&self, events: &[Arc<Event>]) {
         self.0.metrics.events.inc_by(events.len() as u64);
+        for event in events {
+            if let Body::Gap(reason) = event.body {
+                self.0.metrics.gap(reason);
+            }
+        }
         if let Err(error) = self.0.broker.announce(events).await {
             // They are in the history: relays find them by the hole, or by their head checks.
             self.0.metrics.failures.inc();
@@ -113,6 +118,14 @@ impl Publisher {
         self.0.history.mark(source).await
     }
 
+    /// The same of all sources of which the names begin so.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
+        self.0.history.marks(prefix).await
+    }
+
     /// Marks that events of the topic were missed before this place.
     ///
     /// Whoever listens is told at once, and whoever resumes from before the mark is told when it
@@ -134,7 +147,6 @@ impl Publisher {
         reason: GapReason,
         marks: Vec<Mark>,
     ) -> Result<(), Error> {
-        self.0.metrics.gap(reason);
         let gap = vec![Draft::gap(topic.clone(), reason)];
         self.publish_marked(gap, marks).await.map(drop)
     }

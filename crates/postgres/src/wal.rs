@@ -21,6 +21,7 @@ mod position;
 mod probe;
 mod publication;
 mod reader;
+mod resume;
 mod shared;
 mod slot;
 mod sql_text;
@@ -43,6 +44,7 @@ use crate::connect::{Pool, Target};
 pub use error::{WalError, WalErrorKind};
 pub use metrics::WalMetrics;
 use reader::Reader;
+use resume::Marks;
 use shared::Shared;
 pub use slot::{SlotKind, SlotStatus};
 use stream::StreamOptions;
@@ -154,7 +156,8 @@ impl WalSource {
     pub fn start(target: Target, publisher: Publisher, options: WalOptions) -> Self {
         let (name, drops_publication) = options.publication_name();
         let pool = Pool::new(&target, options.pool_size, POOL_PATIENCE, STATEMENT_LIMIT);
-        let shared = Arc::new(Shared::new(pool, publisher, name));
+        let marks = Marks::new(&options.slot, &publisher);
+        let shared = Arc::new(Shared::new(pool, publisher, name, marks.slot().cloned()));
         let stop = CancellationToken::new();
         let (add_timeout, linger) = (options.add_timeout, options.linger);
         let keeper = options.keeper(&shared, &stop);

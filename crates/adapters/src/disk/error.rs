@@ -41,6 +41,12 @@ pub enum DiskError {
         /// How much it would have been.
         bytes: usize,
     },
+    /// Sources keep more marks than each segment of the log can repeat.
+    #[error(
+        "sources of events keep too many marks in the history in {}: raise history.disk_bytes, or \
+         have fewer tables listened to", .0.display()
+    )]
+    Marks(PathBuf),
     /// It was closed, because the server stops.
     #[error("the history in {} is closed, because the server stops", .0.display())]
     Closed(PathBuf),

@@ -36,6 +36,8 @@ pub enum Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) bytes: u64,
+    /// Bytes of its first record, which is no reason to begin another one.
+    pub(super) first: u64,
     /// Events written to it.
     pub(super) events: u64,
     /// Those of them that are still kept.
@@ -142,7 +144,8 @@ impl Log {
 
     /// Whether the newest segment is long enough.
     pub(super) fn is_full(&self, total_bytes: u64) -> bool {
-        self.segments[&self.newest].bytes >= segment_bytes(total_bytes)
+        let segment = &self.segments[&self.newest];
+        segment.bytes - segment.first >= segment_bytes(total_bytes)
     }
 
     /// The newest segment's number.
@@ -173,7 +176,7 @@ impl Log {
         let (path, file) = begin_segment(&self.folder, no, first, self.sync)?;
         let bytes = first.len() as u64;
         (self.path, self.file, self.newest) = (path, file, no);
-        self.segments.insert(no, Segment { bytes, ..Segment::default() });
+        self.segments.insert(no, Segment { bytes, first: bytes, ..Segment::default() });
         self.acknowledge(false)
     }
 

@@ -151,7 +151,7 @@ impl Reading {
             let offset = u32::try_from(at).map_err(|_| "a segment of the log is too long")?;
             let place = Place { segment: no, offset };
             match record {
-                Record::First(first) if at == 0 => self.first(first, no)?,
+                Record::First(first) if at == 0 => self.first(first, no, length as u64)?,
                 Record::Batch(batch) if at > 0 => self.batch(&batch, place, namespaces)?,
                 Record::Notes(notes) if at > 0 => self.notes(notes, no, namespaces),
                 _ => return Err("a segment of the log does not begin as it should"),
@@ -170,10 +170,11 @@ impl Reading {
         Ok(())
     }
 
-    fn first(&mut self, first: First, no: u32) -> Result<(), &'static str> {
+    fn first(&mut self, first: First, no: u32, bytes: u64) -> Result<(), &'static str> {
         if first.segment != no || first.epoch != self.epoch {
             return Err("a segment of the log is of another one");
         }
+        self.segments.get_mut(&no).expect("it is being read").first = bytes;
         self.floor = self.floor.max(first.floor);
         self.marks = first.marks.into_iter().map(|mark| (mark.source, mark.place)).collect();
         Ok(())
@@ -301,7 +302,7 @@ fn begin(
     let bytes = first.len() as u64;
     upto.write(&UpTo { epoch, segment: 1, bytes, synced: false, boot })
         .map_err(DiskError::of("write", folder))?;
-    let segments = BTreeMap::from([(1, Segment { bytes, ..Segment::default() })]);
+    let segments = BTreeMap::from([(1, Segment { bytes, first: bytes, ..Segment::default() })]);
     let log = Log::go_on(folder, segments, epoch, upto, sync, boot)?;
     Ok(Opened { index: Index::new(epoch, 0), log, marks: Marks::default(), lost })
 }

@@ -31,6 +31,13 @@ const WRITE_BYTES: usize = 1 << 20;
 /// Most bytes that one call may append, whatever the limit on disk: they are in memory many times.
 const CALL_BYTES: u64 = 256 << 20;
 
+/// Bytes on disk for each mark that is allowed beyond the first [`MARKS`]: a mark takes some hundred
+/// bytes, and each of some thirty to sixty segments repeats all of them.
+const MARK_SHARE: u64 = 64 << 10;
+
+/// Marks that are always allowed.
+const MARKS: u64 = 4_096;
+
 /// Sweeps in which topics are looked at one by one: with a tick a second, every five seconds.
 const FULL_SWEEP: u32 = 5;
 
@@ -133,16 +140,28 @@ impl Writer {
         let start = self.buffer.len();
         let most = CALL_BYTES.min(self.settings.total_bytes / 4);
         let content = events.iter().map(|event| event.content_bytes()).sum::<usize>();
-        if content as u64 > most {
+        let path = || self.settings.path.clone();
+        let refused = match content as u64 > most {
+            true => Some(DiskError::TooLarge { path: path(), bytes: content }),
+            false => self.are_too_many(&marks).then(|| DiskError::Marks(path())),
+        };
+        if let Some(refused) = refused {
             for event in &events {
                 *heads.get_mut(&event.topic).expect("it was given a place") -= 1;
             }
-            let path = self.settings.path.clone();
-            let _ = reply.send(Err(DiskError::TooLarge { path, bytes: content }));
+            let _ = reply.send(Err(refused));
             return None;
         }
         let costs = put_batch(&mut self.buffer, &events, &marks);
         Some(Written { reply, events, costs, marks, start })
+    }
+
+    /// Whether with these there are more marks than each segment can repeat.
+    fn are_too_many(&self, marks: &[Mark]) -> bool {
+        let known = self.marks.lock();
+        let is_new = |mark: &&Mark| !mark.place.is_empty() && !known.contains_key(&mark.source);
+        let new = marks.iter().filter(is_new).count();
+        new > 0 && (known.len() + new) as u64 > (self.settings.total_bytes / MARK_SHARE).max(MARKS)
     }
 
     fn place(&self, draft: Draft, at: u64, heads: &mut HashMap<Topic, u64>) -> Arc<Event> {

@@ -96,6 +96,9 @@ async fn marks_survive(
     assert_eq!(mark(&history, &one).await, None, "a source should have no mark at first");
     mark_alone(&history, &one, "1").await;
     mark_alone(&history, &other, "2").await;
+    let all = history.marks(&other[..other.len() - 1]).await.expect("a history that works");
+    let all: Vec<&str> = all.iter().map(|mark| &*mark.source).collect();
+    assert_eq!(all, [&*other], "marks should be found by how their sources begin");
     let history = next(history, ending).await;
     assert_eq!(mark(&history, &one).await.as_deref(), Some(&b"1"[..]), "a mark should survive");
     mark_alone(&history, &one, "3").await;

@@ -15,10 +15,11 @@ use std::sync::Arc;
 
 pub(super) use relations::{Description, Flow, Known};
 use tidewire_protocol::change::{Change, Operation, Row, Snapshot, Transaction};
-use tidewire_protocol::{Body, Draft, Topic};
+use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::{self, Begin, Commit, DecodeError, Logical, Lsn, Message, Old, Tuple};
+use super::resume::{Part, Told};
 use crate::values::Misshapen;
 
 /// Bytes of one open transaction after which what it has is published.
@@ -62,6 +63,10 @@ struct Open {
     repeated: bool,
     /// Deeds that were taken on another connection and come again.
     again: usize,
+    /// The indexes of the changes among them that were not published all the same, in order.
+    kept_back: Vec<u32>,
+    /// The same of this connection: how many deeds were published, and without which.
+    spilled: (usize, Vec<u32>),
     /// Deeds seen.
     seen: usize,
     /// Changes seen.
@@ -69,6 +74,14 @@ struct Open {
     /// What is to be published.
     deeds: Vec<Draft>,
     bytes: usize,
+}
+
+impl Open {
+    /// Whether the next deed was published before: a change with its index, or a message.
+    fn is_told(&self, index: Option<u32>) -> bool {
+        let kept_back = |index| self.kept_back.binary_search(&index).is_ok();
+        self.repeated || (self.seen < self.again && !index.is_some_and(kept_back))
+    }
 }
 
 /// What was counted since last asked.
@@ -90,6 +103,8 @@ pub(super) struct Assembly {
     open: Option<Open>,
     /// A transaction that the last connection ended in.
     suspended: Option<Open>,
+    /// A transaction that was published in part before this process, or connection, began.
+    part: Option<Part>,
     /// The commit of the newest transaction made into drafts.
     done: Lsn,
     processed: Lsn,
@@ -104,6 +119,7 @@ impl Assembly {
     /// confirmed; after any other, what was half read will never be whole.
     pub(super) fn begin(&mut self, from: Lsn, resumed: bool) {
         self.relations.clear();
+        self.part = None;
         let half_read = self.open.take().filter(|open| !open.repeated);
         self.suspended = half_read.or(self.suspended.take()).filter(|_| resumed);
         if !resumed {
@@ -111,6 +127,27 @@ impl Assembly {
             self.processed = from;
         }
         self.processed = self.processed.max(from);
+    }
+
+    /// Another connection begins, behind exactly what was told; nothing else of before counts.
+    pub(super) fn resume(&mut self, told: &Told, from: Lsn) {
+        self.begin(from, false);
+        self.done = told.done;
+        self.processed = told.processed.max(from);
+        self.part = told.part.clone();
+        (self.drafts, self.bytes) = (Vec::new(), 0);
+    }
+
+    /// How far the log is told once what was harvested is.
+    pub(super) fn told(&self) -> Told {
+        let open = self.open.as_ref().or(self.suspended.as_ref());
+        let part = open.filter(|open| !open.repeated && open.spilled.0 > 0).map(|open| Part {
+            commit: Lsn(open.transaction.lsn.unwrap_or_default()),
+            seen: open.spilled.0,
+            kept_back: open.spilled.1.clone(),
+        });
+        let part = part.or_else(|| self.part.clone());
+        Told { done: self.done, processed: self.processed, part }
     }
 
     /// Which transactions there are now, by which short ids are widened.
@@ -164,12 +201,15 @@ impl Assembly {
         open.index = open.index.saturating_add(1);
         let known = self.relations.get(&oid).filter(|known| known.flow.is_on())?;
         let told = open.repeated || open.seen <= open.again;
-        known.topic.clone().filter(|_| !told)
+        let topic = known.topic.clone().filter(|_| !told)?;
+        // Beside the deeds of the transaction, so that what is told and this are kept together.
+        open.deeds.push(Draft::gap(topic.clone(), GapReason::HistoryTrimmed));
+        Some(topic)
     }
 
     /// Everything that committed before this place was sent.
     pub(super) fn sent(&mut self, lsn: Lsn) {
-        if self.open.is_none() && self.suspended.is_none() {
+        if self.open.is_none() && self.suspended.is_none() && self.part.is_none() {
             self.processed = self.processed.max(lsn);
         }
     }
@@ -212,6 +252,7 @@ impl Assembly {
             self.open = Some(open);
             return Ok(());
         }
+        let part = self.part.take_if(|part| part.commit == begin.commit_lsn);
         let id = self.epoch.as_ref().map_or(u64::from(begin.xid), |at| at.widen(begin.xid));
         self.open = Some(Open {
             transaction: Arc::new(Transaction {
@@ -220,7 +261,9 @@ impl Assembly {
                 committed_at: begin.committed_at.unix_micros(),
             }),
             repeated: begin.commit_lsn <= self.done,
-            again: 0,
+            again: part.as_ref().map_or(0, |part| part.seen),
+            kept_back: part.as_ref().map_or_else(Vec::new, |part| part.kept_back.clone()),
+            spilled: part.map_or_else(Default::default, |part| (part.seen, part.kept_back)),
             seen: 0,
             index: 0,
             deeds: Vec::new(),
@@ -256,7 +299,7 @@ impl Assembly {
         let Some(open) = self.open.as_mut() else {
             return Err(senseless("a change outside of a transaction"));
         };
-        let told = open.repeated || open.seen < open.again;
+        let told = open.is_told(Some(open.index));
         if let (false, true, Some(topic)) = (told, known.flow.is_on(), &known.topic) {
             let rows = known.rows(new, old, lenient);
             let (record, old, misshapen) = rows.map_err(|problem| match problem {
@@ -292,7 +335,7 @@ impl Assembly {
             return;
         }
         let Some(open) = self.open.as_mut() else { return };
-        let told = open.repeated || open.seen < open.again;
+        let told = open.is_told(None);
         open.seen += 1;
         if told {
             return;
@@ -327,6 +370,13 @@ impl Assembly {
         }
         self.bytes += std::mem::take(&mut open.bytes);
         open.deeds = kept;
+        if open.seen >= open.again {
+            let kept_back = open.deeds.iter().filter_map(|deed| match &deed.body {
+                Body::Change(change) => Some(change.index),
+                _ => None,
+            });
+            open.spilled = (open.seen, kept_back.collect());
+        }
     }
 }
 

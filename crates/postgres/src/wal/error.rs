@@ -27,6 +27,8 @@ pub enum WalErrorKind {
     PublicationLost,
     /// We fell so far behind that we let go of the slot.
     TooFarBehind,
+    /// The history does not take what was read.
+    History,
     /// What is said on the stream makes no sense to us.
     Protocol,
     /// The database cannot be reached, or the connection was lost.

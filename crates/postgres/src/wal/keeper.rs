@@ -87,7 +87,12 @@ impl Keeper {
         let expired = self.shared.tables().expired(Instant::now());
         for (topic, gate) in expired {
             let Ok(_entered) = gate.try_lock() else { continue };
+            // First, so that whoever begins after us does not take it for one that flows.
+            if !self.shared.keep(self.shared.flows_no_more(&topic)).await {
+                continue;
+            }
             if !self.shared.tables().expire(&topic, Instant::now()) {
+                self.shared.keep(self.shared.flows(&topic)).await;
                 continue;
             }
             let (schema, table) =
@@ -169,7 +174,8 @@ impl Keeper {
         let lost = self.shared.tables().compare(&topics);
         for topic in lost {
             tracing::warn!(%topic, "the table is not in the publication any more");
-            self.shared.interrupt(&topic, GapReason::ConnectionLost).await;
+            let marks = self.shared.flows_no_more(&topic);
+            self.shared.interrupt(&topic, GapReason::ConnectionLost, marks).await;
         }
         let strangers = self.shared.tables().strangers();
         for topic in strangers {

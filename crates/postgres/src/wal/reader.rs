@@ -5,6 +5,7 @@
 
 mod facts;
 mod learn;
+mod resuming;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 pub(super) use facts::Facts;
 use futures_util::stream::{self, StreamExt};
-use tidewire_protocol::{GapReason, Topic, TopicKind};
+use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use super::error::{WalError, WalErrorKind};
 use super::keeper::{self, Keeper};
 use super::pgoutput::Lsn;
 use super::publication::{self, Publication};
+use super::resume::{Marks, Told};
 use super::shared::{Reading, Shared};
 use super::slot::{Beginning, Opening, SlotKind};
 use super::stream::{Batch, Item, Stream};
@@ -50,6 +52,8 @@ pub(super) struct Reader {
     catalog: Catalog,
     assembly: Assembly,
     facts: Option<Facts>,
+    /// How far the history is, where it outlives the process.
+    marks: Marks,
     /// Topics that SQL spoke on.
     spoken: HashSet<Topic>,
     /// What the slot would send is of no use: a new one is needed.
@@ -76,6 +80,7 @@ impl Reader {
         options: WalOptions,
         stop: CancellationToken,
     ) -> Self {
+        let marks = Marks::new(&options.slot, &shared.publisher);
         Self {
             target,
             shared,
@@ -84,6 +89,7 @@ impl Reader {
             catalog: Catalog::default(),
             assembly: Assembly::default(),
             facts: None,
+            marks,
             spoken: HashSet::new(),
             afresh: false,
             begun: 0,
@@ -110,7 +116,7 @@ impl Reader {
             self.afresh |= is_useless(&failure);
             let pause = async {
                 match failure.kind() {
-                    WalErrorKind::SlotInUse => sleep(STANDBY_PAUSE).await,
+                    WalErrorKind::SlotInUse | WalErrorKind::History => sleep(STANDBY_PAUSE).await,
                     _ => backoff.pause().await,
                 }
             };
@@ -140,6 +146,7 @@ impl Reader {
         if !same {
             tracing::warn!("this is another database cluster than before, so everything is a gap");
         }
+        let told = self.told_before(&facts, &mut line).await?;
         let name = self.slot_name();
         let opening = Opening {
             kind: &self.options.slot,
@@ -154,7 +161,8 @@ impl Reader {
         beginning.resumed &= same;
         self.afresh = false;
         self.shared.set_epoch(facts.snapshot.clone());
-        self.begin(&beginning, publication, &members).await;
+        let told = self.judge(told, &mut beginning);
+        self.begin(&beginning, &facts, told, publication, &members).await?;
         self.facts = Some(facts);
         Ok(Stream::start(line, beginning.from, self.options.stream()))
     }
@@ -194,31 +202,22 @@ impl Reader {
     async fn begin(
         &mut self,
         beginning: &Beginning,
+        facts: &Facts,
+        told: Option<Told>,
         publication: Publication,
         members: &HashSet<Topic>,
-    ) {
-        self.assembly.begin(beginning.from, beginning.resumed);
-        let first = self.facts.is_none();
-        let strangers = {
-            let mut tables = self.shared.tables();
-            if first && beginning.resumed {
-                tables.inherit(members, Instant::now() + self.options.linger);
-            }
-            tables.connected(beginning.resumed, members);
-            tables.strangers()
-        };
-        let debtors = self.shared.tables().debtors();
-        let shared = &self.shared;
-        stream::iter(debtors)
-            .for_each_concurrent(GAPS_AT_ONCE, |topic| async move {
-                shared.pay(&topic).await;
-            })
-            .await;
-        if !beginning.resumed {
-            for topic in std::mem::take(&mut self.spoken) {
-                shared.interrupt(&topic, GapReason::ConnectionLost).await;
-            }
+    ) -> Result<(), WalError> {
+        match told {
+            Some(told) => self.assembly.resume(&told, beginning.from),
+            None => self.assembly.begin(beginning.from, beginning.resumed),
         }
+        let strangers = self.take_over(beginning.resumed, members).await?;
+        self.pay_all().await?;
+        if !beginning.resumed {
+            self.interrupt_spoken().await?;
+        }
+        self.begin_marks(beginning.resumed, facts).await?;
+        let shared = &self.shared;
         let reading = Reading {
             publication: publication.oid,
             ours: publication.ours,
@@ -232,6 +231,19 @@ impl Reader {
         for topic in strangers {
             tokio::spawn(admit(Arc::clone(shared), topic, self.options.add_timeout));
         }
+        Ok(())
+    }
+
+    /// Says the gaps that are owed before anything newer.
+    async fn pay_all(&self) -> Result<(), WalError> {
+        let debtors = self.shared.tables().debtors();
+        let shared = &self.shared;
+        stream::iter(debtors)
+            .for_each_concurrent(GAPS_AT_ONCE, |topic| async move {
+                shared.pay(&topic).await;
+            })
+            .await;
+        self.nothing_is_owed()
     }
 
     /// Reads one stream until it is lost or the task is told to stop.
@@ -285,10 +297,11 @@ impl Reader {
             };
         }
         // What came before a failure was said all the same.
-        self.publish().await;
+        let published = self.publish().await;
         self.count();
         let processed = self.assembly.processed();
-        stream.confirm(processed);
+        stream.confirm(self.marks.confirmable(processed));
+        published?;
         self.shared.advance(processed);
         outcome
     }
@@ -297,11 +310,11 @@ impl Reader {
         for item in items {
             match item {
                 Item::Data(bytes) => self.take_message(bytes).await?,
-                Item::Oversized(head, bytes) => self.take_oversized(head, *bytes).await,
+                Item::Oversized(head, bytes) => self.take_oversized(head, *bytes),
                 Item::Sent(lsn) => self.assembly.sent(*lsn),
             }
             if self.assembly.is_ripe() {
-                self.publish().await;
+                self.publish().await?;
             }
         }
         Ok(())
@@ -334,22 +347,27 @@ impl Reader {
     }
 
     /// A row that was too large to be read is a gap in its table.
-    async fn take_oversized(&mut self, head: &[u8], bytes: usize) {
+    fn take_oversized(&mut self, head: &[u8], bytes: usize) {
         self.shared.metrics.oversized.inc();
         let Some(topic) = self.assembly.oversized(head) else { return };
         tracing::warn!(%topic, bytes, limit = self.options.row_bytes,
             "a row is larger than row_bytes allows, so its table has a gap there");
-        self.publish().await;
-        self.shared.tables().owe(&topic, GapReason::HistoryTrimmed);
-        self.shared.pay(&topic).await;
     }
 
-    /// Hands over what is ready. What the history does not take is a gap.
-    async fn publish(&mut self) {
+    /// Hands over what is ready.
+    async fn publish(&mut self) -> Result<(), WalError> {
         let drafts = self.assembly.harvest();
-        if drafts.is_empty() {
-            return;
+        if self.marks.are_kept() {
+            return self.publish_marked(drafts).await;
         }
+        if !drafts.is_empty() {
+            self.publish_alone(drafts).await;
+        }
+        Ok(())
+    }
+
+    /// To a history that ends with the process. What it does not take is a gap.
+    async fn publish_alone(&mut self, drafts: Vec<Draft>) {
         let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
         let outcomes = self.shared.publisher.publish(drafts).await;
         let mut failed: HashMap<&Topic, tidewire::Error> = HashMap::new();

@@ -1,9 +1,11 @@
 //! What the tasks of a source and those who ask it share; locks are held for moments only.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidewire::Publisher;
+use tidewire::history::Mark;
 use tidewire_protocol::change::Snapshot;
 use tidewire_protocol::{Code, GapReason, Refusal, Topic};
 use tokio::sync::{Notify, watch};
@@ -12,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::WalError;
 use super::metrics::WalMetrics;
 use super::pgoutput::Lsn;
+use super::resume::Marks;
 use super::slot::SlotStatus;
 use super::tables::{Run, Tables};
 use crate::changes::SourceStatus;
@@ -41,6 +44,8 @@ pub(super) struct Shared {
     pub(super) publisher: Publisher,
     /// The publication's name.
     pub(super) publication: String,
+    /// What begins the names of the slot's marks, if the history keeps any.
+    slot_mark: Option<Arc<str>>,
     pub(super) metrics: WalMetrics,
     tables: Mutex<Tables>,
     progress: watch::Sender<Progress>,
@@ -63,11 +68,17 @@ struct Status {
 }
 
 impl Shared {
-    pub(super) fn new(pool: Pool, publisher: Publisher, publication: String) -> Self {
+    pub(super) fn new(
+        pool: Pool,
+        publisher: Publisher,
+        publication: String,
+        slot_mark: Option<Arc<str>>,
+    ) -> Self {
         Self {
             pool,
             publisher,
             publication,
+            slot_mark,
             metrics: WalMetrics::default(),
             tables: Mutex::default(),
             progress: watch::Sender::new(Progress::default()),
@@ -217,7 +228,7 @@ impl Shared {
         loop {
             let Some((run, owed)) = self.tables().debt(topic) else { return false };
             if let Some(reason) = owed
-                && !self.interrupt(topic, reason).await
+                && !self.interrupt(topic, reason, self.flows(topic)).await
             {
                 return false;
             }
@@ -227,9 +238,29 @@ impl Shared {
         }
     }
 
-    /// Says a gap; gives whether it was said.
-    pub(super) async fn interrupt(&self, topic: &Topic, reason: GapReason) -> bool {
-        match self.publisher.interrupt(topic, reason).await {
+    /// What remembers that everything said on the topic is told from here on.
+    pub(super) fn flows(&self, topic: &Topic) -> Vec<Mark> {
+        Marks::of_topic(self.slot_mark.as_ref(), topic, true)
+    }
+
+    /// What remembers that it is not.
+    pub(super) fn flows_no_more(&self, topic: &Topic) -> Vec<Mark> {
+        Marks::of_topic(self.slot_mark.as_ref(), topic, false)
+    }
+
+    /// Keeps marks alone; gives whether they are kept.
+    pub(super) async fn keep(&self, marks: Vec<Mark>) -> bool {
+        marks.is_empty() || self.publisher.publish_marked(Vec::new(), marks).await.is_ok()
+    }
+
+    /// Says a gap, and keeps marks with it; gives whether it was said.
+    pub(super) async fn interrupt(
+        &self,
+        topic: &Topic,
+        reason: GapReason,
+        marks: Vec<Mark>,
+    ) -> bool {
+        match self.publisher.interrupt_marked(topic, reason, marks).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,

@@ -131,6 +131,22 @@ impl Tables {
         }
     }
 
+    /// Takes over tables that were told before this process began, after which something may be
+    /// missing: they owe a gap, although nobody listens.
+    pub(super) fn inherit_debts(&mut self, members: &HashSet<Topic>, until: Instant) {
+        for topic in members {
+            let flow = self.flow(topic);
+            self.entries.entry(topic.clone()).or_insert_with(|| Entry {
+                lingers: Some(until),
+                flow,
+                owed: Some(GapReason::ConnectionLost),
+                member: true,
+                flowed: true,
+                gate: Arc::default(),
+            });
+        }
+    }
+
     /// The stream ended. Unless it may go on where it was, what flowed owes a gap.
     pub(super) fn disconnected(&mut self, may_resume: bool) {
         self.run = None;

@@ -23,8 +23,8 @@ pub(in crate::wal) struct Facts {
     /// Which transactions there are.
     pub(in crate::wal) snapshot: Snapshot,
     /// Tells one cluster from every other.
-    system: String,
-    timeline: u32,
+    pub(in crate::wal) system: String,
+    pub(in crate::wal) timeline: u32,
 }
 
 impl Facts {
@@ -85,14 +85,25 @@ impl Facts {
         upto: Lsn,
         line: &mut Line,
     ) -> Result<bool, WalError> {
-        if self.system != before.system {
+        self.has(&before.system, before.timeline, upto, line).await
+    }
+
+    /// Whether the server has everything up to a place in the log of a cluster.
+    pub(super) async fn has(
+        &self,
+        system: &str,
+        timeline: u32,
+        upto: Lsn,
+        line: &mut Line,
+    ) -> Result<bool, WalError> {
+        if self.system != system {
             return Ok(false);
         }
-        if self.timeline == before.timeline {
+        if self.timeline == timeline {
             return Ok(true);
         }
         let rows = ask(line, &format!("TIMELINE_HISTORY {}", self.timeline)).await?;
-        Ok(left_at(cell(&rows, 1)?, before.timeline).is_some_and(|left| left >= upto))
+        Ok(left_at(cell(&rows, 1)?, timeline).is_some_and(|left| left >= upto))
     }
 }
 

@@ -1,0 +1,157 @@
+//! Beginning behind what the history holds, where it outlives the process; see
+//! [`resume`](super::super::resume) for the rules.
+
+use std::collections::HashSet;
+
+use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
+use tokio::time::Instant;
+
+use super::{Facts, Reader};
+use crate::connect::replication::Line;
+use crate::wal::error::{WalError, WalErrorKind};
+use crate::wal::resume::{Told, failed};
+use crate::wal::slot::Beginning;
+
+/// Topics that SQL spoke on which are remembered over restarts, to tell them when something may be
+/// missing; each segment of a history on disk repeats all of them.
+const SPOKEN: usize = 2_000;
+
+impl Reader {
+    /// How far the history is, if that is in the log of this server.
+    pub(super) async fn told_before(
+        &self,
+        facts: &Facts,
+        line: &mut Line,
+    ) -> Result<Option<Told>, WalError> {
+        let Some(mark) = self.marks.read(&self.shared.publisher).await? else { return Ok(None) };
+        let (system, upto) = (&mark.system, mark.told.processed);
+        let is_here = facts.has(system, mark.timeline, upto, line).await?;
+        Ok(is_here.then_some(mark.told))
+    }
+
+    /// Whether the slot sends everything behind what was told. Where the history is of no help,
+    /// the slot alone decides.
+    pub(super) fn judge(&self, told: Option<Told>, beginning: &mut Beginning) -> Option<Told> {
+        if !self.marks.are_kept() {
+            return None;
+        }
+        let told = told.filter(|told| beginning.resumed && beginning.from <= told.processed);
+        if beginning.resumed && told.is_none() {
+            tracing::warn!(slot = beginning.slot, from = %beginning.from,
+                "the history does not hold everything up to where the slot begins, so there is a \
+                 gap between");
+        }
+        beginning.resumed = told.is_some();
+        told
+    }
+
+    /// Takes over, at the first beginning, what flowed before; gives tables to be admitted again.
+    pub(super) async fn take_over(
+        &mut self,
+        resumed: bool,
+        members: &HashSet<Topic>,
+    ) -> Result<Vec<Topic>, WalError> {
+        let first = self.facts.is_none();
+        let known = match first {
+            true => self.marks.topics(&self.shared.publisher).await?,
+            false => HashSet::new(),
+        };
+        let (flowing, spoken): (HashSet<Topic>, HashSet<Topic>) =
+            known.into_iter().partition(|topic| topic.kind() == TopicKind::Table);
+        self.spoken.extend(spoken);
+        // Without marks nobody can have kept a place from before, so what is published may flow.
+        let heirs = match self.marks.are_kept() {
+            true => members.intersection(&flowing).cloned().collect(),
+            false => members.clone(),
+        };
+        let strangers = {
+            let until = Instant::now() + self.options.linger;
+            let mut tables = self.shared.tables();
+            if first && resumed {
+                tables.inherit(&heirs, until);
+            }
+            tables.connected(resumed, members);
+            if first && !resumed && self.marks.are_kept() {
+                tables.inherit_debts(&heirs, until);
+            }
+            tables.strangers()
+        };
+        // Taken out of the publication while nobody was here to see it.
+        for topic in flowing.difference(members) {
+            self.interrupt(topic).await?;
+        }
+        Ok(strangers)
+    }
+
+    async fn interrupt(&self, topic: &Topic) -> Result<(), WalError> {
+        let marks = self.shared.flows_no_more(topic);
+        let publisher = &self.shared.publisher;
+        publisher.interrupt_marked(topic, GapReason::ConnectionLost, marks).await.map_err(failed)
+    }
+
+    /// Tells the topics that SQL spoke on that something may be missing.
+    pub(super) async fn interrupt_spoken(&mut self) -> Result<(), WalError> {
+        for topic in self.spoken.iter().cloned().collect::<Vec<_>>() {
+            self.interrupt(&topic).await?;
+            self.spoken.remove(&topic);
+        }
+        Ok(())
+    }
+
+    /// Where marks are kept, what follows must not be remembered before the gaps before it are.
+    pub(super) fn nothing_is_owed(&self) -> Result<(), WalError> {
+        if !self.marks.are_kept() || self.shared.tables().debtors().is_empty() {
+            return Ok(());
+        }
+        let words = "the history does not take the gaps that are owed, so reading waits for it";
+        Err(WalError::new(WalErrorKind::History, words))
+    }
+
+    /// From here on marks are of this log; after a gap, they begin here.
+    pub(super) async fn begin_marks(
+        &mut self,
+        resumed: bool,
+        facts: &Facts,
+    ) -> Result<(), WalError> {
+        let told = self.assembly.told();
+        self.marks.begin(&facts.system, facts.timeline, told);
+        match self.marks.are_kept() && !resumed {
+            true => self.keep(Vec::new(), true).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Publishes drafts together with how far they are. What the history does not take is read
+    /// again: reading ends, and begins behind the newest mark.
+    pub(super) async fn publish_marked(&mut self, drafts: Vec<Draft>) -> Result<(), WalError> {
+        let brings = !drafts.is_empty();
+        self.keep(drafts, brings).await
+    }
+
+    async fn keep(&mut self, drafts: Vec<Draft>, at_once: bool) -> Result<(), WalError> {
+        let told = self.assembly.told();
+        let Some(mark) = self.marks.due(&told, at_once) else { return Ok(()) };
+        let mut marks = vec![mark];
+        let spoken = self.newly_spoken(&drafts);
+        marks.extend(spoken.iter().flat_map(|topic| self.shared.flows(topic)));
+        match self.shared.publisher.publish_marked(drafts, marks).await {
+            Ok(_) => {
+                self.marks.kept(told);
+                self.spoken.extend(spoken);
+                Ok(())
+            }
+            Err(error) => {
+                self.shared.metrics.failures.inc();
+                Err(failed(error))
+            }
+        }
+    }
+
+    fn newly_spoken(&self, drafts: &[Draft]) -> HashSet<Topic> {
+        let room = SPOKEN.saturating_sub(self.spoken.len());
+        let others = drafts.iter().map(|draft| &draft.topic);
+        let others = others.filter(|topic| topic.kind() != TopicKind::Table);
+        let new: HashSet<&Topic> = others.filter(|topic| !self.spoken.contains(topic)).collect();
+        new.into_iter().take(room).cloned().collect()
+    }
+}

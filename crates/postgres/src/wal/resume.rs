@@ -1,0 +1,228 @@
+//! Where to begin after an end of the process or of the connection: exactly behind what the history
+//! holds.
+//!
+//! Where the history outlives the process, how far the log was told is kept in it, together with
+//! what was told: a [`Told`] in a mark of the slot. A transaction may be told in parts, so this names
+//! the part. Beside it each table whose changes flow has a mark of its own, and so has each topic
+//! that SQL spoke on, so that after a restart nobody is served a hole as if it were none: a table
+//! that is published but has no mark was never told its gap.
+//!
+//! Rules that make it exact: a mark is kept with its drafts or not at all, nothing is confirmed to
+//! PostgreSQL that is not in a mark, and a slot that is ahead of the mark is not gone on with.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidewire::Publisher;
+use tidewire::history::Mark;
+use tidewire_protocol::Topic;
+use tokio::time::Instant;
+
+use super::error::{WalError, WalErrorKind};
+use super::pgoutput::Lsn;
+use super::slot::SlotKind;
+
+/// How often progress that brought nothing is written down, and so confirmed: rarely enough that an
+/// idle night writes little, often enough that PostgreSQL need not keep much.
+const MARK_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the log was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The commit of the newest transaction that was told whole.
+    pub(super) done: Lsn,
+    /// The place before which everything was told.
+    pub(super) processed: Lsn,
+    /// What was told of the transaction after it.
+    pub(super) part: Option<Part>,
+}
+
+/// Part of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its commit.
+    pub(super) commit: Lsn,
+    /// Deeds that were read.
+    pub(super) seen: usize,
+    /// The indexes of the changes among them that were kept back, in order.
+    pub(super) kept_back: Vec<u32>,
+}
+
+/// What the mark of a slot says: how far, and in which log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SlotMark {
+    pub(super) system: String,
+    pub(super) timeline: u32,
+    pub(super) told: Told,
+}
+
+/// The marks of one slot; for a source whose slot or history ends with it, none.
+pub(super) struct Marks {
+    /// What begins the names of all marks, if any are kept.
+    slot: Option<Arc<str>>,
+    /// In which log.
+    system: String,
+    timeline: u32,
+    /// The newest that was kept.
+    kept: Told,
+    kept_at: Instant,
+}
+
+impl Marks {
+    pub(super) fn new(slot: &SlotKind, publisher: &Publisher) -> Self {
+        let slot = match slot {
+            SlotKind::Persistent { name, .. } if publisher.keeps_marks() => {
+                Some(format!("wal:{name}").into())
+            }
+            _ => None,
+        };
+        let (system, kept) = (String::new(), Told::default());
+        Self { slot, system, timeline: 0, kept, kept_at: Instant::now() }
+    }
+
+    /// Whether any are kept.
+    pub(super) fn are_kept(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// What the history says of the slot.
+    pub(super) async fn read(&self, publisher: &Publisher) -> Result<Option<SlotMark>, WalError> {
+        let Some(slot) = &self.slot else { return Ok(None) };
+        let place = publisher.mark(slot).await.map_err(failed)?;
+        Ok(place.and_then(|place| SlotMark::take(&place)))
+    }
+
+    /// From here on, this is the log and this is what was told of it.
+    pub(super) fn begin(&mut self, system: &str, timeline: u32, told: Told) {
+        (self.system, self.timeline) = (system.to_owned(), timeline);
+        self.kept = told;
+    }
+
+    /// The mark to be kept with what is published now; `None` where there is nothing to be kept,
+    /// or nothing that could not wait.
+    pub(super) fn due(&self, told: &Told, brings: bool) -> Option<Mark> {
+        let slot = self.slot.as_ref()?;
+        let waited = self.kept_at.elapsed() >= MARK_PAUSE;
+        (brings || (waited && *told != self.kept)).then(|| {
+            let (system, told) = (self.system.clone(), told.clone());
+            let place = SlotMark { system, timeline: self.timeline, told }.put();
+            Mark { source: Arc::clone(slot), place }
+        })
+    }
+
+    /// The mark was kept.
+    pub(super) fn kept(&mut self, told: Told) {
+        (self.kept, self.kept_at) = (told, Instant::now());
+    }
+
+    /// The place before which PostgreSQL need not keep anything for us, of what was `processed`.
+    pub(super) fn confirmable(&self, processed: Lsn) -> Lsn {
+        match self.slot {
+            Some(_) => self.kept.processed,
+            None => processed,
+        }
+    }
+
+    /// What says that a topic's changes, or messages, are told.
+    pub(super) fn of_topic(slot: Option<&Arc<str>>, topic: &Topic, flows: bool) -> Vec<Mark> {
+        let mark = |slot: &Arc<str>| Mark {
+            source: format!("{slot}/{topic}").into(),
+            place: if flows { Bytes::from_static(b"1") } else { Bytes::new() },
+        };
+        slot.map(mark).into_iter().collect()
+    }
+
+    /// What begins the names of all marks.
+    pub(super) fn slot(&self) -> Option<&Arc<str>> {
+        self.slot.as_ref()
+    }
+
+    /// Topics whose changes, or messages, were being told.
+    pub(super) async fn topics(&self, publisher: &Publisher) -> Result<HashSet<Topic>, WalError> {
+        let Some(slot) = &self.slot else { return Ok(HashSet::new()) };
+        let prefix = format!("{slot}/");
+        let marks = publisher.marks(&prefix).await.map_err(failed)?;
+        Ok(marks.iter().filter_map(|mark| topic(mark.source.strip_prefix(&prefix)?)).collect())
+    }
+}
+
+/// The topic that prints so.
+fn topic(text: &str) -> Option<Topic> {
+    let table = text.strip_prefix("table:").map(Topic::table);
+    table.or_else(|| text.strip_prefix("topic:").map(Topic::application))?.ok()
+}
+
+/// The history does not take, or give, what has to be kept.
+pub(super) fn failed(error: tidewire::Error) -> WalError {
+    let words = "the history does not take what PostgreSQL's log says, so reading waits for it";
+    WalError::because(WalErrorKind::History, words, error)
+}
+
+impl SlotMark {
+    fn put(&self) -> Bytes {
+        let Told { done, processed, part } = &self.told;
+        let mut text = format!("1 {} {} {done} {processed}", self.system, self.timeline);
+        if let Some(Part { commit, seen, kept_back }) = part {
+            let kept_back: Vec<String> = kept_back.iter().map(u32::to_string).collect();
+            text += &format!(" {commit} {seen} {}", kept_back.join(","));
+        }
+        text.into()
+    }
+
+    fn take(place: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(place).ok()?.split(' ');
+        if words.next()? != "1" {
+            return None;
+        }
+        let (system, timeline) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+        let (done, processed) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let part = match words.next() {
+            None => None,
+            Some(commit) => Some(Part {
+                commit: commit.parse().ok()?,
+                seen: words.next()?.parse().ok()?,
+                kept_back: words
+                    .next()?
+                    .split(',')
+                    .filter(|index| !index.is_empty())
+                    .map(|index| index.parse().ok())
+                    .collect::<Option<_>>()?,
+            }),
+        };
+        Some(Self { system, timeline, told: Told { done, processed, part } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        let whole = Told { done: Lsn(7), processed: Lsn(u64::MAX), part: None };
+        let part = |kept_back| Part { commit: Lsn(9), seen: 5_000, kept_back };
+        for part in [None, Some(part(vec![])), Some(part(vec![3])), Some(part(vec![3, 4_999]))] {
+            let told = Told { part, ..whole.clone() };
+            let mark = SlotMark { system: "7312".to_owned(), timeline: 2, told };
+            assert_eq!(SlotMark::take(&mark.put()), Some(mark));
+        }
+        for senseless in
+            ["", "2 a 1 0/1 0/2", "1 a 1 0/1", "1 a 1 0/1 0/2 0/3", "1 a 1 0/1 0/2 0/3 1 x"]
+        {
+            assert_eq!(SlotMark::take(senseless.as_bytes()), None, "{senseless}");
+        }
+    }
+
+    #[test]
+    fn a_mark_names_its_topic() {
+        let slot: Arc<str> = "wal:slot".into();
+        for named in [Topic::table("public.orders").unwrap(), Topic::application("a/b c").unwrap()]
+        {
+            let mark = Marks::of_topic(Some(&slot), &named, true).remove(0);
+            assert_eq!(topic(mark.source.strip_prefix("wal:slot/").unwrap()), Some(named));
+        }
+        assert_eq!(Marks::of_topic(None, &Topic::application("a").unwrap(), true), []);
+    }
+}
