@@ -107,6 +107,8 @@ struct Polled {
     /// Events among them, which the limit is about; rows are not counted.
     count: usize,
     gaps: Vec<serde_json::Value>,
+    /// Some came that were over the limit.
+    is_cut: bool,
 }
 
 impl Polled {
@@ -128,7 +130,13 @@ impl Polled {
         rows_missing: impl Fn() -> bool,
     ) -> Option<Close> {
         loop {
+            // Asked for first: all up to there is in what is taken then.
+            let reached = session.reached();
             self.collect(session, progress, limit);
+            if !self.is_cut {
+                // Where nothing was for it, the next poll need not look again.
+                reached.iter().for_each(|(topic, position)| progress.pass(topic, *position));
+            }
             if !rows_missing() && (!self.events.is_empty() || !self.gaps.is_empty()) {
                 return None;
             }
@@ -148,7 +156,7 @@ impl Polled {
                 // What completes the rows belongs to them.
                 Some(mark) if !progress.is_ahead(&mark.0, mark.1) => self.add(&outgoing.bytes),
                 // What is over the limit comes with the next poll.
-                Some(_) if self.count == limit => {}
+                Some(_) if self.count == limit => self.is_cut = true,
                 Some(mark) => {
                     progress.reach(&mark.0, mark.1);
                     self.add(&outgoing.bytes);

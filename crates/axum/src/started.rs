@@ -126,6 +126,10 @@ impl Dialect for Noting {
         self.dialect.presence(event, diff, members, tag)
     }
 
+    fn bookmark(&self, topic: &Topic, position: Position, tag: Option<&Tag>) -> Option<Frame> {
+        self.dialect.bookmark(topic, position, tag)
+    }
+
     fn close(&self, close: Close) -> Option<Frame> {
         match self.answers {
             Answers::Told => self.dialect.close(close),
@@ -155,6 +159,17 @@ impl Progress {
     pub(crate) fn is_ahead(&self, topic: &Topic, position: Position) -> bool {
         let reached = self.0.iter().find(|(held, _)| held == topic).and_then(|(_, at)| *at);
         reached.is_none_or(|at| at.epoch != position.epoch || at.seq < position.seq)
+    }
+
+    /// Nothing more was for this listener up to this place.
+    pub(crate) fn pass(&mut self, topic: &Topic, position: Position) {
+        let Some((_, Some(reached))) = self.0.iter_mut().find(|(held, _)| held == topic) else {
+            return;
+        };
+        // A change of epoch is told by an event of its own.
+        if reached.epoch == position.epoch && reached.seq < position.seq {
+            *reached = position;
+        }
     }
 
     /// The cursor to go on from.

@@ -19,6 +19,7 @@ mod realtime;
 mod restarts;
 mod resuming;
 mod rights;
+mod silence;
 mod slow_reader;
 mod support;
 mod tls;

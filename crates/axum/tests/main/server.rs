@@ -17,7 +17,7 @@ use tidewire::protocol::change::{
     Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
 };
 use tidewire::protocol::{Code, Draft, Interest, Payload, Refusal, Token, TopicKind};
-use tidewire::upstream::TableRows;
+use tidewire::upstream::{Prepared, TableRows};
 use tidewire::{Authenticator, Identity, Limits, Node, Position, Publisher, Topic, Upstream};
 use tidewire_axum::{Listening, Origins, Transports, finish, router, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -385,6 +385,12 @@ impl Upstream for Tables {
 
     async fn emit(&self, _topic: &Topic, _payload: &Payload) -> Result<(), Refusal> {
         Err(Refusal::new(Code::BadField, "nothing is said on tables"))
+    }
+
+    async fn prepare(&self, _topic: &Topic, interest: &Interest) -> Result<Prepared, Refusal> {
+        assert!(interest.filter.is_none() && interest.columns.is_empty(), "nobody asks so here");
+        let operations = interest.operations.clone().into();
+        Ok(Prepared { operations, columns: None, rows: None })
     }
 
     async fn snapshot(&self, topic: &Topic, _interest: &Interest) -> Result<TableRows, Refusal> {

@@ -45,3 +45,72 @@ async fn a_stream_tells_the_rows_and_then_what_changes() {
     assert_eq!((event.event.as_deref(), &event.json()["op"]), (None, &json!("DELETE")));
     assert_eq!(event.json()["key"], json!({"id": 1}));
 }
+
+/// Changes that are not for who wants to hear of deletes; the place of the last.
+async fn insert(server: &Server, count: u32) -> String {
+    let insert = |id| change(&orders(), 7, Operation::Insert, None, Some(row(id, "new")));
+    let results = server.node.publisher().publish((0..count).map(insert).collect()).await;
+    results.last().unwrap().as_ref().unwrap().position.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_for_which_nothing_is_said_moves_its_id_and_loses_no_place() {
+    let server = Server::start().await;
+    let path = "/v1/sse?table=public.orders&events=DELETE";
+    let mut stream = server.get(path).await;
+    stream.sse().await;
+    // More than the history keeps.
+    for _ in 0..2 {
+        let place = insert(&server, 600).await;
+        while stream.block().await != format!("id: {place}") {}
+    }
+    drop(stream);
+    let place = insert(&server, 1).await;
+    let mut stream = server.get_with(path, &[("last-event-id", &place)]).await;
+    stream.sse().await;
+    assert_eq!(stream.sse().await.json()["outcome"], "resumed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_moves_on_though_nothing_was_for_it() {
+    let server = Server::start().await;
+    let path = "/v1/poll?table=public.orders&events=DELETE&timeout=0";
+    let mut cursor = server.get(path).await.json().await["cursor"].clone();
+    // More than the history keeps, and more than one page of it between two polls.
+    for _ in 0..5 {
+        let place = insert(&server, 300).await;
+        while cursor != place {
+            let since = cursor.as_str().unwrap();
+            let polled = server.get(&format!("{path}&since={since}")).await.json().await;
+            assert_eq!((&polled["events"], polled.get("gap")), (&json!([]), None));
+            assert_ne!(polled["cursor"], cursor, "each poll comes further");
+            cursor = polled["cursor"].clone();
+        }
+    }
+    let deleted = vec![change(&orders(), 8, Operation::Delete, Some(row(1, "new")), None)];
+    server.node.publisher().publish(deleted).await;
+    let since = cursor.as_str().unwrap();
+    let polled = server.get(&format!("{path}&since={since}")).await.json().await;
+    assert_eq!(polled["events"][0]["op"], "DELETE", "{polled}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_the_limit_of_a_poll_is_not_passed_by() {
+    let server = Server::start().await;
+    let path = "/v1/poll?table=public.orders&events=DELETE";
+    let first = server.get(&format!("{path}&timeout=0")).await.json().await;
+    for id in 0..9 {
+        let deleted = vec![change(&orders(), 8, Operation::Delete, Some(row(id, "new")), None)];
+        server.node.publisher().publish(deleted).await;
+        insert(&server, 3).await;
+    }
+    let (mut cursor, mut heard) = (first["cursor"].clone(), Vec::new());
+    while heard.len() < 9 {
+        let since = cursor.as_str().unwrap();
+        let polled = server.get(&format!("{path}&limit=2&since={since}")).await.json().await;
+        let events = polled["events"].as_array().unwrap();
+        heard.extend(events.iter().map(|event| event["key"]["id"].as_u64().unwrap()));
+        cursor = polled["cursor"].clone();
+    }
+    assert_eq!(heard, (0..9).collect::<Vec<_>>());
+}
