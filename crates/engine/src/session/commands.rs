@@ -67,9 +67,6 @@ impl Session {
         if wish.presence {
             self.may(Action::Presence, &wish.topic).await?;
         }
-        if self.repeats(&wish) {
-            return self.answer_again(wish).await;
-        }
         if self.place_of(&wish.topic, wish.key.as_ref()).is_none() {
             self.check_room()?;
         }
@@ -112,6 +109,10 @@ impl Session {
         done: Result<Beginning, Refusal>,
     ) -> Result<(), Refusal> {
         let done = done?;
+        if self.repeats(&wish) {
+            self.answer_again(wish, done.presence.map(|start| start.members));
+            return Ok(());
+        }
         if let Some(place) = self.shareable(&wish, &done) {
             self.widen(place, wish, done.wants.as_ref());
             return Ok(());
@@ -127,18 +128,15 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the same wish is in force: then nothing changes, and nothing can be missed.
+    /// Whether the same wish is in force: then nothing changes, and nothing can be missed. Its
+    /// source was asked all the same, since it may have lost the topic.
     fn repeats(&self, wish: &Subscription) -> bool {
         let place = self.place_of(&wish.topic, wish.key.as_ref());
         let held = place.map(|place| &self.subscriptions[place]);
         wish.since == Since::Now && held.is_some_and(|held| held.asks_the_same(wish))
     }
 
-    async fn answer_again(&mut self, wish: Subscription) -> Result<(), Refusal> {
-        let members = match wish.presence {
-            true => Some(self.node.presence.members(&wish.topic).await?),
-            false => None,
-        };
+    fn answer_again(&mut self, wish: Subscription, members: Option<Vec<Member>>) {
         let place = self.place_of(&wish.topic, wish.key.as_ref());
         let place = place.expect("the subscription was found above");
         let position = match self.subscriptions[place].phase {
@@ -146,7 +144,6 @@ impl Session {
             Phase::Live { lane } => self.live_position(place, lane),
         };
         self.say(&subscribed(wish, position, Outcome::Fresh, members));
-        Ok(())
     }
 
     fn live_position(&self, place: usize, lane: LaneIndex) -> Position {

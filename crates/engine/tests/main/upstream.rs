@@ -89,6 +89,26 @@ async fn a_topic_is_asked_for_before_its_listener_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listener_that_asks_again_has_its_source_asked_again_and_misses_nothing() {
+    let (node, outside) = node();
+    let mut client = Client::open(&node);
+    listen(&mut client, "orders").await;
+    let request = json!({"type": "publish", "notify": "orders", "data": "hi", "echo": true});
+    client.ask(request.clone()).await;
+    // The source may have lost the topic meanwhile, so that a yes unasked would be a lie.
+    assert_eq!(listen(&mut client, "orders").await["type"], "subscribed");
+    assert_eq!(outside.asked(), ["attach orders", "attach orders"]);
+    client.ask(request).await;
+    assert_eq!(client.contents(2).await, ["hi", "hi"]);
+    client.hears_nothing().await;
+
+    outside.down.store(true, Ordering::SeqCst);
+    let refused = listen(&mut client, "orders").await;
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("unavailable")));
+    assert_eq!(node.stats().subscriptions, 1, "what was there before is as it was");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_said_to_a_channel_comes_back_through_it() {
     let (node, _outside) = node();
     let mut client = Client::open(&node);
