@@ -88,7 +88,10 @@ pub(crate) fn null() -> Arc<str> {
 /// [`Misshapen`]; [`as_string`] is what can still be told then.
 pub(crate) fn to_json(shape: &Shape, text: &[u8]) -> Result<Arc<str>, Misshapen> {
     // Only a database in SQL_ASCII can hold anything that is not UTF-8.
-    let text = String::from_utf8_lossy(text);
+    let text = match str::from_utf8(text) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(text),
+    };
     match shape {
         Shape::Bool if *text == *"t" => Ok(Arc::clone(&TRUE)),
         Shape::Bool if *text == *"f" => Ok(Arc::clone(&FALSE)),

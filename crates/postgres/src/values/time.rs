@@ -14,5 +14,5 @@ pub(super) fn iso(text: &str) -> Cow<'_, str> {
     // A zone has a sign; `+00` alone means that there are no minutes to tell.
     let short_zone = time.len() > 3 && matches!(time.as_bytes()[time.len() - 3], b'+' | b'-');
     let minutes = if short_zone { ":00" } else { "" };
-    Cow::Owned(format!("{day}T{time}{minutes}{era}"))
+    Cow::Owned([day, "T", time, minutes, era].concat())
 }

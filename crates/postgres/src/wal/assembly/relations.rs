@@ -126,14 +126,16 @@ impl Reading<'_> {
     /// A row; what the log left out is taken from `before` where that is whole.
     fn row(&mut self, tuple: &Tuple<'_>, before: Option<&Tuple<'_>>) -> Result<Row, Problem> {
         self.check(tuple)?;
-        let values = tuple.0.iter().enumerate().map(|(at, datum)| {
+        // Pushed one by one: what may fail is collected without knowing how much room it takes.
+        let mut values = Vec::with_capacity(tuple.0.len());
+        for (at, datum) in tuple.0.iter().enumerate() {
             let found = match (datum, before.and_then(|before| before.0.get(at))) {
                 (Datum::Unchanged, Some(before)) => before,
                 _ => datum,
             };
-            self.value(at, found)
-        });
-        Ok(Row(values.collect::<Result<_, _>>()?))
+            values.push(self.value(at, found)?);
+        }
+        Ok(Row(values))
     }
 
     fn old(&mut self, old: &Old<'_>) -> Result<Row, Problem> {
@@ -142,13 +144,14 @@ impl Reading<'_> {
             Old::Key(tuple) => (tuple, true),
         };
         self.check(tuple)?;
-        let values = tuple.0.iter().enumerate().map(|(at, datum)| {
-            match is_key && !self.known.description.columns[at].identity {
-                true => Ok(Value::Absent),
-                false => self.value(at, datum),
-            }
-        });
-        Ok(Row(values.collect::<Result<_, _>>()?))
+        let mut values = Vec::with_capacity(tuple.0.len());
+        for (at, datum) in tuple.0.iter().enumerate() {
+            values.push(match is_key && !self.known.description.columns[at].identity {
+                true => Value::Absent,
+                false => self.value(at, datum)?,
+            });
+        }
+        Ok(Row(values))
     }
 
     fn value(&mut self, at: usize, datum: &Datum<'_>) -> Result<Value, Problem> {
