@@ -22,12 +22,15 @@ mod probe;
 mod publication;
 mod reader;
 mod resume;
+mod running;
 mod shared;
 mod slot;
+mod spool;
 mod sql_text;
 mod stream;
 mod tables;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +86,16 @@ pub struct WalOptions {
     /// Bytes of log that PostgreSQL may keep for us before we let go of the slot rather than fill
     /// its disk. 8 GiB by default; `None` for no limit.
     pub max_lag_bytes: Option<u64>,
+    /// Whether transactions that outgrow `logical_decoding_work_mem` are read while they still run
+    /// and kept on disk until they commit, so that one of a million rows is told at once when it
+    /// does. Off by default: then PostgreSQL keeps them on its own disk.
+    pub streaming: bool,
+    /// Where they are kept, in files without a name. `/var/tmp` by default, which is on a disk where
+    /// `/tmp` may be in memory.
+    pub spool_dir: PathBuf,
+    /// Bytes that may be kept of all of them together. 4 GiB by default; when that is not enough,
+    /// the stream begins again without streaming.
+    pub spool_bytes: u64,
 }
 
 impl Default for WalOptions {
@@ -101,6 +114,9 @@ impl Default for WalOptions {
             row_bytes: 64 << 20,
             stall_limit: Duration::from_secs(60),
             max_lag_bytes: Some(8 << 30),
+            streaming: false,
+            spool_dir: PathBuf::from("/var/tmp"),
+            spool_bytes: 4 << 30,
         }
     }
 }

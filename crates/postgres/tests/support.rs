@@ -37,6 +37,11 @@ pub(crate) fn own_cluster() -> PrivateCluster {
 /// programs are in the directory that `TIDEWIRE_POSTGRES_NEXT` names. Without it the test that
 /// asks is skipped, and says so.
 pub(crate) fn newer_cluster() -> Option<PrivateCluster> {
+    newer_cluster_with(Options::default())
+}
+
+/// The same with settings.
+pub(crate) fn newer_cluster_with(options: Options) -> Option<PrivateCluster> {
     let bin = std::env::var_os("TIDEWIRE_POSTGRES_NEXT").map_or_else(
         || {
             let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -49,7 +54,7 @@ pub(crate) fn newer_cluster() -> Option<PrivateCluster> {
         return None;
     }
     let bin = bin.canonicalize().expect("the directory is there");
-    Some(PrivateCluster::temporary(Options::default().bin_dir(bin)).expect("a newer PostgreSQL"))
+    Some(PrivateCluster::temporary(options.bin_dir(bin)).expect("a newer PostgreSQL"))
 }
 
 /// The cluster over its socket, where no password is hashed: quick.

@@ -3,6 +3,7 @@
 mod backlog;
 mod basics;
 mod failures;
+mod streaming;
 mod values;
 mod workload;
 

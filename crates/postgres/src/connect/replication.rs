@@ -8,6 +8,7 @@ mod frame;
 mod login;
 mod plug;
 mod said;
+mod socket;
 
 use std::time::Duration;
 

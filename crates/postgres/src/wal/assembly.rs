@@ -157,7 +157,18 @@ impl Assembly {
 
     /// Takes one message. With `lenient`, values that do not fit their types are told as strings.
     pub(super) fn take(&mut self, bytes: &[u8], lenient: bool) -> Result<(), Trouble> {
-        match pgoutput::decode(bytes)? {
+        let message = pgoutput::decode(bytes)?;
+        self.act(message, lenient)
+    }
+
+    /// The same with a message that was sent while its transaction still ran.
+    pub(super) fn take_streamed(&mut self, bytes: &[u8], lenient: bool) -> Result<(), Trouble> {
+        let (_, message) = pgoutput::decode_streamed(bytes)?;
+        self.act(message, lenient)
+    }
+
+    fn act(&mut self, message: Message<'_>, lenient: bool) -> Result<(), Trouble> {
+        match message {
             Message::Begin(begin) => self.begin_transaction(begin),
             Message::Commit(commit) => self.commit(commit),
             Message::Relation(relation) => need(Need::Relation(Description::of(&relation))),
@@ -184,7 +195,7 @@ impl Assembly {
                 Ok(())
             }
             Message::Origin(_) => Ok(()),
-            // Protocol 1 has none of these.
+            // What is about running transactions does not come here.
             other => Err(senseless(format!("an unexpected message {other:?}"))),
         }
     }
@@ -240,7 +251,8 @@ impl Assembly {
         std::mem::take(&mut self.counts)
     }
 
-    fn begin_transaction(&mut self, begin: Begin) -> Result<(), Trouble> {
+    /// A transaction begins.
+    pub(super) fn begin_transaction(&mut self, begin: Begin) -> Result<(), Trouble> {
         if self.open.is_some() {
             return Err(senseless("a transaction begins inside of another"));
         }
@@ -272,7 +284,8 @@ impl Assembly {
         Ok(())
     }
 
-    fn commit(&mut self, commit: Commit) -> Result<(), Trouble> {
+    /// The transaction is complete.
+    pub(super) fn commit(&mut self, commit: Commit) -> Result<(), Trouble> {
         let Some(mut open) = self.open.take() else {
             return Err(senseless("a transaction ends that did not begin"));
         };

@@ -27,6 +27,8 @@ pub enum WalErrorKind {
     PublicationLost,
     /// We fell so far behind that we let go of the slot.
     TooFarBehind,
+    /// What running transactions wrote cannot be kept until they commit.
+    Unstreamable,
     /// The history does not take what was read.
     History,
     /// What is said on the stream makes no sense to us.

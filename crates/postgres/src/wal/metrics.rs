@@ -25,6 +25,14 @@ pub struct WalMetrics {
     pub misshapen: Counter,
     /// Drafts that the history did not take; their topics were told a gap.
     pub failures: Counter,
+    /// Transactions that were sent while they ran, kept on disk, and told when they committed.
+    pub streamed: Counter,
+    /// Bytes of running transactions that were written to disk.
+    pub spooled: Counter,
+    /// Times they could not be kept, so that the stream began again without them.
+    pub spool_refusals: Counter,
+    /// Bytes of running transactions that are on disk.
+    pub spool_bytes: Gauge,
     /// Bytes of log that PostgreSQL keeps for the slot.
     pub lag_bytes: Gauge,
     /// Seconds since the slot is in use without a pause.
@@ -48,6 +56,14 @@ impl WalMetrics {
         r.register("oversized", "Rows that were too large", self.oversized.clone());
         r.register("misshapen", "Values told as strings", self.misshapen.clone());
         r.register("failures", "Drafts the history did not take", self.failures.clone());
+        r.register("streamed", "Transactions kept while they ran", self.streamed.clone());
+        r.register("spooled_bytes", "Bytes kept of running transactions", self.spooled.clone());
+        r.register(
+            "spool_refusals",
+            "Times running transactions could not be kept",
+            self.spool_refusals.clone(),
+        );
+        r.register("spool_bytes", "Bytes of running transactions", self.spool_bytes.clone());
         r.register("lag_bytes", "Bytes PostgreSQL keeps for the slot", self.lag_bytes.clone());
         r.register("slot_age_seconds", "Age of the slot's use", self.slot_age.clone());
         r.register(

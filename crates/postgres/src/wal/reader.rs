@@ -6,6 +6,7 @@
 mod facts;
 mod learn;
 mod resuming;
+mod streamed;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -25,9 +26,11 @@ use super::keeper::{self, Keeper};
 use super::pgoutput::Lsn;
 use super::publication::{self, Publication};
 use super::resume::{Marks, Told};
+use super::running::Running;
 use super::shared::{Reading, Shared};
 use super::slot::{Beginning, Opening, SlotKind};
-use super::stream::{Batch, Item, Stream};
+use super::spool::Spools;
+use super::stream::{Batch, Item, Pulse, Stream};
 use super::{WalOptions, slot};
 use crate::connect::Target;
 use crate::notify::Backoff;
@@ -56,8 +59,15 @@ pub(super) struct Reader {
     marks: Marks,
     /// Topics that SQL spoke on.
     spoken: HashSet<Topic>,
+    /// Transactions that run and were sent in part, and what they wrote.
+    running: Running,
+    spools: Spools,
+    /// Tells the stream that we move.
+    pulse: Pulse,
     /// What the slot would send is of no use: a new one is needed.
     afresh: bool,
+    /// What runs could not be kept: the next stream does without.
+    unstreamed: bool,
     begun: u64,
 }
 
@@ -80,6 +90,8 @@ impl Reader {
         options: WalOptions,
         stop: CancellationToken,
     ) -> Self {
+        let (directory, limit) = (options.spool_dir.clone(), options.spool_bytes);
+        let spools = Spools::new(directory, limit, shared.metrics.clone());
         let marks = Marks::new(&options.slot, &shared.publisher);
         Self {
             target,
@@ -91,7 +103,11 @@ impl Reader {
             facts: None,
             marks,
             spoken: HashSet::new(),
+            running: Running::default(),
+            spools,
+            pulse: Pulse::default(),
             afresh: false,
+            unstreamed: false,
             begun: 0,
         }
     }
@@ -114,6 +130,10 @@ impl Reader {
             };
             self.shared.failed(&failure);
             self.afresh |= is_useless(&failure);
+            if failure.kind() == WalErrorKind::Unstreamable {
+                self.shared.metrics.spool_refusals.inc();
+                self.unstreamed = true;
+            }
             let pause = async {
                 match failure.kind() {
                     WalErrorKind::SlotInUse | WalErrorKind::History => sleep(STANDBY_PAUSE).await,
@@ -156,15 +176,18 @@ impl Reader {
             patience: self.options.slot_timeout,
             pool: &self.shared.pool,
             afresh: self.afresh,
+            streaming: self.options.streaming && !self.unstreamed,
         };
         let mut beginning = opening.begin(&mut line).await?;
         beginning.resumed &= same;
-        self.afresh = false;
+        (self.afresh, self.unstreamed) = (false, false);
         self.shared.set_epoch(facts.snapshot.clone());
         let told = self.judge(told, &mut beginning);
         self.begin(&beginning, &facts, told, publication, &members).await?;
         self.facts = Some(facts);
-        Ok(Stream::start(line, beginning.from, self.options.stream()))
+        let stream = Stream::start(line, beginning.from, self.options.stream());
+        self.pulse = stream.pulse();
+        Ok(stream)
     }
 
     /// A name for the next temporary slot: the last one may live on for a moment.
@@ -211,6 +234,9 @@ impl Reader {
             Some(told) => self.assembly.resume(&told, beginning.from),
             None => self.assembly.begin(beginning.from, beginning.resumed),
         }
+        // All that was sent of transactions that run is sent again.
+        self.running = Running::default();
+        self.spools.clear();
         let strangers = self.take_over(beginning.resumed, members).await?;
         self.pay_all().await?;
         if !beginning.resumed {
@@ -307,10 +333,11 @@ impl Reader {
     }
 
     async fn take_items(&mut self, items: &[Item]) -> Result<(), Ended> {
+        self.shared.metrics.bytes.inc_by(items.iter().map(Item::bytes).sum());
         for item in items {
             match item {
-                Item::Data(bytes) => self.take_message(bytes).await?,
-                Item::Oversized(head, bytes) => self.take_oversized(head, *bytes),
+                Item::Data(bytes) => self.take_message(bytes, 0).await?,
+                Item::Oversized(head, skipped) => self.take_message(head, *skipped).await?,
                 Item::Sent(lsn) => self.assembly.sent(*lsn),
             }
             if self.assembly.is_ripe() {
@@ -320,11 +347,15 @@ impl Reader {
         Ok(())
     }
 
-    async fn take_message(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        self.shared.metrics.bytes.inc_by(bytes.len() as u64);
+    /// Has the assembly take a message, and asks the catalog what it needs for it.
+    async fn assemble(
+        &mut self,
+        bytes: &[u8],
+        take: fn(&mut Assembly, &[u8], bool) -> Result<(), Trouble>,
+    ) -> Result<(), Ended> {
         let mut lenient = false;
         loop {
-            let need = match self.assembly.take(bytes, lenient) {
+            let need = match take(&mut self.assembly, bytes, lenient) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Senseless(error)) => return Err(error.into()),
                 Err(Trouble::Need(need)) => *need,

@@ -67,6 +67,8 @@ pub(super) struct Opening<'o> {
     pub(super) pool: &'o Pool,
     /// Whether an existing slot must not be used: what it would send is useless.
     pub(super) afresh: bool,
+    /// Whether large transactions are sent while they run.
+    pub(super) streaming: bool,
 }
 
 impl Opening<'_> {
@@ -188,8 +190,12 @@ impl Opening<'_> {
     }
 
     async fn start(&self, line: &mut Line, slot: &str) -> Result<(), WalError> {
+        let protocol = match self.streaming {
+            true => "proto_version '2', streaming 'true'",
+            false => "proto_version '1'",
+        };
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names {}, \
+            "START_REPLICATION SLOT {} LOGICAL 0/0 ({protocol}, publication_names {}, \
              messages 'true')",
             identifier(slot),
             literal(&identifier(self.publication)),

@@ -6,6 +6,8 @@
 //! waits for us. What came is handed out in the order it came.
 
 mod copier;
+mod pace;
+mod pause;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,10 +49,20 @@ pub(super) struct StreamOptions {
 pub(super) enum Item {
     /// A message of pgoutput.
     Data(Bytes),
-    /// A message that was too large: its beginning, and how large it was.
+    /// A message that was too large: its beginning, and how many bytes are missing.
     Oversized(Bytes, usize),
     /// Everything that committed before this place was sent.
     Sent(Lsn),
+}
+
+impl Item {
+    /// Bytes that came of the log's message.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Data(bytes) | Self::Oversized(bytes, _) => bytes.len() as u64,
+            Self::Sent(_) => 0,
+        }
+    }
 }
 
 /// Things that came, in order; their room in the queue is free again when this is dropped.
@@ -67,6 +79,19 @@ struct Feedback {
     /// Whether the server should say how far it is.
     ask: AtomicBool,
     changed: Notify,
+    /// Rises while what was read is worked on, however long that takes.
+    moved: AtomicU64,
+}
+
+/// Tells a stream that what it read is being worked on, so that it is not given up for standing
+/// still.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(Arc<Feedback>);
+
+impl Pulse {
+    pub(super) fn moved(&self) {
+        self.0.moved.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A running stream; it ends when dropped.
@@ -101,6 +126,11 @@ impl Stream {
     /// What is there already.
     pub(super) fn try_next(&mut self) -> Option<Result<Batch, WalError>> {
         self.batches.try_recv().ok()
+    }
+
+    /// For those who work on what it reads.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.feedback))
     }
 
     /// Everything before this place is kept, so the server need not keep it for us.

@@ -40,12 +40,49 @@ fn rate(took: Duration) -> f64 {
     ROWS as f64 / took.as_secs_f64()
 }
 
-/// Seconds of processor time this process has used; Linux counts hundredths.
-fn used() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after_name.split_ascii_whitespace().skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+/// Seconds of processor time used by somebody.
+#[derive(Clone, Copy)]
+struct Used {
+    user: f64,
+    kernel: f64,
+}
+
+impl Used {
+    /// By this process; Linux counts hundredths.
+    fn by_us() -> Self {
+        Self::at(11)
+    }
+
+    /// By the processes that this one has started and that have ended.
+    fn by_children() -> Self {
+        Self::at(13)
+    }
+
+    fn at(field: usize) -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = after_name.split_ascii_whitespace().skip(field).take(2);
+        let seconds: Vec<f64> = ticks.map(|t| t.parse().unwrap_or(0.0) / 100.0).collect();
+        Self { user: seconds[0], kernel: seconds[1] }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { user: self.user - before.user, kernel: self.kernel - before.kernel }
+    }
+}
+
+fn tell(who: &str, took: Duration, used: Used) {
+    let per_million = |seconds: f64| seconds * 1e6 / ROWS as f64;
+    let all = used.user + used.kernel;
+    println!(
+        "{who}: {:.0} rows/s; {:.2} s of processor per million rows ({:.2} user, {:.2} kernel), \
+         {:.0} % of a core",
+        rate(took),
+        per_million(all),
+        per_million(used.user),
+        per_million(used.kernel),
+        all * 100.0 / took.as_secs_f64()
+    );
 }
 
 fn options() -> WalOptions {
@@ -80,21 +117,16 @@ async fn backlog() {
         );
         client.batch_execute(&rows).await.unwrap();
     }
+    let before = Used::by_children();
     if let Some(took) = recvlogical(&cluster, &client).await {
-        println!("pg_recvlogical: {:.0} rows/s", rate(took));
+        tell("pg_recvlogical", took, Used::by_children().since(before));
     }
-    let (started, before) = (Instant::now(), used());
+    let (started, before) = (Instant::now(), Used::by_us());
     let reader = source(&cluster);
     while reader.metrics().changes.get() < ROWS {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (took, cpu) = (started.elapsed(), used() - before);
-    println!(
-        "tidewire: {:.0} rows/s, {:.0} ns of processor a row, {:.0} % of a core",
-        rate(took),
-        cpu * 1e9 / ROWS as f64,
-        cpu * 100.0 / took.as_secs_f64()
-    );
+    tell("tidewire", started.elapsed(), Used::by_us().since(before));
     reader.shutdown().await;
 }
 

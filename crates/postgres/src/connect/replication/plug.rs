@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use rustls::pki_types::ServerName;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::Config;
 use tokio_postgres::config::SslNegotiation;
@@ -19,14 +19,21 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 use x509_cert::der::oid::db::rfc5912;
 
+use super::socket::Socket;
 use super::{Host, LineError, Place};
 use crate::connect::Inner;
 
+/// What is under TLS. It reads a few kilobytes at a time, so more is read ahead for it.
+type Encrypted = BufReader<Socket<TcpStream>>;
+
+/// Bytes read ahead under TLS.
+const AHEAD: usize = 64 * 1024;
+
 /// A stream of bytes to the server.
 pub(crate) enum Plug {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Unix(Socket<UnixStream>),
+    Tcp(Socket<TcpStream>),
+    Tls(Box<TlsStream<Encrypted>>),
 }
 
 /// Opens one, the way the connection string says.
@@ -34,7 +41,7 @@ pub(super) async fn open(host: &Host, inner: &Inner, with_tls: bool) -> Result<P
     match &host.place {
         Place::Unix(dir) => {
             let path = dir.join(format!(".s.PGSQL.{}", host.port));
-            Ok(Plug::Unix(UnixStream::connect(path).await?))
+            Ok(Plug::Unix(Socket::new(UnixStream::connect(path).await?)))
         }
         Place::Tcp { name, address } => {
             let socket = match address {
@@ -43,7 +50,7 @@ pub(super) async fn open(host: &Host, inner: &Inner, with_tls: bool) -> Result<P
             };
             prepare(&socket, &inner.base)?;
             if !with_tls {
-                return Ok(Plug::Tcp(socket));
+                return Ok(Plug::Tcp(Socket::new(socket)));
             }
             let config = inner.tls.config().map_err(LineError::Refused)?;
             let connector = TlsConnector::from(Arc::new(config));
@@ -90,7 +97,7 @@ async fn encrypt(
     connector: TlsConnector,
     name: &str,
     negotiation: SslNegotiation,
-) -> Result<TlsStream<TcpStream>, LineError> {
+) -> Result<TlsStream<Encrypted>, LineError> {
     if negotiation == SslNegotiation::Postgres {
         let mut out = bytes::BytesMut::new();
         postgres_protocol::message::frontend::ssl_request(&mut out);
@@ -102,11 +109,24 @@ async fn encrypt(
     }
     let name =
         ServerName::try_from(name.to_owned()).map_err(|error| LineError::Tls(error.to_string()))?;
+    let socket = BufReader::with_capacity(AHEAD, Socket::new(socket));
     let connected = connector.connect(name, socket).await;
     connected.map_err(|error| LineError::Tls(format!("error performing TLS handshake: {error}")))
 }
 
 impl Plug {
+    /// Leaves the stream alone until it is next used, so that bytes gather in it.
+    ///
+    /// # Errors
+    /// When Tokio cannot let go of the socket.
+    pub(crate) fn rest(&mut self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.rest(),
+            Self::Tcp(stream) => stream.rest(),
+            Self::Tls(stream) => stream.get_mut().0.get_mut().rest(),
+        }
+    }
+
     pub(super) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

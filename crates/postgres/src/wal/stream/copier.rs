@@ -11,6 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::{Pace, REST};
+use super::pause::Pause;
 use super::{Batch, Feedback, Item, StreamOptions, units};
 use crate::connect::ErrorKind;
 use crate::connect::replication::{Frame, Line, LineError, Said};
@@ -41,12 +43,19 @@ pub(super) struct Copier {
     pending_bytes: usize,
     /// Since when there is no room.
     full_since: Option<Instant>,
+    /// The pulse when there was no room any more.
+    moved: u64,
     /// How far the server is.
     received: Lsn,
     heard: Instant,
     /// Whether the server was asked for a sign of life.
     asked: bool,
     tell_at: Instant,
+    pace: Pace,
+    /// `None` where the system has none: then bytes are read as they come.
+    pause: Option<Pause>,
+    /// Whether bytes are left to gather.
+    resting: bool,
 }
 
 enum Ended {
@@ -82,10 +91,14 @@ impl Copier {
             pending: Vec::new(),
             pending_bytes: 0,
             full_since: None,
+            moved: 0,
             received: Lsn(0),
             heard: now,
             asked: false,
             tell_at: now,
+            pace: Pace::new(now),
+            pause: Pause::new().ok(),
+            resting: false,
         }
     }
 
@@ -117,12 +130,16 @@ impl Copier {
             room = room(&self.room, units(self.pending_bytes).min(self.capacity)),
                 if !self.pending.is_empty() => self.hand_over(room),
             // 5. More is read.
-            read = self.line.plug.read_buf(self.line.frames.input()), if !is_full => {
-                Ok(self.take(read)?)
+            read = self.line.plug.read_buf(self.line.frames.input()),
+                if !is_full && !self.resting => Ok(self.take(read)?),
+            // 6. Enough has gathered.
+            () = end(self.pause.as_mut()), if self.resting => {
+                self.resting = false;
+                Ok(())
             }
-            // 6. The queue stays full.
-            () = sleep_until(stalled_at), if is_full => Err(self.stalled().into()),
-            // 7. Silence.
+            // 7. The queue stays full.
+            () = sleep_until(stalled_at), if is_full => Ok(self.stalls()?),
+            // 8. Silence.
             () = sleep_until(self.heard + patience), if !is_full => Ok(self.silent().await?),
         }
     }
@@ -149,7 +166,19 @@ impl Copier {
         }
         if self.pending_bytes >= AHEAD {
             self.full_since = Some(self.heard);
+            self.moved = self.feedback.moved.load(Ordering::Relaxed);
         }
+        if self.pace.read(read, self.heard) {
+            self.rest().map_err(|error| self.broken(error))?;
+        }
+        Ok(())
+    }
+
+    fn rest(&mut self) -> std::io::Result<()> {
+        let Some(pause) = &mut self.pause else { return Ok(()) };
+        self.line.plug.rest()?;
+        pause.begin(REST)?;
+        self.resting = true;
         Ok(())
     }
 
@@ -199,10 +228,7 @@ impl Copier {
         self.pending_bytes += payload.len();
         self.pending.push(match skipped {
             0 => Item::Data(payload),
-            _ => {
-                let bytes = payload.len() + skipped;
-                Item::Oversized(payload, bytes)
-            }
+            _ => Item::Oversized(payload, skipped),
         });
     }
 
@@ -285,12 +311,28 @@ impl Copier {
         )
     }
 
+    /// There has been no room for long: gives up unless what was read is being worked on.
+    fn stalls(&mut self) -> Result<(), WalError> {
+        let moved = self.feedback.moved.load(Ordering::Relaxed);
+        if moved == self.moved {
+            return Err(self.stalled());
+        }
+        (self.moved, self.full_since) = (moved, Some(Instant::now()));
+        Ok(())
+    }
+
     fn stalled(&self) -> WalError {
         let seconds = self.options.stall_limit.as_secs();
         WalError::new(
             WalErrorKind::TooFarBehind,
             format!("changes could not be published for {seconds} s, so the stream is begun anew"),
         )
+    }
+}
+
+async fn end(pause: Option<&mut Pause>) {
+    if let Some(pause) = pause {
+        pause.end().await;
     }
 }
 
