@@ -7,6 +7,8 @@ mod commands;
 mod database_commands;
 mod examples;
 mod history;
+mod joins;
+mod ledger;
 mod library;
 mod limits;
 mod memory;
