@@ -28,6 +28,16 @@ impl Digits {
         digits
     }
 
+    /// A place in PostgreSQL's log, as PostgreSQL prints it.
+    pub(crate) fn lsn(lsn: u64) -> Self {
+        let mut digits = Self { bytes: [0; LONGEST], start: LONGEST };
+        digits.prepend::<16>(lsn & 0xFFFF_FFFF);
+        digits.put(b'/');
+        digits.prepend::<16>(lsn >> 32);
+        digits.bytes[digits.start..].make_ascii_uppercase();
+        digits
+    }
+
     fn prepend<const BASE: u64>(&mut self, mut number: u64) {
         for place in self.bytes[..self.start].iter_mut().rev() {
             let digit = (number % BASE) as u8;
@@ -65,6 +75,8 @@ mod tests {
         fn digits_are_those_of_a_format(first: u64, second: u64) {
             prop_assert_eq!(&*Digits::decimal(first), first.to_string());
             prop_assert_eq!(&*Digits::hyphenated(first, second), format!("{first:x}-{second}"));
+            let (high, low) = (first >> 32, first & 0xFFFF_FFFF);
+            prop_assert_eq!(&*Digits::lsn(first), format!("{high:X}/{low:X}"));
         }
     }
 

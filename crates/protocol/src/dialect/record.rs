@@ -2,8 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::change::{Relation, Row, Value};
+use crate::change::{Change, Relation, Row, Value};
 use crate::json;
+
+/// About as many bytes as the rows of a change take, so that a text need not grow again and again.
+pub(super) fn room(change: &Change) -> usize {
+    let names: usize = change.relation.columns.iter().map(|column| column.name.len() + 4).sum();
+    let rows = change.record.iter().chain(&change.old).count();
+    change.bytes() + rows * names
+}
 
 /// Appends a row as an object of column names and values.
 ///

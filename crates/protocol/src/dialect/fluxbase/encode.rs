@@ -160,7 +160,7 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Option<
 
 fn payload(change: &Change, view: &View<'_>) -> String {
     let relation = &*change.relation;
-    let mut payload = Object::with_room(change.operation.word(), 128 + change.bytes())
+    let mut payload = Object::with_room(change.operation.word(), 128 + record::room(change))
         .string("table", &relation.table)
         .string("schema", &relation.schema);
     if let Some(row) = &change.record {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::change::{Change, Relation, Row};
 use crate::dialect::record;
 use crate::dialect::{Movement, View};
+use crate::digits::Digits;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::json::Object;
@@ -15,7 +16,7 @@ const MICROS: i64 = 1_000;
 
 pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
     let relation = &*change.relation;
-    let mut frame = Object::new("change")
+    let mut frame = Object::with_room("change", 256 + record::room(change))
         .string("table", event.topic.name())
         .position(event.position)
         .string("op", change.operation.word());
@@ -41,7 +42,7 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
         .number("index", change.index)
         .truth("last", change.last);
     if let Some(lsn) = transaction.lsn {
-        frame = frame.string("lsn", &format!("{:X}/{:X}", lsn >> 32, lsn & 0xFFFF_FFFF));
+        frame = frame.quoted("lsn", &Digits::lsn(lsn));
     }
     Frame::text(frame.finish())
 }
