@@ -2,6 +2,7 @@
 
 mod client;
 mod database;
+mod dice;
 mod http;
 mod program;
 mod server;
@@ -9,15 +10,16 @@ mod tokens;
 
 use std::time::Duration;
 
-pub(crate) use client::{Client, client, client_with};
-pub(crate) use database::{Database, database};
-pub(crate) use http::{Answer, encoded, get, get_with, post, post_with, request};
+pub(crate) use client::{Client, client, client_with, try_client};
+pub(crate) use database::{Database, Psql, database, newer_cluster, own_cluster};
+pub(crate) use dice::{Dice, seed};
+pub(crate) use http::{Answer, encoded, get, get_with, post, post_with, request, try_get};
 pub(crate) use program::{Program, run_program};
 pub(crate) use server::Server;
 pub(crate) use tokens::{SECRET, granted, jwt, short_lived, token};
 
 /// Longest any single thing may take; generous, since the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for something that must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

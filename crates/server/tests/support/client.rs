@@ -24,15 +24,31 @@ pub(crate) async fn client_with(
     path: &str,
     headers: &[(&'static str, &str)],
 ) -> Result<Client, u16> {
+    match connect(address, path, headers).await {
+        Ok(client) => Ok(client),
+        Err(Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Connects in the native dialect to a server that may be gone, or may go.
+pub(crate) async fn try_client(address: SocketAddr) -> Option<Client> {
+    let mut client = connect(address, "/v1/ws", &[]).await.ok()?;
+    client.try_hear().await?;
+    Some(client)
+}
+
+async fn connect(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<Client, Error> {
     let mut request = format!("ws://{address}{path}").into_client_request().expect("an address");
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().expect("a good header"));
     }
-    match soon("the upgrade", tokio_tungstenite::connect_async(request)).await {
-        Ok((socket, _)) => Ok(Client(socket)),
-        Err(Error::Http(response)) => Err(response.status().as_u16()),
-        Err(error) => panic!("{error}"),
-    }
+    let connected = soon("the upgrade", tokio_tungstenite::connect_async(request)).await;
+    connected.map(|(socket, _)| Client(socket))
 }
 
 /// A connected client.

@@ -38,6 +38,15 @@ pub(crate) async fn post_with(
     request(address, Method::POST, path, &all, &body.to_string()).await
 }
 
+/// The same of a server that may be gone, or may go before it answers.
+pub(crate) async fn try_get(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Option<Answer> {
+    try_request(address, Method::GET, path, headers, "").await
+}
+
 pub(crate) async fn request(
     address: SocketAddr,
     method: Method,
@@ -45,9 +54,19 @@ pub(crate) async fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
-    let socket = soon("a connection", TcpStream::connect(address)).await.expect("a server");
+    try_request(address, method, path, headers, body).await.expect("an answer")
+}
+
+async fn try_request(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<Answer> {
+    let socket = soon("a connection", TcpStream::connect(address)).await.ok()?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.expect("HTTP");
+        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.ok()?;
     let task = tokio::spawn(async move { drop(connection.await) });
     let mut request = Request::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
     *request.method_mut() = method;
@@ -62,10 +81,10 @@ pub(crate) async fn request(
             _ => drop(request.headers_mut().append(name, value)),
         }
     }
-    let response = soon("an answer", sender.send_request(request)).await.expect("an answer");
+    let response = soon("an answer", sender.send_request(request)).await.ok()?;
     let (head, body) = response.into_parts();
     let (status, headers) = (head.status.as_u16(), head.headers);
-    Answer { status, headers, body, text: String::new(), task }
+    Some(Answer { status, headers, body, text: String::new(), looked_at: 0, task })
 }
 
 /// A value for a query.
@@ -78,8 +97,10 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: HeaderMap,
     body: Incoming,
-    /// What was read of the body and not yet looked at.
+    /// What was read of the body.
     text: String,
+    /// Bytes of it that were looked at.
+    looked_at: usize,
     task: JoinHandle<()>,
 }
 
@@ -97,7 +118,12 @@ impl Answer {
     /// The rest of the body as text.
     pub(crate) async fn rest(mut self) -> String {
         while self.read().await {}
-        std::mem::take(&mut self.text)
+        self.text.split_off(self.looked_at)
+    }
+
+    /// The body of an answer that is whole, as JSON; `None` when the connection broke.
+    pub(crate) async fn try_json(self) -> Option<Value> {
+        serde_json::from_str(&self.rest().await).ok()
     }
 
     pub(crate) async fn json(self) -> Value {
@@ -124,6 +150,7 @@ impl Answer {
         let frame = soon("more of the body", self.body.frame()).await;
         let Some(Ok(frame)) = frame else { return false };
         if let Ok(data) = frame.into_data() {
+            self.text.drain(..std::mem::take(&mut self.looked_at));
             self.text.push_str(std::str::from_utf8(&data).expect("UTF-8"));
         }
         true
@@ -132,9 +159,9 @@ impl Answer {
     /// The next event of a stream; `None` at its end.
     pub(crate) async fn next_sse(&mut self) -> Option<Sse> {
         loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
+            while let Some((block, _)) = self.text[self.looked_at..].split_once("\n\n") {
                 let event = Sse::read(block);
-                self.text = rest.to_owned();
+                self.looked_at += block.len() + 2;
                 if event.data.is_some() || event.retry.is_some() {
                     return Some(event);
                 }
@@ -190,8 +217,12 @@ impl Sse {
         event
     }
 
+    pub(crate) fn data(&self) -> Option<&str> {
+        self.data.as_deref()
+    }
+
     pub(crate) fn text(&self) -> &str {
-        self.data.as_deref().expect("data")
+        self.data().expect("data")
     }
 
     pub(crate) fn json(&self) -> Value {
