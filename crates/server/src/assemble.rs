@@ -167,6 +167,9 @@ fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableO
             slot,
             publication: tables.publication.clone(),
             max_lag_bytes: Some(tables.max_lag_bytes),
+            streaming: tables.streaming,
+            spool_dir: tables.spool_dir.clone(),
+            spool_bytes: tables.spool_bytes,
             ..WalOptions::default()
         },
         outbox: OutboxOptions { install: tables.install, ..OutboxOptions::default() },

@@ -254,6 +254,26 @@ pub const KEYS: &[Key] = &[
     )
     .or("8GiB"),
     Key::new(
+        "wal.streaming",
+        Kind::Switch,
+        "Read large transactions while they still run and keep them on disk until they commit, so \
+         that they are told at once when they do; otherwise PostgreSQL keeps them on its own disk.",
+    )
+    .or("false"),
+    Key::new(
+        "wal.spool_dir",
+        Kind::Text,
+        "Directory in which running transactions are kept, in files without a name.",
+    )
+    .or("/var/tmp"),
+    Key::new(
+        "wal.spool_bytes",
+        Kind::Size(1 << 20, TIB),
+        "Disk that running transactions may take together; beyond it the log is read without \
+         `wal.streaming`.",
+    )
+    .or("4GiB"),
+    Key::new(
         "outbox.install",
         Kind::Switch,
         "Install the outbox and its triggers when a table is first listened to; otherwise \

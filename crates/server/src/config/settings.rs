@@ -79,6 +79,12 @@ pub struct TableSettings {
     pub publication: Option<String>,
     /// Log that may be kept for a persistent slot; 8 GiB.
     pub max_lag_bytes: u64,
+    /// Whether large transactions are read while they run.
+    pub streaming: bool,
+    /// Where they are kept until they commit; `/var/tmp`.
+    pub spool_dir: PathBuf,
+    /// Bytes they may take; 4 GiB.
+    pub spool_bytes: u64,
     /// Whether the outbox is installed when it is needed.
     pub install: bool,
     /// Rows a subscription may begin with; 10,000.
@@ -97,6 +103,9 @@ impl TableSettings {
             failover: values.is_on("wal.failover"),
             publication: values.find_text("wal.publication").map(str::to_owned),
             max_lag_bytes: values.amount("wal.max_lag_bytes"),
+            streaming: values.is_on("wal.streaming"),
+            spool_dir: values.text("wal.spool_dir").into(),
+            spool_bytes: values.amount("wal.spool_bytes"),
             install: values.is_on("outbox.install"),
             snapshot_rows: values.amount("snapshot.rows"),
             snapshot_bytes: values.amount("snapshot.bytes"),
