@@ -3,7 +3,7 @@
 # What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test test-rust test-clients check check-perf docs bench bench-peers bench-micro clean
+.PHONY: help run test test-rust test-clients check check-perf docs bench bench-peers bench-micro bench-agreement clean
 
 help:
 	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench   measure: cost, latency and memory in every scenario; see docs/performance.md"
 	@echo "make bench-peers   the same beside nginx with Nchan, ws, Socket.IO and NATS, in turns"
 	@echo "make bench-micro   measure the same hot paths by the clock, with criterion"
+	@echo "make bench-agreement   does a second program that measures find the same?"
 	@echo "make clean   remove what was built and the private PostgreSQL"
 
 run:
@@ -57,6 +58,9 @@ bench-peers:
 
 bench-micro:
 	@scripts/bench-micro.sh
+
+bench-agreement:
+	@scripts/bench-agreement.sh
 
 clean:
 	cargo clean
