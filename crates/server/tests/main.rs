@@ -25,4 +25,5 @@ mod silence;
 mod slow_reader;
 mod support;
 mod tls;
+mod versions;
 mod walls;

@@ -1,7 +1,8 @@
 //! What the catalog says about the tables that are followed, and rows put in order by it.
 //!
 //! The outbox keeps rows as JSON objects by column name. A row whose names are not those of its
-//! relation was written before or after the table was altered, so the catalog is asked again.
+//! relation was written before or after the table was altered, so the catalog is asked again. Where
+//! it was altered more than once meanwhile, the row is told in the [`Shape`] it was written in.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, DefaultHasher};
@@ -10,6 +11,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 use tidewire_protocol::change::{Column, Relation, Row, Value};
 use tokio_postgres::{Client, Row as SqlRow};
+
+/// PostgreSQL's type `unknown`.
+const UNKNOWN: u32 = 705;
 
 /// One row for each table asked for that exists, its columns in arrays.
 ///
@@ -21,6 +25,7 @@ SELECT c.oid, n.nspname::text, c.relname::text,
     WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
       AND p.proname = 'notify_table_change'
       AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS flows,
+  array_agg(a.attnum ORDER BY a.attnum) AS numbers,
   array_agg(a.attname::text ORDER BY a.attnum) AS names,
   array_agg(a.atttypid ORDER BY a.attnum) AS types,
   array_agg(pg_catalog.format_type(a.atttypid, NULL) ORDER BY a.attnum) AS type_names,
@@ -33,6 +38,12 @@ LEFT JOIN pg_catalog.pg_index k ON k.indrelid = c.oid AND k.indisprimary
 WHERE c.oid = ANY ($1)
 GROUP BY c.oid, n.nspname, c.relname";
 
+/// Shapes remembered for one table: rows wait for milliseconds, and few statements fit in them.
+const SHAPES: usize = 16;
+
+/// Columns remembered that a table has no more: as many as it can have.
+const FORMER: usize = 1_600;
+
 /// What the catalog says about one table.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -41,8 +52,19 @@ pub(super) struct Known {
     pub(super) flows: bool,
     /// Places of the columns, and of generated ones, which are not told, none.
     places: HashMap<Arc<str>, Option<usize>>,
-    /// Sets of names that rows had which the catalog does not know, even when asked again.
-    odd: Vec<u64>,
+    /// PostgreSQL's numbers of the columns, which they keep when they are renamed.
+    numbers: Vec<i16>,
+    /// Columns that the table had before it was altered, the newest last.
+    former: Vec<(i16, Column)>,
+    /// How rows were that the catalog does not know, even when asked again.
+    shapes: Vec<Shape>,
+}
+
+/// A table as it was between two alterations.
+#[derive(Debug)]
+struct Shape {
+    names: u64,
+    relation: Arc<Relation>,
 }
 
 /// Asks the catalog about tables; those that are gone are not in the answer.
@@ -58,59 +80,96 @@ pub(super) async fn load(
 }
 
 /// A row has columns that its relation has not, or the other way round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
     /// The text is no JSON object, which `jsonb` never gives for a row.
     NoObject,
-    /// The names are other ones; this is what they are remembered by.
-    Names(u64),
+    /// The names are these.
+    Names(Vec<String>),
 }
 
 impl Known {
     fn of(row: &SqlRow) -> Self {
+        let numbers: Vec<i16> = row.get("numbers");
         let names: Vec<String> = row.get("names");
         let types: Vec<u32> = row.get("types");
         let type_names: Vec<String> = row.get("type_names");
         let keys: Vec<bool> = row.get("keys");
         let generated: Vec<bool> = row.get("generated");
         let (mut columns, mut places) = (Vec::new(), HashMap::new());
+        let mut told = Vec::new();
         let described = names.into_iter().zip(types).zip(type_names).zip(keys).zip(generated);
-        for ((((name, type_oid), type_name), key), generated) in described {
+        for (((((name, type_oid), type_name), key), generated), number) in described.zip(numbers) {
             let name: Arc<str> = name.into();
             places.insert(Arc::clone(&name), (!generated).then_some(columns.len()));
             if !generated {
                 columns.push(Column { name, type_oid, type_name: type_name.into(), key });
+                told.push(number);
             }
         }
         let (schema, table): (String, String) = (row.get(1), row.get(2));
         let (schema, table) = (schema.into(), table.into());
         let relation = Arc::new(Relation { oid: row.get(0), schema, table, columns });
-        Self { relation, flows: row.get("flows"), places, odd: Vec::new() }
+        let (former, shapes) = (Vec::new(), Vec::new());
+        Self { relation, flows: row.get("flows"), places, numbers: told, former, shapes }
     }
 
     /// Takes over what a newer look at the catalog says; an equal relation stays the same one.
     pub(super) fn renew(&mut self, newer: Self) {
         self.flows = newer.flows;
         if *self.relation != *newer.relation || self.places.len() != newer.places.len() {
-            *self = newer;
+            let mut former = std::mem::take(&mut self.former);
+            former.extend(self.columns().map(|(number, column)| (number, column.clone())));
+            former.drain(..former.len().saturating_sub(FORMER));
+            *self = Self { former, ..newer };
         }
     }
 
+    fn columns(&self) -> impl Iterator<Item = (i16, &Column)> {
+        self.numbers.iter().copied().zip(&self.relation.columns)
+    }
+
     /// The catalog has no better answer for rows with these names.
-    pub(super) fn accept(&mut self, misfit: Misfit) {
-        if let Misfit::Names(names) = misfit
-            && !self.odd.contains(&names)
-        {
-            self.odd.push(names);
+    pub(super) fn accept(&mut self, misfit: &Misfit) {
+        let Misfit::Names(names) = misfit else { return };
+        let shape = Shape { names: fingerprint(names), relation: Arc::new(self.of_names(names)) };
+        if self.shapes.len() == SHAPES {
+            self.shapes.remove(0);
         }
+        self.shapes.push(shape);
+    }
+
+    /// The table when its columns had these names, in the order of their numbers.
+    fn of_names(&self, names: &[String]) -> Relation {
+        let is_told = |name: &&String| self.places.get(name.as_str()) != Some(&None);
+        let mut columns: Vec<_> =
+            names.iter().filter(is_told).map(|name| self.find(name)).collect();
+        columns.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        let Relation { oid, schema, table, .. } = &*self.relation;
+        Relation { oid: *oid, schema: Arc::clone(schema), table: Arc::clone(table), columns }
+    }
+
+    /// A column that the table has or had; what is known of one that came and went is its name.
+    fn find(&self, name: &str) -> (i16, Column) {
+        let former = self.former.iter().rev().map(|(number, column)| (*number, column));
+        let mut all = self.columns().chain(former);
+        let found = all.find(|(_, column)| *column.name == *name);
+        found.map_or_else(
+            || {
+                let type_name = "unknown".into();
+                (i16::MAX, Column { name: name.into(), type_oid: UNKNOWN, type_name, key: false })
+            },
+            |(number, column)| (number, column.clone()),
+        )
     }
 
     /// A row from its JSON text; each value is the very text that PostgreSQL printed.
     ///
     /// # Errors
-    /// [`Misfit`] when the catalog should be asked again; once accepted, values of columns that
-    /// are gone are left out and columns that the row had not are absent.
-    pub(super) fn row(&self, text: &str) -> Result<Row, Misfit> {
+    /// [`Misfit`] when the catalog should be asked again; once accepted, the row comes with the
+    /// relation it was written in.
+    pub(super) fn row(&self, text: &str) -> Result<(Arc<Relation>, Row), Misfit> {
         let members: HashMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|_| Misfit::NoObject)?;
         let mut values = vec![Value::Absent; self.relation.columns.len()];
@@ -123,20 +182,31 @@ impl Known {
             }
         }
         if fits {
-            return Ok(Row(values));
+            return Ok((Arc::clone(&self.relation), Row(values)));
         }
         let names = fingerprint(members.keys());
-        match self.odd.contains(&names) {
-            true => Ok(Row(values)),
-            false => Err(Misfit::Names(names)),
+        match self.shapes.iter().rev().find(|shape| shape.names == names) {
+            Some(Shape { relation, .. }) => {
+                Ok((Arc::clone(relation), in_order(relation, &members)))
+            }
+            None => Err(Misfit::Names(members.into_keys().collect())),
         }
     }
 }
 
+/// Values in the order of the columns; what a row had not is absent.
+fn in_order(relation: &Relation, members: &HashMap<String, &RawValue>) -> Row {
+    let value = |column: &Column| {
+        let value = members.get(&*column.name);
+        value.map_or(Value::Absent, |value| Value::Json(value.get().into()))
+    };
+    Row(relation.columns.iter().map(value).collect())
+}
+
 /// The same for the same names in any order.
-fn fingerprint<'a>(names: impl Iterator<Item = &'a String>) -> u64 {
+fn fingerprint<'a>(names: impl IntoIterator<Item = &'a String>) -> u64 {
     let hasher = std::hash::BuildHasherDefault::<DefaultHasher>::default();
-    names.map(|name| hasher.hash_one(name)).fold(0, u64::wrapping_add)
+    names.into_iter().map(|name| hasher.hash_one(name)).fold(0, u64::wrapping_add)
 }
 
 #[cfg(test)]
@@ -156,8 +226,10 @@ mod tests {
         let mut places: HashMap<Arc<str>, Option<usize>> =
             columns.iter().enumerate().map(|(at, c)| (Arc::clone(&c.name), Some(at))).collect();
         places.extend(generated.iter().map(|name| (Arc::from(*name), None)));
+        let numbers = (1..).take(columns.len()).collect();
         let relation = Relation { oid: 1, schema: "s".into(), table: "t".into(), columns };
-        Known { relation: Arc::new(relation), flows: true, places, odd: Vec::new() }
+        let (former, shapes) = (Vec::new(), Vec::new());
+        Known { relation: Arc::new(relation), flows: true, places, numbers, former, shapes }
     }
 
     fn json(text: &str) -> Value {
@@ -174,18 +246,48 @@ mod tests {
             json(r#"{"x": [1, 2.50]}"#),
             json("1234567890.123456789012345678901234567890"),
         ];
-        assert_eq!(known.row(text).unwrap(), Row(expected.to_vec()));
+        assert_eq!(known.row(text).unwrap().1, Row(expected.to_vec()));
     }
 
     #[test]
     fn a_row_of_another_shape_asks_for_the_catalog_once() {
         let mut known = known(&["a", "b"], &[]);
         let misfit = known.row(r#"{"a": 1, "old": 2}"#).unwrap_err();
-        known.accept(misfit);
-        let row = known.row(r#"{"old": 2, "a": 1}"#).unwrap();
-        assert_eq!(row, Row(vec![json("1"), Value::Absent]));
+        known.accept(&misfit);
+        let (relation, row) = known.row(r#"{"old": 2, "a": 1}"#).unwrap();
+        let names: Vec<_> = relation.columns.iter().map(|column| &*column.name).collect();
+        assert_eq!((names, row), (vec!["a", "old"], Row(vec![json("1"), json("2")])));
         assert!(matches!(known.row(r#"{"a": 1}"#), Err(Misfit::Names(_))));
         assert_eq!(known.row("[1]"), Err(Misfit::NoObject));
+    }
+
+    #[test]
+    fn a_row_between_two_alterations_has_all_that_was_written_in_the_order_of_then() {
+        let mut known = known(&["id", "title", "body"], &[]);
+        // One was renamed, one dropped, one added.
+        let mut newer = self::known(&["id", "headline", "stars"], &["sum"]);
+        newer.numbers = vec![1, 2, 4];
+        known.renew(newer);
+        let text = r#"{"stars": 4, "body": "b", "title": "t", "id": 1, "sum": 9}"#;
+        let misfit = known.row(text).unwrap_err();
+        known.accept(&misfit);
+        let (relation, row) = known.row(text).unwrap();
+        let columns = relation.columns.iter().map(|column| &*column.name).zip(row.0);
+        let expected = [("id", "1"), ("title", "\"t\""), ("body", "\"b\""), ("stars", "4")]
+            .map(|(name, text)| (name, json(text)));
+        assert_eq!(columns.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn no_more_shapes_are_remembered_than_allowed() {
+        let mut known = known(&["a"], &[]);
+        for at in 0..3 * SHAPES {
+            let text = format!("{{\"a{at}\": 1}}");
+            let misfit = known.row(&text).unwrap_err();
+            known.accept(&misfit);
+            assert!(known.row(&text).is_ok());
+        }
+        assert_eq!(known.shapes.len(), SHAPES);
     }
 
     proptest! {
@@ -196,7 +298,7 @@ mod tests {
 
         #[test]
         fn numbers_are_never_read(digits in "-?[1-9][0-9]{0,400}(\\.[0-9]{1,400})?") {
-            let row = known(&["n"], &[]).row(&format!("{{\"n\": {digits}}}")).unwrap();
+            let (_, row) = known(&["n"], &[]).row(&format!("{{\"n\": {digits}}}")).unwrap();
             prop_assert_eq!(row, Row(vec![json(&digits)]));
         }
     }

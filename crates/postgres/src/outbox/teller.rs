@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire::Publisher;
-use tidewire_protocol::change::{Change, Row};
+use tidewire_protocol::change::{Change, Relation, Row};
 use tidewire_protocol::{Draft, GapReason, Payload, Topic};
 
 use super::relations::{self, Known, Misfit};
@@ -159,13 +159,16 @@ impl Teller {
         let old = self.row(rel, old).await;
         // Not followed any more since the round began.
         let Some(Table { topic, known }) = self.tables.get(&rel) else { return };
-        let relation = Arc::clone(&known.relation);
+        // The names of the two are the same, so their relation is.
+        let written_in = record.as_ref().or(old.as_ref()).map(|(relation, _)| relation);
+        let relation = Arc::clone(written_in.unwrap_or(&known.relation));
+        let [record, old] = [record, old].map(|row| row.map(|(_, row)| row));
         let change = Change { operation, relation, record, old, transaction, index, last };
         self.bytes += change.bytes();
         self.drafts.push(Draft::change(topic.clone(), change));
     }
 
-    async fn row(&mut self, rel: u32, text: Option<String>) -> Option<Row> {
+    async fn row(&mut self, rel: u32, text: Option<String>) -> Option<(Arc<Relation>, Row)> {
         let text = text?;
         // Twice: before and after the catalog was asked again, and once more when it has no
         // better answer, which then is accepted.
@@ -173,15 +176,15 @@ impl Teller {
             match self.tables.get(&rel)?.known.row(&text) {
                 Ok(row) => return Some(row),
                 Err(Misfit::NoObject) => return None,
-                Err(misfit) if asked == 0 => self.look_again(rel, misfit).await,
-                Err(misfit) => self.tables.get_mut(&rel)?.known.accept(misfit),
+                Err(misfit) if asked == 0 => self.look_again(rel, &misfit).await,
+                Err(misfit) => self.tables.get_mut(&rel)?.known.accept(&misfit),
             }
         }
         None
     }
 
     /// Asks the catalog about a table that was altered.
-    async fn look_again(&mut self, rel: u32, misfit: Misfit) {
+    async fn look_again(&mut self, rel: u32, misfit: &Misfit) {
         let Some(table) = self.tables.get_mut(&rel) else { return };
         match ask(&self.pool, rel).await {
             Some(known) => table.known.renew(known),

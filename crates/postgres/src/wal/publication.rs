@@ -1,8 +1,9 @@
 //! The publication: which tables the server sends.
 //!
 //! It is our own, made empty and filled table by table, never `FOR ALL TABLES`: a table without a
-//! replica identity in a publication would make the application's own UPDATE fail. So the identity
-//! is checked first, and refused with the statement that mends it.
+//! replica identity in a publication would make the application's own UPDATE fail, and since
+//! PostgreSQL 18 so would one whose identity has generated columns. So the identity is checked
+//! first, and refused with the statement that mends it.
 
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
@@ -110,10 +111,11 @@ SELECT c.oid, c.relkind::text, c.relpersistence::text,
                WHERE p.pubname = $3 AND t.relid = c.oid) AS member,
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
        bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
-       bad.relreplident::text AS bad_identity, bad.has_key, bad.candidate, bad.column_id
+       bad.relreplident::text AS bad_identity, bad.generated, bad.has_key, bad.candidate,
+       bad.column_id
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
-    SELECT pn.nspname, p.relname, p.relreplident,
+    SELECT pn.nspname, p.relname, p.relreplident, part.generated,
            EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid AND i.indisprimary
                    AND i.indimmediate AND i.indisvalid) AS has_key,
            (SELECT ic.relname::text FROM pg_catalog.pg_index i
@@ -121,21 +123,33 @@ LEFT JOIN LATERAL (
             WHERE i.indrelid = p.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
               AND i.indpred IS NULL AND i.indexprs IS NULL
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
-                              AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+                              AND a.attnum = ANY (i.indkey)
+                              AND (NOT a.attnotnull OR a.attgenerated <> ''))
             ORDER BY i.indnkeyatts, ic.relname LIMIT 1) AS candidate,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
                    AND a.attname = 'id' AND NOT a.attisdropped) AS column_id
     FROM pg_catalog.pg_class p JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.current_setting('server_version_num')::int4 >= 180000
+           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
+                       AND a.attgenerated <> '' AND NOT a.attisdropped
+                       AND (p.relreplident = 'f' OR EXISTS (
+                           SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                           AND a.attnum = ANY (i.indkey)
+                           AND CASE p.relreplident WHEN 'd' THEN i.indisprimary
+                               ELSE i.indisreplident END))) AS generated) part
     WHERE p.relkind = 'r'
       AND (p.oid = c.oid OR c.relkind = 'p'
            AND p.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
-      AND NOT CASE p.relreplident
+      AND NOT CASE
+          WHEN part.generated THEN false
+          ELSE CASE p.relreplident
           WHEN 'f' THEN true
           WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
                                 AND i.indisprimary AND i.indimmediate AND i.indisvalid)
           WHEN 'i' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
                                 AND i.indisreplident AND i.indisvalid)
-          ELSE false END
+          ELSE false END END
     ORDER BY p.oid LIMIT 1) bad ON true
 WHERE n.nspname = $1 AND c.relname = $2";
 
@@ -192,7 +206,14 @@ pub(super) async fn inspect(
     match row.get::<_, Option<String>>("bad_table") {
         Some(bad) => {
             let part = readable(row.get("bad_schema"), &bad);
-            refuse(Code::BadTopic, format!("{part} has no replica identity: {}", fix(&part, &row)))
+            let what = match row.get("generated") {
+                true => {
+                    "has generated columns in its replica identity, and PostgreSQL 18 would \
+                         refuse to update it once it is published"
+                }
+                false => "has no replica identity",
+            };
+            refuse(Code::BadTopic, format!("{part} {what}: {}", fix(&part, &row)))
         }
         None => {
             Ok(Fit { oid: row.get("oid"), partitioned: kind == "p", member: row.get("member") })
@@ -209,6 +230,9 @@ fn fix(part: &str, row: &tokio_postgres::Row) -> String {
     match row.get::<_, Option<String>>("candidate") {
         Some(index) => {
             format!("ALTER TABLE {part} REPLICA IDENTITY USING INDEX {}", readable_part(&index))
+        }
+        None if row.get("generated") => {
+            "give it a key of columns that are not generated, or use the source outbox".to_owned()
         }
         None if row.get("column_id") => format!("ALTER TABLE {part} ADD PRIMARY KEY (id)"),
         None => format!(

@@ -611,3 +611,24 @@ async fn a_slot_for_failover_is_made_where_postgresql_knows_them() {
     let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'moves'";
     assert!(rig.sql.query_one(failover, &[]).await.unwrap().get::<_, bool>(0));
 }
+
+/// PostgreSQL 18 refuses to update a published table whose identity has generated columns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_write_fails_because_a_newer_postgresql_publishes_no_generated_columns() {
+    let Some(cluster) = newer_cluster() else { return };
+    let setup = "\
+        CREATE TABLE whole (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED); \
+        ALTER TABLE whole REPLICA IDENTITY FULL; \
+        CREATE TABLE keyless (id int, twice int GENERATED ALWAYS AS (id * 2) STORED); \
+        ALTER TABLE keyless REPLICA IDENTITY FULL; INSERT INTO whole VALUES (1)";
+    let rig = Rig::new(&cluster, setup).await;
+    let refused = rig.source.add(&table("public.whole")).await.unwrap_err();
+    let fix = "ALTER TABLE public.whole REPLICA IDENTITY DEFAULT";
+    assert!(refused.message.ends_with(fix), "{}", refused.message);
+    rig.run("UPDATE whole SET id = 2").await;
+    let refused = rig.source.add(&table("public.keyless")).await.unwrap_err();
+    assert!(refused.message.ends_with("or use the source outbox"), "{}", refused.message);
+    rig.run(fix).await;
+    rig.add("public.whole").await;
+    rig.run("UPDATE whole SET id = 3; DELETE FROM whole").await;
+}
