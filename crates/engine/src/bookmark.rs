@@ -19,8 +19,8 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::delivery::Form;
-use crate::history::{HistoryLimits, cost};
+use crate::delivery::{Batch, Form};
+use crate::history::{HistoryLimits, cost, overhead};
 use crate::hub::Entry;
 use crate::mailbox::Outgoing;
 use crate::node::Inner;
@@ -81,6 +81,13 @@ impl Passed {
     pub(crate) fn add(&mut self, event: &Event) {
         self.events += 1;
         self.bytes += cost(event) as u64;
+    }
+
+    /// The same for all of a batch.
+    pub(crate) fn add_all(&mut self, batch: &Batch) {
+        let count = batch.events().len();
+        self.events += count as u64;
+        self.bytes += (batch.bytes() + count * overhead(&batch.events()[0].topic)) as u64;
     }
 
     /// Whether a listener that all of this passed by should be told its place at once.

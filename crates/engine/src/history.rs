@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub(crate) use memory::cost;
+pub(crate) use memory::{cost, overhead};
 pub use memory::{MemoryHistory, MemorySettings};
 use tidewire_protocol::{Draft, Event, GapReason, Position, Topic};
 

@@ -423,7 +423,12 @@ pub(crate) fn cost(event: &Event) -> usize {
         Body::Gap(_) => 0,
         Body::Message(_) | Body::Presence(_) | Body::Change(_) => event.content_bytes(),
     };
-    content + event.topic.name().len() + EVENT_OVERHEAD
+    content + overhead(&event.topic)
+}
+
+/// What each event of a topic counts beside its content.
+pub(crate) fn overhead(topic: &Topic) -> usize {
+    topic.name().len() + EVENT_OVERHEAD
 }
 
 fn topic_cost(topic: &Topic) -> usize {

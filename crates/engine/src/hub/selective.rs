@@ -7,6 +7,7 @@ mod column;
 mod ranges;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use tidewire_protocol::dialect::Movement;
@@ -23,7 +24,7 @@ use crate::upstream::Prepared;
 /// Members that want only some changes.
 #[derive(Default)]
 pub(super) struct Selective {
-    members: HashMap<MemberId, Picky>,
+    members: HashMap<MemberId, Picky, BuildHasherDefault<IdHasher>>,
     columns: Vec<ColumnIndex>,
     /// Members that no column finds.
     rest: HashSet<MemberId>,
@@ -42,6 +43,29 @@ struct Picky {
 impl Picky {
     fn demand(&self) -> Option<&Demand> {
         self.wants.rows.as_ref()?.demand()
+    }
+}
+
+/// For ids of members, which begin with a random number of our own.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // An odd number without a pattern (of the golden ratio) spreads what is not random.
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -134,6 +158,8 @@ impl Selective {
         limit: usize,
         delivered: &mut Delivered,
     ) {
+        // Whoever is told something in the middle of a batch counts as told all of it: near enough.
+        self.said.add_all(batch);
         let mut at = before;
         for event in batch.events() {
             self.hand_over_one(event, at, limit, delivered);
@@ -148,7 +174,6 @@ impl Selective {
         limit: usize,
         delivered: &mut Delivered,
     ) {
-        self.said.add(event);
         let mut cache = Cache::new();
         for id in self.candidates(event) {
             let picky = self.members.get_mut(&id).expect("who is found is a member");

@@ -9,6 +9,7 @@ mod counts;
 mod crowd;
 mod documentation;
 mod heartbeat;
+mod interest;
 mod limits;
 mod memory;
 mod presence;

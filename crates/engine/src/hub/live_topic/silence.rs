@@ -40,7 +40,7 @@ impl LiveTopic {
     /// Only while there is somebody, so that it costs other topics nothing.
     pub(super) fn count_withheld(&mut self, batch: &Batch) {
         if let Some(held) = &mut self.withheld {
-            batch.events().iter().for_each(|event| held.said.add(event));
+            held.said.add_all(batch);
         }
     }
 

@@ -96,6 +96,9 @@ impl ColumnIndex {
             found.extend(&self.everyone);
             return;
         }
+        if found.len() < start + 2 {
+            return;
+        }
         // One that wants both what the row has and what it had was found twice.
         found[start..].sort_unstable();
         let mut unique = found.split_off(start);
