@@ -289,6 +289,7 @@ impl PreparedNode {
         let hub = Arc::new(Hub::new());
         let relay = Arc::new(Relay::new(
             writers().clamp(1, MAX_RELAY_WORKERS),
+            writers().clamp(1, MAX_CARRIERS),
             Arc::clone(&hub),
             Arc::clone(&history),
             Arc::clone(&limits),
@@ -365,7 +366,7 @@ impl Inner {
             let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
             tasks.push(tokio::spawn(relay.run(index, stop)));
         }
-        for _ in 0..writers().clamp(1, MAX_CARRIERS) {
+        for _ in 0..self.relay.carriers() {
             let (relay, stop) = (Arc::clone(&self.relay), self.stop.clone());
             tasks.push(tokio::spawn(async move { relay.carry(stop).await }));
         }

@@ -140,18 +140,25 @@ impl Desk {
 impl Relay {
     pub(crate) fn new(
         workers: usize,
+        carriers: usize,
         hub: Arc<Hub>,
         history: Arc<dyn History>,
         limits: Arc<arc_swap::ArcSwap<Limits>>,
         metrics: Metrics,
     ) -> Self {
         let workers = (0..workers.max(1)).map(|_| Worker::default()).collect();
-        let (hasher, carriers) = (RandomState::new(), Carriers::default());
+        let (hasher, carriers) = (RandomState::new(), Carriers::new(carriers));
         Self { workers, hasher, carriers, hub, history, limits, metrics }
     }
 
+    /// How many times [`Relay::run`] must be called, each with the next index.
     pub(crate) fn workers(&self) -> usize {
         self.workers.len()
+    }
+
+    /// How many times [`Relay::carry`] must be called.
+    pub(crate) fn carriers(&self) -> usize {
+        self.carriers.count()
     }
 
     fn worker(&self, topic: &Topic) -> &Worker {

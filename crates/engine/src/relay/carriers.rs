@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
@@ -17,32 +17,40 @@ use super::Relay;
 use crate::hub::{Entry, Lane};
 
 /// Lanes to be worked, and whoever waits for some.
-#[derive(Default)]
 pub(crate) struct Carriers {
     queue: Mutex<VecDeque<(Arc<Entry>, Arc<Lane>)>>,
-    wake: Notify,
+    /// A permit for each lane in the queue.
+    ///
+    /// So that as many carriers are woken as find work, and by whoever brings it: a task that is
+    /// woken by a busy one waits in a place of its thread from where no other thread takes it.
+    queued: Semaphore,
+    count: usize,
 }
 
 impl Carriers {
-    /// Has lanes worked that were not in the queue.
-    pub(super) fn summon(&self, entry: &Arc<Entry>, lanes: Vec<Arc<Lane>>) {
-        if lanes.is_empty() {
-            return;
-        }
-        self.queue.lock().extend(lanes.into_iter().map(|lane| (Arc::clone(entry), lane)));
-        self.wake.notify_one();
+    /// So many of them; each must be run.
+    pub(super) fn new(count: usize) -> Self {
+        Self { queue: Mutex::default(), queued: Semaphore::new(0), count }
     }
 
-    /// The next lane. Wakes another carrier if there are more, so that all come who have time.
-    fn next(&self) -> Option<(Arc<Entry>, Arc<Lane>)> {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Has lanes worked that are not in the queue, after those that are.
+    pub(super) fn summon(&self, entry: &Arc<Entry>, lanes: impl IntoIterator<Item = Arc<Lane>>) {
         let mut queue = self.queue.lock();
-        let next = queue.pop_front()?;
-        let more = !queue.is_empty();
+        let before = queue.len();
+        queue.extend(lanes.into_iter().map(|lane| (Arc::clone(entry), lane)));
+        let more = queue.len() - before;
         drop(queue);
-        if more {
-            self.wake.notify_one();
-        }
-        Some(next)
+        self.queued.add_permits(more);
+    }
+
+    /// Waits for the next lane. Cancel safe.
+    async fn next(&self) -> Option<(Arc<Entry>, Arc<Lane>)> {
+        self.queued.acquire().await.ok()?.forget();
+        self.queue.lock().pop_front()
     }
 }
 
@@ -54,24 +62,24 @@ impl Relay {
                 biased;
                 // 1. The node stops.
                 () = stop.cancelled() => return,
-                // 2. Lanes must be worked.
-                () = self.carriers.wake.notified() => self.work_lanes().await,
+                // 2. A lane must be worked.
+                next = self.carriers.next() => {
+                    let Some((entry, lane)) = next else { return };
+                    self.work(&entry, lane);
+                }
             }
+            yield_now().await;
         }
     }
 
-    async fn work_lanes(&self) {
-        while let Some((entry, lane)) = self.carriers.next() {
-            let (delivered, again) = lane.work(self.limits.load().mailbox_bytes);
-            self.count(delivered);
-            if entry.lanes.is_released() {
-                self.check(&entry.topic);
-            }
-            if again {
-                // At the end, so that no topic is served before the others.
-                self.carriers.summon(&entry, vec![lane]);
-            }
-            yield_now().await;
+    fn work(&self, entry: &Arc<Entry>, lane: Arc<Lane>) {
+        let (delivered, again) = lane.work(self.limits.load().mailbox_bytes);
+        self.count(delivered);
+        if entry.lanes.is_released() {
+            self.check(&entry.topic);
+        }
+        if again {
+            self.carriers.summon(entry, [lane]);
         }
     }
 }

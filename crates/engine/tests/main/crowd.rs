@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, ThreadId};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 use tidewire::protocol::Wire;
 use tidewire::protocol::dialect::Native;
@@ -13,7 +14,7 @@ use tidewire::{Identity, Limits, Node, Opening, Outlet};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
-use crate::support::{Client, SOON, count, numbers, publish};
+use crate::support::{Client, SOON, count, numbers, publish, until};
 
 /// Enough for three lanes.
 const CROWD: usize = 1_200;
@@ -28,6 +29,23 @@ async fn crowd(node: &Node, count: usize) -> Vec<Client> {
         clients.push(client);
     }
     clients
+}
+
+/// A crowd with sockets that are written to directly.
+async fn crowd_on(node: &Node, outlet: &(impl Outlet + Clone)) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..CROWD {
+        let opening = Opening::new(Arc::new(Native), Wire::WebSocket, Identity::everything());
+        let mut client = Client::opening(node, opening.outlet(Box::new(outlet.clone())));
+        client.say(&json!({"type": "subscribe", "topic": "a"})).await.expect("the session goes on");
+        client.session.flush().expect("the socket is whole");
+        clients.push(client);
+    }
+    clients
+}
+
+fn joined(buffers: &[IoSlice<'_>]) -> Vec<u8> {
+    buffers.iter().flat_map(|buffer| buffer.to_vec()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -73,6 +91,41 @@ async fn a_crowd_that_thins_out_goes_on_hearing() {
     }
 }
 
+/// A socket in which the first thread waits for a second, once it matters.
+#[derive(Clone, Default)]
+struct Meeting {
+    begun: Arc<AtomicBool>,
+    threads: Arc<(Mutex<HashSet<ThreadId>>, Condvar)>,
+}
+
+impl Outlet for Meeting {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.begun.load(Ordering::SeqCst) {
+            let (threads, changed) = &*self.threads;
+            let mut threads = threads.lock();
+            threads.insert(thread::current().id());
+            changed.notify_all();
+            changed.wait_while_for(&mut threads, |threads| threads.len() < 2, SOON);
+        }
+        Ok(bytes.len())
+    }
+
+    fn try_write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.try_write(&joined(buffers))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crowd_is_written_to_by_several_threads_at_once() {
+    let node = Node::builder().start();
+    let meeting = Meeting::default();
+    let _clients = crowd_on(&node, &meeting).await;
+    meeting.begun.store(true, Ordering::SeqCst);
+    publish(&node, "a", "x").await;
+    let threads = || meeting.threads.0.lock().len();
+    until("two threads write", || threads() == 2).await;
+}
+
 /// A socket that notes which turn of another task it is written to in.
 #[derive(Clone, Default)]
 struct Witness {
@@ -89,7 +142,7 @@ impl Outlet for Witness {
     }
 
     fn try_write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.try_write(&buffers.iter().flat_map(|buffer| buffer.to_vec()).collect::<Vec<_>>())
+        self.try_write(&joined(buffers))
     }
 }
 
@@ -97,15 +150,7 @@ impl Outlet for Witness {
 async fn writing_to_a_crowd_leaves_other_tasks_their_turn() {
     let node = Node::builder().start();
     let witness = Witness::default();
-    let mut clients = Vec::new();
-    for _ in 0..CROWD {
-        let opening = Opening::new(Arc::new(Native), Wire::WebSocket, Identity::everything());
-        let outlet = Box::new(witness.clone());
-        let mut client = Client::opening(&node, opening.outlet(outlet));
-        client.say(&json!({"type": "subscribe", "topic": "a"})).await.expect("the session goes on");
-        client.session.flush().expect("the socket is whole");
-        clients.push(client);
-    }
+    let _clients = crowd_on(&node, &witness).await;
     witness.writes.store(0, Ordering::SeqCst);
     witness.seen.lock().clear();
     publish(&node, "a", "x").await;
