@@ -16,6 +16,16 @@ else
     exit 1
 fi
 
+# A pooler to put before PostgreSQL, for the tests that see it found out.
+if place=$(scripts/install-pgbouncer.sh); then
+    export TIDEWIRE_PGBOUNCER=$place
+elif [ -z "${CI:-}" ]; then
+    echo "skipped: no PgBouncer, so tests with a pooler do not run"
+else
+    echo "error: PgBouncer could not be had, and CI must not skip its tests" >&2
+    exit 1
+fi
+
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --all-features --profile "${NEXTEST_PROFILE:-default}"
 else

@@ -3,6 +3,8 @@
 mod backlog;
 mod basics;
 mod failures;
+mod limits;
+mod pooler;
 mod streaming;
 mod values;
 mod workload;

@@ -26,9 +26,6 @@ use crate::connect::replication::Line;
 /// Room in the queue is counted in units of this many bytes.
 const UNIT: usize = 1024;
 
-/// Batches in the queue at most; their bytes are limited apart from that.
-const BATCHES: usize = 1024;
-
 /// How a stream behaves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamOptions {
@@ -107,9 +104,11 @@ impl Stream {
     pub(super) fn start(line: Line, from: Lsn, options: StreamOptions) -> Self {
         let feedback = Arc::new(Feedback::default());
         feedback.confirmed.store(from.0, Ordering::Release);
-        let (sender, batches) = mpsc::channel(BATCHES);
+        // The smallest batch takes one unit of room, so who has room has a place in the queue.
+        let capacity = units(options.queue_bytes);
+        let (sender, batches) = mpsc::channel(capacity);
         let stop = CancellationToken::new();
-        let room = Arc::new(Semaphore::new(units(options.queue_bytes)));
+        let room = Arc::new(Semaphore::new(capacity));
         let copier = Copier::new(line, Arc::clone(&feedback), sender, room, stop.clone(), options);
         let task = tokio::spawn(copier.run());
         Self { batches, feedback, stop, task }

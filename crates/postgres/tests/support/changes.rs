@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidewire::{Broker, Error, Event, Inlet, Node, Publisher, Topic};
+use tidewire::{Broker, Error, Event, History, Inlet, Node, Publisher, Topic};
 use tidewire_protocol::change::{Change, Operation, Row};
 use tidewire_protocol::{Body, GapReason, Payload};
 use tokio::sync::mpsc;
@@ -28,6 +28,13 @@ impl Witness {
         let (sender, receiver) = mpsc::channel(1_000_000);
         let prepared = Node::builder().broker(Arc::new(Recorder(sender))).prepare();
         (prepared.publisher().clone(), Self(receiver))
+    }
+
+    /// The same before a history of the test's own.
+    pub(crate) fn with(history: Arc<dyn History>) -> (Publisher, Self) {
+        let (sender, receiver) = mpsc::channel(1_000_000);
+        let node = Node::builder().history(history).broker(Arc::new(Recorder(sender)));
+        (node.prepare().publisher().clone(), Self(receiver))
     }
 
     /// The next event.

@@ -151,7 +151,7 @@ impl Copier {
             // Nothing was read meanwhile, so nothing could be heard.
             self.heard = Instant::now();
         }
-        // The queue has room for as many batches as there are units, or its reader went away.
+        // The queue has a place for each unit of room, so its reader went away.
         self.batches.try_send(Ok(batch)).map_err(|_| Ended::Stopped)
     }
 

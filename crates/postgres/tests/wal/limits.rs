@@ -1,0 +1,291 @@
+//! What happens at the limits: of the history, of PostgreSQL, of a row and of a transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewire::error::Kind;
+use tidewire::history::{MemoryHistory, MemorySettings};
+use tidewire::{Broker, Error, Event, History, Inlet, Node, Page, Position, Topic};
+use tidewire_postgres::private_cluster::{Options, PrivateCluster};
+use tidewire_postgres::{WalErrorKind, WalOptions, WalSource};
+use tidewire_protocol::{Body, Draft, GapReason};
+use tokio::sync::{mpsc, watch};
+
+use super::basics::changes;
+use super::{Rig, quick, table};
+use crate::support::changes::{Seen, Witness};
+use crate::support::{cluster, own_cluster, sql, target};
+
+/// How a history behaves towards changes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    Well,
+    Failing,
+    Still,
+}
+
+/// A history that can be made to fail or to stand still.
+struct Moody {
+    memory: MemoryHistory,
+    mood: watch::Receiver<Mood>,
+}
+
+impl Moody {
+    fn new() -> (watch::Sender<Mood>, Arc<Self>) {
+        let (sender, mood) = watch::channel(Mood::Well);
+        let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
+        (sender, Arc::new(Self { memory, mood }))
+    }
+}
+
+#[async_trait]
+impl History for Moody {
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
+        let mut mood = self.mood.clone();
+        mood.wait_for(|mood| *mood != Mood::Still).await.expect("the test lives");
+        if *self.mood.borrow() == Mood::Failing {
+            let refused = |_| Err(Error::new(Kind::History, "the history is moody"));
+            return drafts.iter().map(refused).collect();
+        }
+        self.memory.append(drafts).await
+    }
+
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
+        self.memory.read(topic, after, limit).await
+    }
+
+    async fn read_back(
+        &self,
+        topic: &Topic,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.memory.read_back(topic, before, limit).await
+    }
+
+    async fn head(&self, topic: &Topic) -> Result<Position, Error> {
+        self.memory.head(topic).await
+    }
+
+    async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
+        self.memory.earliest(topic).await
+    }
+}
+
+fn lost(name: &str) -> Seen {
+    Seen::Gap(name.to_owned(), GapReason::ConnectionLost)
+}
+
+async fn moody_rig(
+    cluster: &PrivateCluster,
+    options: WalOptions,
+    setup: &str,
+) -> (Rig, watch::Sender<Mood>) {
+    let (mood, history) = Moody::new();
+    let sql = sql(cluster).await;
+    sql.batch_execute(setup).await.unwrap();
+    let (publisher, witness) = Witness::with(history);
+    let source = WalSource::start(target(cluster), publisher, options);
+    (Rig { source, witness, sql }, mood)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_history_does_not_take_is_a_gap_before_anything_newer() {
+    let cluster = own_cluster();
+    let setup = "CREATE TABLE refused (id int PRIMARY KEY)";
+    let (mut rig, mood) = moody_rig(&cluster, quick(), setup).await;
+    rig.add("public.refused").await;
+    rig.run("INSERT INTO refused VALUES (1)").await;
+    assert_eq!(changes(rig.caught_up().await).len(), 1);
+    mood.send_replace(Mood::Failing);
+    rig.run("INSERT INTO refused VALUES (2)").await;
+    rig.until("a failure", |source| source.metrics().failures.get() >= 1).await;
+    mood.send_replace(Mood::Well);
+    assert_eq!(rig.witness.next().await, lost("public.refused"));
+    rig.run("INSERT INTO refused VALUES (3)").await;
+    let change = rig.witness.change().await;
+    assert_eq!(change.record.as_ref().unwrap().0[0].json(), Some("3"));
+    assert_eq!(rig.source.metrics().reconnects.get(), 0, "the stream itself is well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_stands_still_does_not_hold_up_the_database() {
+    let cluster = own_cluster();
+    let options =
+        WalOptions { queue_bytes: 64 << 10, stall_limit: Duration::from_millis(300), ..quick() };
+    let setup = "CREATE TABLE held (id int PRIMARY KEY, filler text)";
+    let (mut rig, mood) = moody_rig(&cluster, options, setup).await;
+    rig.add("public.held").await;
+    rig.caught_up().await;
+    mood.send_replace(Mood::Still);
+    rig.run("INSERT INTO held SELECT n, repeat('x', 100) FROM generate_series(1, 20000) n").await;
+    // The server's process is let go of although nothing can be published.
+    let readers = "SELECT count(*) FROM pg_stat_replication";
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while rig.sql.query_one(readers, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.expect("the server's process is free within 30 s");
+    mood.send_replace(Mood::Well);
+    rig.until("a new stream", |source| source.metrics().reconnects.get() == 1).await;
+    rig.add("public.held").await;
+    rig.run("INSERT INTO held VALUES (30000, 'new')").await;
+    let seen = rig.caught_up().await;
+    let gaps = seen.iter().filter(|seen| **seen == lost("public.held")).count();
+    assert_eq!(gaps, 1);
+    let newest = changes(seen).pop().unwrap();
+    assert_eq!(newest.record.as_ref().unwrap().0[0].json(), Some("30000"));
+}
+
+/// Each transaction is read and queued by itself, so there are many in the queue though they are
+/// small.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_transactions_wait_for_a_history_that_stands_still() {
+    const COUNT: usize = 3_000;
+    let cluster = own_cluster();
+    let setup = "CREATE TABLE crumbs (id int PRIMARY KEY)";
+    let (mut rig, mood) = moody_rig(&cluster, quick(), setup).await;
+    rig.add("public.crumbs").await;
+    rig.caught_up().await;
+    mood.send_replace(Mood::Still);
+    rig.run("SET synchronous_commit = off").await;
+    for id in 0..COUNT {
+        rig.run(&format!("INSERT INTO crumbs VALUES ({id})")).await;
+    }
+    let end: String =
+        rig.sql.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap().get(0);
+    // All of it was sent, and waits in our queue.
+    let sent = "SELECT sent_lsn >= $1::text::pg_lsn FROM pg_stat_replication";
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let row = rig.sql.query_opt(sent, &[&end]).await.unwrap().expect("a reader");
+            if row.get::<_, bool>(0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    waited.await.expect("everything is sent within 30 s");
+    mood.send_replace(Mood::Well);
+    assert_eq!(changes(rig.caught_up().await).len(), COUNT);
+    assert_eq!(rig.source.metrics().reconnects.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_server_without_a_free_walsender_says_so_and_is_tried_again() {
+    let options = Options::default().setting("max_wal_senders", "1");
+    let cluster = PrivateCluster::temporary(options).expect("a private PostgreSQL");
+    let first = Rig::new(&cluster, "CREATE TABLE single (id int PRIMARY KEY)").await;
+    first.until("a stream", |source| source.status().connected).await;
+    let mut second = Rig::with(&cluster, target(&cluster), quick(), "").await;
+    second.until("an error", |source| source.status().last_error.is_some()).await;
+    let told = second.source.status().last_error.unwrap();
+    assert!(told.contains("raise max_wal_senders"), "{told}");
+    let refused = WalSource::probe(&target(&cluster), &quick()).await.unwrap_err();
+    assert_eq!(refused.kind(), WalErrorKind::NoneFree);
+    assert!(refused.is_unsupported(), "`source = auto` takes the outbox then");
+    first.source.shutdown().await;
+    second.until("a stream", |source| source.status().connected).await;
+    second.add("public.single").await;
+    second.run("INSERT INTO single VALUES (1)").await;
+    assert_eq!(changes(second.caught_up().await).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_of_almost_64_mib_goes_through_and_one_of_64_mib_is_a_gap() {
+    let cluster = cluster();
+    let setup = "CREATE TABLE vast (id int PRIMARY KEY, body text)";
+    let mut rig = Rig::new(&cluster, setup).await;
+    rig.add("public.vast").await;
+    rig.caught_up().await;
+    let limit = quick().row_bytes;
+    assert_eq!(limit, 64 << 20, "as documented");
+    let insert =
+        |id: u32, bytes: usize| format!("INSERT INTO vast VALUES ({id}, repeat('x', {bytes}))");
+    rig.run(&insert(1, limit - 100)).await;
+    let change = rig.witness.change().await;
+    let body = change.record.as_ref().unwrap().0[1].json().unwrap();
+    assert_eq!(body.len(), limit - 100 + 2);
+    rig.run(&format!("{}; INSERT INTO vast VALUES (3, 'small')", insert(2, limit))).await;
+    let gap = Seen::Gap("public.vast".to_owned(), GapReason::HistoryTrimmed);
+    assert_eq!(rig.witness.next().await, gap);
+    let change = rig.witness.change().await;
+    assert_eq!(change.record.as_ref().unwrap().0[0].json(), Some("3"));
+    assert_eq!(rig.source.metrics().oversized.get(), 1);
+    assert_eq!(rig.source.metrics().reconnects.get(), 0);
+}
+
+/// Counts changes and keeps none.
+struct Counter(mpsc::Sender<(u32, bool)>);
+
+#[async_trait]
+impl Broker for Counter {
+    fn attach(&self, _: Inlet) {}
+
+    async fn announce(&self, events: &[Arc<Event>]) -> Result<(), Error> {
+        for event in events {
+            if let Body::Change(change) = &event.body {
+                // The test that does not count any more has ended.
+                let _ = self.0.send((change.index, change.last)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, _: &Topic) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn unfollow(&self, _: &Topic) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Most memory that this process ever had, in bytes.
+fn most_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap() * 1024
+}
+
+const MILLION: u32 = 1_000_000;
+
+/// The queue holds 16 MiB, the history 1 MiB of a topic, a batch some more; a million rows as
+/// events are 500 MB.
+const ROOM: usize = 96 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_transaction_of_a_million_rows_is_bounded() {
+    million(quick(), 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_streamed_transaction_of_a_million_rows_is_bounded() {
+    million(WalOptions { streaming: true, spool_dir: std::env::temp_dir(), ..quick() }, 1).await;
+}
+
+async fn million(options: WalOptions, streamed: u64) {
+    let server = Options::default().setting("logical_decoding_work_mem", "4MB");
+    let cluster = PrivateCluster::temporary(server).expect("a private PostgreSQL");
+    let sql = sql(&cluster).await;
+    sql.batch_execute("CREATE TABLE million (id int PRIMARY KEY, n int)").await.unwrap();
+    let (sender, mut changes) = mpsc::channel(1_000);
+    let prepared = Node::builder().broker(Arc::new(Counter(sender))).prepare();
+    let source = WalSource::start(target(&cluster), prepared.publisher().clone(), options);
+    source.add(&table("public.million")).await.unwrap();
+    let before = most_memory();
+    let write = format!("INSERT INTO million SELECT n, n FROM generate_series(1, {MILLION}) n");
+    sql.batch_execute(&write).await.unwrap();
+    for expected in 0..MILLION {
+        let told = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
+        let told = told.unwrap_or_else(|_| panic!("{expected} changes, {:?}", source.status()));
+        let told = told.expect("the source lives");
+        assert_eq!(told, (expected, expected == MILLION - 1));
+    }
+    let grown = most_memory() - before;
+    assert!(grown < ROOM, "{} MiB more than before", grown >> 20);
+    assert_eq!(source.metrics().streamed.get(), streamed);
+    source.shutdown().await;
+}
