@@ -37,6 +37,13 @@ const SILENCE: u64 = 30;
 /// How often listeners are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Listeners of one lane that are told at each tick, if so many are due.
+const EACH_TICK: usize = 500;
+
+/// Ticks within which everyone is told, however many are due. Where a topic turns its history over
+/// faster than that, a place would soon be lost anyway.
+const TURN: usize = 10;
+
 /// Listeners told under one lock: some fraction of a millisecond of writes.
 const AT_ONCE: usize = 64;
 
@@ -106,12 +113,25 @@ impl Silence {
         Self { told: said, ticks: 0 }
     }
 
-    /// One tick more; whether the listener should be told its place.
-    pub(crate) fn goes_on(&mut self, said: Passed, pace: Pace) -> bool {
+    /// One tick more; whether the listener should be told its place, and how much has passed by.
+    pub(crate) fn goes_on(&mut self, said: Passed, pace: Pace) -> Option<u64> {
         let passed = said.since(self.told);
         self.ticks = if passed.events == 0 { 0 } else { self.ticks.saturating_add(1) };
-        self.ticks >= pace.ticks || passed.is_much(pace)
+        let is_due = self.ticks >= pace.ticks || passed.is_much(pace);
+        is_due.then_some(passed.events)
     }
+}
+
+/// Whose turn it is, of those who are due: those whom most has passed by.
+///
+/// A very busy topic with very many listeners would otherwise be busy with telling places.
+pub(crate) fn in_turn<T: Ord>(mut due: Vec<(u64, T)>) -> Vec<T> {
+    let count = EACH_TICK.max(due.len().div_ceil(TURN));
+    if count < due.len() {
+        due.select_nth_unstable_by(count, |one, other| other.cmp(one));
+        due.truncate(count);
+    }
+    due.into_iter().map(|(_, listener)| listener).collect()
 }
 
 impl Form {
@@ -215,7 +235,7 @@ mod tests {
         let (mut said, mut silence) = (Passed::default(), Silence::default());
         for tick in 1..1_000 {
             (0..events).for_each(|_| said.add(&event(bytes)));
-            if silence.goes_on(said, pace) {
+            if silence.goes_on(said, pace).is_some() {
                 return tick;
             }
         }
@@ -241,9 +261,30 @@ mod tests {
         let (mut said, pace) = (Passed::default(), Pace::from(limits()));
         said.add(&event(1));
         let mut silence = Silence::broken(said);
-        assert!((0..1_000).all(|_| !silence.goes_on(said, pace)));
+        assert!((0..1_000).all(|_| silence.goes_on(said, pace).is_none()));
         said.add(&event(1));
-        assert!((0..29).all(|_| !silence.goes_on(said, pace)));
-        assert!(silence.goes_on(said, pace));
+        assert!((0..29).all(|_| silence.goes_on(said, pace).is_none()));
+        assert_eq!(silence.goes_on(said, pace), Some(1));
+    }
+
+    #[test]
+    fn very_many_are_told_in_turn_and_nobody_waits_for_long() {
+        const LISTENERS: usize = 20_000;
+        let (mut said, pace) = (Passed::default(), Pace::from(limits()));
+        let mut silences = vec![Silence::default(); LISTENERS];
+        let mut times_told = vec![0; LISTENERS];
+        for tick in 1..=3 * TURN {
+            (0..1_000).for_each(|_| said.add(&event(1)));
+            let due = silences.iter_mut().enumerate();
+            let due = due.filter_map(|(at, silence)| Some((silence.goes_on(said, pace)?, at)));
+            let told = in_turn(due.collect());
+            assert!((LISTENERS / TURN).abs_diff(told.len()) <= 1, "{} at tick {tick}", told.len());
+            for at in told {
+                silences[at] = Silence::broken(said);
+                times_told[at] += 1;
+            }
+        }
+        let [least, most] = [times_told.iter().min(), times_told.iter().max()];
+        assert!(least >= Some(&2) && most <= Some(&4), "{least:?} to {most:?}");
     }
 }

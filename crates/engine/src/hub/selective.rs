@@ -102,11 +102,12 @@ impl Selective {
         self.members.contains_key(&id)
     }
 
-    /// Those who were silent for as long as they may be; to be asked for once a tick.
-    pub(super) fn silent(&mut self, pace: Pace) -> Vec<MemberId> {
+    /// Those who were silent for as long as they may be, and how much has passed each by; to be
+    /// asked for once a tick.
+    pub(super) fn silent(&mut self, pace: Pace) -> Vec<(u64, MemberId)> {
         let said = self.said;
         let due =
-            |(id, picky): (&MemberId, &mut Picky)| picky.silence.goes_on(said, pace).then_some(*id);
+            |(id, picky): (&MemberId, &mut Picky)| Some((picky.silence.goes_on(said, pace)?, *id));
         self.members.iter_mut().filter_map(due).collect()
     }
 

@@ -52,7 +52,7 @@ impl Copy {
                 self.apply(frame);
             }
             // Where everything was told although none of it was wanted.
-            "position" => {}
+            "bookmark" => {}
             other => panic!("{}: unexpected {other}: {frame}", self.wish),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use tidewire_protocol::{Position, SessionId, Topic};
 
 use super::{LiveTopic, MemberId};
-use crate::bookmark::{Pace, Passed, Silence};
+use crate::bookmark::{Pace, Passed, Silence, in_turn};
 use crate::delivery::Batch;
 use crate::mailbox::{Offer, SubscriptionKey};
 
@@ -54,17 +54,18 @@ impl LiveTopic {
         self.ahead.iter().find(|(member, ..)| member.id() == id).map(|(.., position)| *position)
     }
 
-    /// Those who were silent for as long as they may be; to be asked for once a tick.
+    /// Those who were silent for as long as they may be and whose turn it is; to be asked for once
+    /// a tick.
     pub(crate) fn silent(&mut self, pace: Pace) -> Vec<MemberId> {
         let mut silent: Vec<_> =
             self.selective.as_mut().map(|picky| picky.silent(pace)).unwrap_or_default();
         if let Some(Withheld { members, said }) = self.withheld.as_deref_mut() {
             let due = |(id, silence): (&MemberId, &mut Silence)| {
-                silence.goes_on(*said, pace).then_some(*id)
+                Some((silence.goes_on(*said, pace)?, *id))
             };
             silent.extend(members.iter_mut().filter_map(due));
         }
-        silent
+        in_turn(silent)
     }
 
     /// Tells those of them who are still live how far they have everything; how many could be told.
