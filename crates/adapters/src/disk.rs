@@ -81,6 +81,9 @@ pub struct DiskSettings {
     pub memory_bytes: usize,
     /// How soon an append is safe from what.
     pub sync: Sync,
+    /// Topics at the same time; 500,000 by default. For another, some are forgotten that were idle
+    /// for a minute; where there are none, the new one is refused, unless it is a table.
+    pub topics: usize,
     /// A topic without events that was neither written nor read for so long is forgotten; an hour
     /// by default, at least ten minutes, except where topics fill the memory.
     pub idle: Duration,
@@ -94,6 +97,7 @@ impl DiskSettings {
             total_bytes: 1 << 30,
             memory_bytes: 256 << 20,
             sync: Sync::Never,
+            topics: 500_000,
             idle: Duration::from_secs(3_600),
         }
     }
@@ -132,20 +136,20 @@ impl DiskHistory {
         std::fs::create_dir_all(&folder).map_err(DiskError::of("make the folder", &folder))?;
         let lock = take_lock(&folder)?;
         let applied = Arc::clone(&namespaces.read());
-        let Opened { index, log, marks, lost } = replay::open(&folder, settings.sync, &applied)?;
+        let Opened { index, log, marks, lost } = replay::open(&folder, &settings, &applied)?;
         metrics.lost.inc_by(u64::from(lost.is_some()));
         let (index, marks) = (Arc::new(index), Arc::new(Mutex::new(marks)));
         let sweeping = Arc::new(AtomicBool::new(false));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let presence = MemorySettings {
             total_bytes: (settings.memory_bytes / 4).max(1 << 20),
+            topics: settings.topics,
             idle: settings.idle,
-            ..MemorySettings::default()
         };
         let presence = MemoryHistory::new(presence, Arc::clone(&namespaces));
         let books = Books::new(settings.memory_bytes, &index);
         tracing::info!(path = %folder.display(), bytes = log.bytes(), events = books.events(),
-            topics = books.topics, "the history on disk is open");
+            topics = index.topics(), "the history on disk is open");
         let writer = Writer {
             index: Arc::clone(&index),
             log,
@@ -218,7 +222,7 @@ impl DiskHistory {
                     tracing::warn!(%topic, path = %self.folder.display(), ?place,
                         "part of the history on disk is damaged, so it counts as gone");
                     let reason = GapReason::HistoryTrimmed;
-                    return Ok(Page::Lost { head: self.head_of(topic), reason });
+                    return Ok(Page::Lost { head: self.index.head_now(topic), reason });
                 }
                 Err(Trouble::Io(error)) => {
                     self.metrics.failures.inc();
@@ -242,8 +246,9 @@ impl DiskHistory {
         fetched.unwrap_or_else(|error| Err(Trouble::Io(std::io::Error::other(error))))
     }
 
-    fn head_of(&self, topic: &Topic) -> Position {
-        self.index.head(topic, || self.namespaces.read().history(topic))
+    fn head_of(&self, topic: &Topic) -> Result<Position, Error> {
+        let head = self.index.head(topic, || self.namespaces.read().history(topic));
+        head.ok_or_else(|| failed(DiskError::Topics(self.index.most)))
     }
 }
 
@@ -269,7 +274,12 @@ fn now_ms() -> u64 {
 }
 
 fn failed(error: DiskError) -> Error {
-    Error::new(Kind::History, error)
+    let kind = match error {
+        DiskError::TooLarge { .. } => Kind::Refused,
+        DiskError::Topics(_) => Kind::Full,
+        _ => Kind::History,
+    };
+    Error::new(kind, error)
 }
 
 #[async_trait]
@@ -325,7 +335,7 @@ impl History for DiskHistory {
     async fn head(&self, topic: &Topic) -> Result<Position, Error> {
         match is_presence(topic) {
             true => self.presence.head(topic).await,
-            false => Ok(self.head_of(topic)),
+            false => self.head_of(topic),
         }
     }
 

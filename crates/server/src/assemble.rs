@@ -2,6 +2,7 @@
 
 mod authentication;
 mod convert;
+mod history;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
 use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
+use tidewire_adapters::DiskHistory;
 use tidewire_axum::{Listening, ListeningMetrics, Threads, Tls, Transports};
 use tidewire_postgres::wal::{SlotKind, WalOptions};
 use tidewire_postgres::{
@@ -32,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) notify: Option<Arc<NotifySource>>,
     pub(crate) tables: Option<Arc<TableSource>>,
     pub(crate) authentication: Authentication,
+    /// The history, where it is on disk, to be closed last.
+    pub(crate) disk: Option<Arc<DiskHistory>>,
     pub(crate) tls: Option<Tls>,
     /// As it was at the start: `auth.anonymous` needs a restart, in the rules of namespaces too.
     anonymous: bool,
@@ -56,12 +60,16 @@ impl Parts {
         let anonymous = settings.auth.anonymous;
         let namespaces = Arc::new(RwLock::new(Arc::new(convert::namespaces(settings, anonymous)?)));
 
+        let disk = history::open(settings, &namespaces, &metrics, &mut registry)?;
         let mut builder = Node::builder()
             .metrics(metrics)
             .limits(convert::limits(settings))
             .memory(memory(settings))
             .namespaces(Arc::clone(&namespaces))
             .anonymous(settings.auth.anonymous);
+        if let Some(disk) = &disk {
+            builder = builder.history(Arc::clone(disk) as _);
+        }
         if let Some(authenticator) = authentication.authenticator() {
             builder = builder.authenticator(authenticator);
         }
@@ -90,6 +98,7 @@ impl Parts {
             notify,
             tables,
             authentication,
+            disk,
             tls: tls(settings)?,
             anonymous,
             namespaces,

@@ -118,6 +118,11 @@ impl Server {
         if let Some(notify) = &self.parts.notify {
             notify.shutdown().await;
         }
+        if let Some(disk) = &self.parts.disk
+            && let Err(error) = disk.close().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "closing the history");
+        }
         tracing::info!("stopped");
     }
 }

@@ -23,8 +23,6 @@ const SMALLEST_INDEX: usize = 1 << 20;
 pub(super) struct Books {
     /// Bytes of memory for all.
     pub(super) limit: usize,
-    /// Topics, as last counted.
-    pub(super) topics: usize,
     slots: usize,
     /// Events in memory, and their bytes.
     cached: usize,
@@ -35,12 +33,11 @@ pub(super) struct Books {
 
 impl Books {
     pub(super) fn new(limit: usize, index: &Index) -> Self {
-        let (mut slots, mut topics) = (0, 0);
+        let mut slots = 0;
         for shard in index.shards() {
-            topics += shard.len();
             slots += shard.values().map(|ring| ring.slots.len()).sum::<usize>();
         }
-        Self { limit, topics, slots, ..Self::default() }
+        Self { limit, slots, ..Self::default() }
     }
 
     /// Events that are kept.
@@ -49,12 +46,8 @@ impl Books {
     }
 
     /// Bytes of memory in use.
-    pub(super) fn memory(&self) -> usize {
-        self.cached_bytes + self.index_bytes()
-    }
-
-    fn index_bytes(&self) -> usize {
-        self.slots * SLOT_BYTES + self.topics * TOPIC_BYTES
+    pub(super) fn memory(&self, index: &Index) -> usize {
+        self.cached_bytes + self.slots * SLOT_BYTES + index.topics() * TOPIC_BYTES
     }
 
     /// Whether places of events alone take more than half of the memory.
@@ -99,7 +92,7 @@ impl Books {
 
     /// Lets go of the oldest events in memory until they fit; they stay on disk.
     pub(super) fn evict(&mut self, index: &Index) {
-        while self.cached > 0 && self.memory() > self.limit {
+        while self.cached > 0 && self.memory(index) > self.limit {
             let Some((topic, seq)) = self.order.pop_front() else { break };
             let mut shard = index.shard(&topic);
             let Some(ring) = shard.get_mut(&topic) else { continue };

@@ -41,6 +41,9 @@ pub enum DiskError {
         /// How much it would have been.
         bytes: usize,
     },
+    /// There are as many topics as there may be, and all are in use.
+    #[error("all {0} topics that may be kept are in use: raise history.topics")]
+    Topics(usize),
     /// Sources keep more marks than each segment of the log can repeat.
     #[error(
         "sources of events keep too many marks in the history in {}: raise history.disk_bytes, or \

@@ -8,11 +8,11 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidewire::history::{HistoryLimits, Page};
-use tidewire_protocol::{Epoch, Event, GapReason, Position, Topic};
+use tidewire_protocol::{Epoch, Event, GapReason, Position, Topic, TopicKind};
 use tokio::time::Instant;
 
 use super::log::Place;
@@ -44,14 +44,20 @@ pub(super) struct Ring {
     pub(super) noted: Option<u32>,
 }
 
+/// A part of the map of topics.
+pub(super) type Shard = HashMap<Topic, Ring>;
+
 /// All topics.
 pub(super) struct Index {
     pub(super) epoch: Epoch,
-    shards: Vec<Mutex<HashMap<Topic, Ring>>>,
+    shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     /// Where topics begin of which nothing is known: no number of a topic that was forgotten is
     /// above it.
     floor: AtomicU64,
+    /// Topics there are, and may be.
+    count: AtomicUsize,
+    pub(super) most: usize,
 }
 
 /// What a reader finds.
@@ -126,22 +132,47 @@ impl Ring {
 }
 
 impl Index {
-    pub(super) fn new(epoch: Epoch, floor: u64) -> Self {
+    pub(super) fn new(epoch: Epoch, floor: u64, most: usize) -> Self {
         Self {
             epoch,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             floor: AtomicU64::new(floor),
+            count: AtomicUsize::new(0),
+            most,
+        }
+    }
+
+    /// Topics that are remembered.
+    pub(super) fn topics(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether another topic would be one too many. Tables are no more than the database has.
+    pub(super) fn is_crowded(&self, another: &Topic) -> bool {
+        another.kind() != TopicKind::Table && self.topics() >= self.most
+    }
+
+    /// Puts a ring into its part of the map.
+    pub(super) fn insert<'s>(&self, shard: &'s mut Shard, topic: &Topic, ring: Ring) -> &'s mut Ring {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        shard.entry(topic.clone()).insert_entry(ring).into_mut()
+    }
+
+    /// Takes a ring out of its part of the map.
+    pub(super) fn remove(&self, shard: &mut Shard, topic: &Topic) {
+        if shard.remove(topic).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     /// The part of the map that a topic is in.
-    pub(super) fn shard(&self, topic: &Topic) -> MutexGuard<'_, HashMap<Topic, Ring>> {
+    pub(super) fn shard(&self, topic: &Topic) -> MutexGuard<'_, Shard> {
         self.shards[self.hasher.hash_one(topic) as usize % SHARDS].lock()
     }
 
     /// All parts, one after another.
-    pub(super) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<Topic, Ring>>> {
+    pub(super) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         self.shards.iter().map(|shard| shard.lock())
     }
 
@@ -158,12 +189,28 @@ impl Index {
         Position { epoch: self.epoch, seq }
     }
 
-    /// The place after the newest event; from now on the topic is remembered for a while.
-    pub(super) fn head(&self, topic: &Topic, limits: impl FnOnce() -> HistoryLimits) -> Position {
+    /// The place after the newest event; from now on the topic is remembered for a while. `None`
+    /// when it is a new one, and there are as many as may be.
+    pub(super) fn head(
+        &self,
+        topic: &Topic,
+        limits: impl FnOnce() -> HistoryLimits,
+    ) -> Option<Position> {
         let mut shard = self.shard(topic);
-        let ring = shard.entry(topic.clone()).or_insert_with(|| Ring::new(self.floor(), limits()));
-        ring.used = Instant::now();
-        self.at(ring.head)
+        if let Some(ring) = shard.get_mut(topic) {
+            ring.used = Instant::now();
+            return Some(self.at(ring.head));
+        }
+        if self.is_crowded(topic) {
+            return None;
+        }
+        let ring = self.insert(&mut shard, topic, Ring::new(self.floor(), limits()));
+        Some(self.at(ring.head))
+    }
+
+    /// The place after the newest event, of a topic that need not be remembered.
+    pub(super) fn head_now(&self, topic: &Topic) -> Position {
+        self.at(self.shard(topic).get(topic).map_or(self.floor(), |ring| ring.head))
     }
 
     /// The place before the oldest event.

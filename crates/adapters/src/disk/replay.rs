@@ -13,10 +13,10 @@ use tidewire_protocol::{Epoch, Topic};
 
 use super::error::DiskError;
 use super::index::{Index, Ring, Slot};
-use super::log::{Log, Place, Segment, Sync, begin_segment, segment_no, segment_path};
+use super::log::{Log, Place, Segment, begin_segment, segment_no, segment_path};
 use super::record::{Batch, First, Notes, Record, unframe};
 use super::upto::{Found, UpTo, UpToFile, boot};
-use super::{Marks, now_ms};
+use super::{DiskSettings, Marks, now_ms};
 
 /// What the log held.
 pub(super) struct Opened {
@@ -30,9 +30,10 @@ pub(super) struct Opened {
 /// Opens the log in a folder of which no one else has the lock.
 pub(super) fn open(
     folder: &Path,
-    sync: Sync,
+    settings: &DiskSettings,
     namespaces: &Namespaces,
 ) -> Result<Opened, DiskError> {
+    let sync = settings.sync;
     let path = folder.join("upto");
     let (upto_file, found) = UpToFile::open(&path).map_err(DiskError::of("open", &path))?;
     let segments = list(folder)?;
@@ -50,11 +51,11 @@ pub(super) fn open(
     match read {
         Ok(reading) => {
             let log = Log::go_on(folder, reading.segments, reading.epoch, upto_file, sync, boot)?;
-            let mut index = Index::new(reading.epoch, reading.floor);
-            let log = fill(&mut index, log, reading.topics);
+            let index = Index::new(reading.epoch, reading.floor, settings.topics);
+            let log = fill(&index, log, reading.topics);
             Ok(Opened { index, log, marks: reading.marks, lost: None })
         }
-        Err(lost) => begin(folder, &segments, upto_file, sync, boot, lost),
+        Err(lost) => begin(folder, &segments, upto_file, settings, boot, lost),
     }
 }
 
@@ -257,7 +258,7 @@ pub(super) fn set_mark(marks: &mut Marks, source: &std::sync::Arc<str>, place: &
 }
 
 /// Makes the rings of what was read.
-fn fill(index: &mut Index, mut log: Log, topics: HashMap<Topic, Known>) -> Log {
+fn fill(index: &Index, mut log: Log, topics: HashMap<Topic, Known>) -> Log {
     let now = now_ms();
     for (topic, mut known) in topics {
         known.tidy();
@@ -272,7 +273,7 @@ fn fill(index: &mut Index, mut log: Log, topics: HashMap<Topic, Known>) -> Log {
             let segment = log.segments.get_mut(&slot.place.segment);
             segment.expect("an event is in a segment").live += 1;
         }
-        index.shard(&topic).insert(topic.clone(), ring);
+        index.insert(&mut index.shard(&topic), &topic, ring);
     }
     log
 }
@@ -282,10 +283,11 @@ fn begin(
     folder: &Path,
     old: &[u32],
     mut upto: UpToFile,
-    sync: Sync,
+    settings: &DiskSettings,
     boot: [u8; 16],
     lost: Option<&'static str>,
 ) -> Result<Opened, DiskError> {
+    let sync = settings.sync;
     if let Some(why) = lost {
         tracing::warn!(path = %folder.display(), why,
             "the history on disk cannot be trusted to be whole, so it begins anew: every client \
@@ -304,7 +306,7 @@ fn begin(
         .map_err(DiskError::of("write", folder))?;
     let segments = BTreeMap::from([(1, Segment { bytes, first: bytes, ..Segment::default() })]);
     let log = Log::go_on(folder, segments, epoch, upto, sync, boot)?;
-    Ok(Opened { index: Index::new(epoch, 0), log, marks: Marks::default(), lost })
+    Ok(Opened { index: Index::new(epoch, 0, settings.topics), log, marks: Marks::default(), lost })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire_protocol::{Event, Topic};
+use tidewire_protocol::{Event, Topic, TopicKind};
 use tokio::time::Instant;
 
 use super::error::DiskError;
@@ -24,6 +24,10 @@ const AT_ONCE: usize = 8;
 
 /// Events that are moved in one record.
 const MOVED_AT_ONCE: usize = 512;
+
+/// Of all topics this part is forgotten at once where there are too many, since finding the ones
+/// that were idle for the longest time means looking at all.
+const PART_FORGOTTEN: usize = 100;
 
 /// A topic that is listened to is read four times a minute, so one that was idle for so long may
 /// be forgotten when memory is short.
@@ -204,15 +208,14 @@ impl Writer {
         let namespaces = Arc::clone(&self.namespaces.read());
         let renewed = !Arc::ptr_eq(&namespaces, &self.applied);
         self.applied = namespaces;
-        let idle = match self.books.memory() > self.books.limit / 10 * 9 {
+        let idle = match self.books.memory(&self.index) > self.books.limit / 10 * 9 {
             true => SHORTEST_IDLE,
             false => self.settings.idle.max(Duration::from_secs(600)),
         };
         let (now, wall) = (Instant::now(), now_ms());
-        let (mut idle_topics, mut topics) = (Vec::new(), 0);
+        let mut idle_topics = Vec::new();
         let index = Arc::clone(&self.index);
         for mut shard in index.shards() {
-            topics += shard.len();
             for (topic, ring) in shard.iter_mut() {
                 if renewed {
                     ring.limits = self.applied.history(topic);
@@ -223,7 +226,6 @@ impl Writer {
                 }
             }
         }
-        self.books.topics = topics;
         if let Err(error) = self.forget(&idle_topics, now, idle) {
             self.complain(&error);
         }
@@ -254,10 +256,36 @@ impl Writer {
                 ring.slots.is_empty() && now.duration_since(ring.used) > idle
             };
             if shard.get(topic).is_some_and(is_idle) {
-                shard.remove(topic);
+                self.index.remove(&mut shard, topic);
             }
         }
         Ok(())
+    }
+
+    /// Forgets topics that were idle for a minute, with their events, to make place for others:
+    /// those that were idle for the longest time.
+    pub(super) fn forget_some(&mut self) {
+        let (now, index) = (Instant::now(), Arc::clone(&self.index));
+        let mut idle = Vec::new();
+        for shard in index.shards() {
+            let unused = shard.iter().filter(|(topic, ring)| {
+                topic.kind() != TopicKind::Table && now.duration_since(ring.used) > SHORTEST_IDLE
+            });
+            idle.extend(unused.map(|(topic, ring)| (ring.used, topic.clone(), ring.head)));
+        }
+        idle.sort_unstable_by_key(|(used, ..)| *used);
+        idle.truncate(index.most / PART_FORGOTTEN + 1);
+        for (_, topic, _) in &idle {
+            let mut shard = index.shard(topic);
+            let Some(ring) = shard.get_mut(topic) else { continue };
+            while !ring.slots.is_empty() {
+                self.books.pop(&mut self.log, ring);
+            }
+        }
+        let topics: Vec<_> = idle.into_iter().map(|(_, topic, head)| (topic, head)).collect();
+        if let Err(error) = self.forget(&topics, now, SHORTEST_IDLE) {
+            self.complain(&error);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::books::Books;
 use super::error::DiskError;
-use super::index::{Index, Slot};
+use super::index::{Index, Ring, Slot};
 use super::log::{Log, Place};
 use super::metrics::DiskMetrics;
 use super::record::{First, put_batch};
@@ -134,6 +134,10 @@ impl Writer {
             let _ = reply.send(Err(DiskError::Closed(self.settings.path.clone())));
             return None;
         }
+        if self.is_too_many_topics(&drafts) {
+            let _ = reply.send(Err(DiskError::Topics(self.index.most)));
+            return None;
+        }
         let at = now_ms();
         let events: Vec<Arc<Event>> =
             drafts.into_iter().map(|draft| self.place(draft, at, heads)).collect();
@@ -154,6 +158,19 @@ impl Writer {
         }
         let costs = put_batch(&mut self.buffer, &events, &marks);
         Some(Written { reply, events, costs, marks, start })
+    }
+
+    /// Whether a draft is of a new topic for which there is no place, and none can be made.
+    fn is_too_many_topics(&mut self, drafts: &[Draft]) -> bool {
+        let index = Arc::clone(&self.index);
+        let is_new = |draft: &Draft| {
+            index.is_crowded(&draft.topic) && !index.shard(&draft.topic).contains_key(&draft.topic)
+        };
+        if !drafts.iter().any(is_new) {
+            return false;
+        }
+        self.forget_some();
+        drafts.iter().any(is_new)
     }
 
     /// Whether with these there are more marks than each segment can repeat.
@@ -217,10 +234,8 @@ impl Writer {
             Some(ring) => ring,
             None => {
                 let limits = self.applied.history(&event.topic);
-                let floor = self.index.floor();
-                shard
-                    .entry(event.topic.clone())
-                    .or_insert_with(|| super::index::Ring::new(floor, limits))
+                let ring = Ring::new(self.index.floor(), limits);
+                self.index.insert(&mut shard, &event.topic, ring)
             }
         };
         ring.used = tokio::time::Instant::now();
@@ -263,6 +278,9 @@ impl Writer {
             self.look_at_topics();
             self.make_room();
         }
+        if self.index.topics() >= self.index.most && !self.closed {
+            self.forget_some();
+        }
         self.books.evict(&self.index);
         self.count();
     }
@@ -271,8 +289,8 @@ impl Writer {
         self.metrics.bytes.set(self.log.bytes() as i64);
         self.metrics.segments.set(self.log.segments.len() as i64);
         self.metrics.events.set(self.books.events() as i64);
-        self.metrics.memory_bytes.set(self.books.memory() as i64);
-        self.metrics.topics.set(self.books.topics as i64);
+        self.metrics.memory_bytes.set(self.books.memory(&self.index) as i64);
+        self.metrics.topics.set(self.index.topics() as i64);
     }
 
     fn close(&mut self) -> Result<(), DiskError> {

@@ -20,6 +20,7 @@ pub(super) fn problems(values: &Values) -> Vec<Problem> {
     check_jwt(values, &mut found);
     check_keys(values, &mut found);
     check_sizes(values, &mut found);
+    check_history(values, &mut found);
     check_times(values, &mut found);
     check_tls(values, &mut found);
     check_namespaces(values, &mut found);
@@ -157,17 +158,31 @@ fn is_hash(text: &str) -> bool {
 }
 
 /// Pairs of keys of which the first must not be more than the second.
-const NOT_MORE: [(&str, &str); 4] = [
+const NOT_MORE: [(&str, &str); 5] = [
     ("limits.payload_bytes", "limits.body_bytes"),
     ("limits.payload_bytes", "limits.mailbox_bytes"),
     ("limits.payload_bytes", "history.bytes"),
     ("history.bytes", "history.total_bytes"),
+    ("history.bytes", "history.disk_bytes"),
 ];
 
 fn check_sizes(values: &Values, found: &mut Vec<Problem>) {
     for (less, more) in NOT_MORE {
         if values.find_number(less) > values.find_number(more) {
             found.push(disorder(values, less, more));
+        }
+    }
+}
+
+fn check_history(values: &Values, found: &mut Vec<Problem>) {
+    let is_on_disk = values.text("history.store") == "disk";
+    if is_on_disk && values.entry("history.path").is_none() {
+        let message = "disk needs history.path beside it, the folder to keep it in";
+        found.push(at(values, "history.store", message));
+    }
+    for path in ["history.path", "history.fsync", "history.disk_bytes"] {
+        if values.is_written(path) && !is_on_disk {
+            found.push(at(values, path, "has no effect without history.store = disk"));
         }
     }
 }

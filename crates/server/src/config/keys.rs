@@ -139,6 +139,9 @@ const MANY: u64 = 1_000_000_000;
 /// Most bytes anything may be set to: 1 TiB, beyond the memory of today's machines.
 const TIB: u64 = 1 << 40;
 
+/// Most bytes anything on a disk may be set to: 1 PiB.
+const PIB: u64 = 1 << 50;
+
 /// Longest frame, body or payload: 256 MiB, held in memory whole.
 const LARGEST_MESSAGE: u64 = 256 << 20;
 
@@ -364,6 +367,33 @@ pub const KEYS: &[Key] = &[
         .or("true")
         .live(),
     // History
+    Key::new(
+        "history.store",
+        Kind::Word(&["memory", "disk"]),
+        "Where it is kept: `memory`, where it ends with the server and every client that comes back \
+         is told a gap, or `disk`, where it survives a restart; see [history.md](history.md).",
+    )
+    .or("memory"),
+    Key::new(
+        "history.path",
+        Kind::File,
+        "The folder of a history on disk; made if it is not there. No two servers can share one.",
+    ),
+    Key::new(
+        "history.fsync",
+        Kind::Word(&["never", "batch"]),
+        "When a history on disk has an event for sure: `never` leaves it to the operating system, \
+         which is safe from any end of the server but not of the machine; `batch` waits for the \
+         disk itself before an event is told, which is safe from a power failure and much slower.",
+    )
+    .or("never"),
+    Key::new(
+        "history.disk_bytes",
+        Kind::Size(16 << 20, PIB),
+        "Bytes that a history on disk may take; beyond it the oldest events go, whatever their \
+         topic.",
+    )
+    .or("1GiB"),
     Key::new("history.events", Kind::Number(1, MANY), "Events kept for each topic.")
         .or("1000")
         .live(),
@@ -374,8 +404,9 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "history.total_bytes",
         Kind::Size(1_024, TIB),
-        "Bytes of events kept for all topics together; beyond it topics give up the older half of \
-         their events in turn, and those without events that nobody listens to are forgotten.",
+        "Bytes of events kept in memory for all topics together; beyond it topics give up the older \
+         half of their events in turn, and those without events that nobody listens to are \
+         forgotten. Of a history on disk the newest events are in memory, and none is given up.",
     )
     .or("256MiB"),
     Key::new(

@@ -222,6 +222,12 @@ pub enum Who {
 /// How much is remembered.
 #[derive(Clone, Debug)]
 pub struct HistorySettings {
+    /// The folder of a history on disk; `None` for one in memory.
+    pub path: Option<PathBuf>,
+    /// Whether a history on disk waits for the disk itself; no.
+    pub fsync: bool,
+    /// Bytes that a history on disk may take; 1 GiB.
+    pub disk_bytes: u64,
     /// Events kept for each topic; 1,000.
     pub events: usize,
     /// Bytes kept for each topic; 1 MiB.
@@ -494,6 +500,12 @@ impl Who {
 impl HistorySettings {
     fn from_values(values: &Values) -> Self {
         Self {
+            path: match values.text("history.store") {
+                "disk" => values.find_file("history.path").map(Into::into),
+                _ => None,
+            },
+            fsync: values.text("history.fsync") == "batch",
+            disk_bytes: values.amount("history.disk_bytes"),
             events: values.amount("history.events"),
             bytes: values.amount("history.bytes"),
             age: values.time("history.age"),

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use tidewire::error::Kind;
 use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
 use tokio::time::Instant;
 
@@ -134,7 +135,19 @@ impl Reader {
         let mut marks = vec![mark];
         let spoken = self.newly_spoken(&drafts);
         marks.extend(spoken.iter().flat_map(|topic| self.shared.flows(topic)));
-        match self.shared.publisher.publish_marked(drafts, marks).await {
+        let topics: HashSet<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+        let publisher = &self.shared.publisher;
+        let mut published = publisher.publish_marked(drafts, marks.clone()).await;
+        if let Err(error) = &published
+            && error.kind() == Kind::Refused
+        {
+            // To read it again would not make it smaller.
+            tracing::warn!(error = error as &dyn std::error::Error,
+                "changes are more at once than the history takes, so their tables have a gap");
+            let gap = |topic| Draft::gap(topic, GapReason::HistoryTrimmed);
+            published = publisher.publish_marked(topics.into_iter().map(gap).collect(), marks).await;
+        }
+        match published {
             Ok(_) => {
                 self.marks.kept(told);
                 self.spoken.extend(spoken);
