@@ -24,6 +24,7 @@ mod rights;
 mod silence;
 mod slow_reader;
 mod support;
+mod survival;
 mod tls;
 mod versions;
 mod walls;

@@ -81,3 +81,46 @@ async fn too_much_at_once_is_refused_and_leaves_no_trace() {
     assert!(cause.contains("history.disk_bytes"), "{cause}");
     assert_eq!(say(&history, &topic, "after").await, first.next());
 }
+
+#[tokio::test]
+async fn a_disk_that_fails_is_an_error_that_names_it_and_no_end() {
+    let mut place = Place::new();
+    place.settings.total_bytes = 1 << 20;
+    let history = place.history();
+    let topic = topic("a");
+    // The next segment cannot be made.
+    let next = place.folder.path().join("0000000002.log");
+    std::fs::create_dir(&next).expect("a disk");
+    let (mut said, text) = (0, "x".repeat(1_000));
+    let refused = loop {
+        match history.append(vec![message(&topic, &text)]).await.remove(0) {
+            Ok(_) => said += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(said > 10, "it worked until then");
+    let cause = std::error::Error::source(&refused).expect("a cause").to_string();
+    assert!(cause.contains("0000000002.log") && cause.contains("room on its disk"), "{cause}");
+    assert!(place.metrics.failures.get() > 0, "it is counted");
+    assert_eq!(head(&history, &topic).await.seq, said, "nothing was given a number");
+    std::fs::remove_dir(&next).expect("a disk");
+    let after = say(&history, &topic, "after").await;
+    assert_eq!(after.seq, said + 1, "and the next one is given the next");
+    let killed = place.killed();
+    assert_eq!(read(&killed.history(), &topic, after.before()).await, ["after"]);
+}
+
+#[tokio::test]
+async fn no_more_topics_are_kept_than_may_be() {
+    let mut place = Place::new();
+    place.settings.topics = 10;
+    let history = place.history();
+    for number in 0..10 {
+        say(&history, &topic(&format!("topic:{number}")), number).await;
+    }
+    let refused = history.append(vec![message(&topic("more"), 1)]).await.remove(0).unwrap_err();
+    assert_eq!(refused.kind(), tidewire::error::Kind::Full);
+    assert!(history.head(&topic("more")).await.is_err());
+    say(&history, &topic("topic:3"), "on").await;
+    history.head(&Topic::table("public.orders").unwrap()).await.expect("tables are few");
+}
