@@ -6,7 +6,8 @@
 //!
 //! `stream` owns the socket, [`pgoutput`] reads messages, `assembly` makes changes of them, `tables`
 //! knows what flows, `reader` is the task that joins these and `keeper` the one that looks after
-//! what the stream does not tell. `docs/row-changes.md` says what a user sees.
+//! what the stream does not tell. Transactions that are sent while they run go by `running` into
+//! `spool` until they commit. `docs/row-changes.md` says what a user sees.
 
 mod admission;
 mod assembly;
