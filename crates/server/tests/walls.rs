@@ -41,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "rustls",
             "rustls-native-certs",
             "socket2",
+            "tempfile",
             "tokio-postgres",
             "tokio-postgres-rustls",
             "tokio-rustls",
