@@ -61,12 +61,13 @@ async fn endure(
 }
 
 impl Outcome {
-    /// Nobody was told more gaps than things went wrong, nor other reasons.
+    /// Nobody was told of other reasons, nor more gaps than things went wrong; but who hangs up
+    /// before the rows are complete is told again.
     fn has_at_most(&self, count: usize, reasons: &[&str]) {
-        for gaps in &self.gaps {
-            assert!(gaps.len() <= count, "{gaps:?}");
-            assert!(gaps.iter().all(|reason| reasons.contains(&&**reason)), "{gaps:?}");
-        }
+        let (patient, _) = self.gaps.split_at(self.gaps.len() / 2);
+        assert!(patient.iter().all(|gaps| gaps.len() <= count), "{patient:?}");
+        let mut all = self.gaps.iter().flatten();
+        assert!(all.all(|reason| reasons.contains(&&**reason)), "{:?}", self.gaps);
     }
 }
 

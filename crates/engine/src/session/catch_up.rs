@@ -258,9 +258,8 @@ impl Session {
         rows.all_told = rows.told == rows.found.rows.len();
         let last = rows.all_told && rows.is_passed_at(after);
         rows.is_complete = last;
-        if last || !some.is_empty() {
-            self.say_rows(index, some, last);
-        }
+        // None are said too: what follows belongs to them.
+        self.say_rows(index, some, last);
     }
 
     /// Says that the rows are complete, with what was told since, if that was not said.

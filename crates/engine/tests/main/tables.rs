@@ -400,8 +400,17 @@ async fn a_gap_before_the_rows_is_not_told_and_one_after_them_is() {
 
 #[tokio::test(start_paused = true)]
 async fn rows_are_complete_only_with_what_was_committed_while_they_were_read() {
+    rows_then_a_change_then_the_end(&[Some("in the rows")]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_are_no_rows_is_said_before_what_was_committed_meanwhile() {
+    rows_then_a_change_then_the_end(&[Some("gone"), None]).await;
+}
+
+async fn rows_then_a_change_then_the_end(before: &[Option<&str>]) {
     let (node, database) = start();
-    database.commit(1, Some("in the rows"));
+    before.iter().for_each(|state| database.commit(1, *state));
     let mut client = Client::open(&node);
     let join = subscribe(&mut client, json!({"snapshot": true}));
     let meanwhile = async {

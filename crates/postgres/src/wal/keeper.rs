@@ -48,6 +48,8 @@ pub(super) struct Keeper {
 struct Look {
     publication: Option<Publication>,
     members: Vec<Member>,
+    /// Of the members, those whose rows cannot be updated any more.
+    unfit: Vec<Member>,
     slot: SlotStatus,
     snapshot: Option<Snapshot>,
 }
@@ -139,7 +141,23 @@ impl Keeper {
             return;
         }
         self.judge_slot(look.slot, reading);
-        self.compare(&look.members, reading).await;
+        let mut members = look.members;
+        members.retain(|member| !look.unfit.contains(member));
+        for member in &look.unfit {
+            self.release(member).await;
+        }
+        self.compare(&members, reading).await;
+    }
+
+    /// Takes out a table that was altered so that PostgreSQL refuses its UPDATEs while it is
+    /// published. Who listens is told a gap, and why when they ask again.
+    async fn release(&self, member: &Member) {
+        tracing::warn!(
+            schema = member.schema,
+            table = member.table,
+            "a table lost its replica identity and is not published any more"
+        );
+        self.unpublish(&member.schema, &member.table).await;
     }
 
     fn judge_slot(&self, mut slot: SlotStatus, reading: &Reading) {
@@ -208,10 +226,13 @@ impl Keeper {
 
 async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_postgres::Error> {
     let publication = publication::find(client, name).await?;
-    let members = match publication {
-        Some(_) => publication::members(client, name).await?,
-        None => Vec::new(),
-    };
+    let (mut members, mut unfit) = (Vec::new(), Vec::new());
+    if let Some(publication) = publication {
+        members = publication::members(client, name).await?;
+        if publication.ours {
+            unfit = publication::without_identity(client, name).await?;
+        }
+    }
     let row = client.query_one(SLOT, &[&slot]).await?;
     let snapshot: String = row.get("snapshot");
     let safe: Option<i64> = row.get("safe_wal_size");
@@ -223,7 +244,7 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         safe_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or_default()),
         age: Duration::ZERO,
     };
-    Ok(Look { publication, members, slot, snapshot: snapshot.parse().ok() })
+    Ok(Look { publication, members, unfit, slot, snapshot: snapshot.parse().ok() })
 }
 
 /// The topic of a table, if its name can be one.

@@ -94,17 +94,67 @@ pub(super) async fn members(
 SELECT c.oid, n.nspname::text, c.relname::text
 FROM pg_catalog.pg_get_publication_tables($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
-    let rows = client.query(SQL, &[&name]).await?;
-    let member = |row: &tokio_postgres::Row| Member {
-        oid: row.get(0),
-        schema: row.get(1),
-        table: row.get(2),
-    };
-    Ok(rows.iter().map(member).collect())
+    Ok(client.query(SQL, &[&name]).await?.iter().map(member).collect())
 }
 
+/// Those of them that were altered since they were published, so that every UPDATE fails now.
+pub(super) async fn without_identity(
+    client: &Client,
+    name: &str,
+) -> Result<Vec<Member>, tokio_postgres::Error> {
+    Ok(client.query(WITHOUT_IDENTITY, &[&name]).await?.iter().map(member).collect())
+}
+
+fn member(row: &tokio_postgres::Row) -> Member {
+    Member { oid: row.get(0), schema: row.get(1), table: row.get(2) }
+}
+
+/// The parts of table `c`, or itself, that PostgreSQL would refuse to update once published.
+macro_rules! parts_without_identity {
+    () => {
+        "\
+    FROM pg_catalog.pg_class p JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+    CROSS JOIN LATERAL (
+        SELECT pg_catalog.current_setting('server_version_num')::int4 >= 180000
+           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
+                       AND a.attgenerated <> '' AND NOT a.attisdropped
+                       AND (p.relreplident = 'f' OR EXISTS (
+                           SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                           AND a.attnum = ANY (i.indkey)
+                           AND CASE p.relreplident WHEN 'd' THEN i.indisprimary
+                               ELSE i.indisreplident END))) AS generated) part
+    WHERE p.relkind = 'r'
+      AND (p.oid = c.oid OR c.relkind = 'p'
+           AND p.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
+      AND NOT CASE
+          WHEN part.generated THEN false
+          ELSE CASE p.relreplident
+          WHEN 'f' THEN true
+          WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                                AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+          WHEN 'i' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
+                                AND i.indisreplident AND i.indisvalid)
+          ELSE false END END
+"
+    };
+}
+
+/// Members that lost their identity.
+const WITHOUT_IDENTITY: &str = concat!(
+    "\
+SELECT c.oid, n.nspname::text, c.relname::text
+FROM pg_catalog.pg_get_publication_tables($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE EXISTS (
+    SELECT
+",
+    parts_without_identity!(),
+    ")"
+);
+
 /// What is asked about a table; the identity is that of the first part that has none.
-const TABLE: &str = "\
+const TABLE: &str = concat!(
+    "\
 SELECT c.oid, c.relkind::text, c.relpersistence::text,
        EXISTS (SELECT FROM pg_catalog.pg_publication p
                CROSS JOIN LATERAL pg_catalog.pg_get_publication_tables(p.pubname::text) t
@@ -128,30 +178,11 @@ LEFT JOIN LATERAL (
             ORDER BY i.indnkeyatts, ic.relname LIMIT 1) AS candidate,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
                    AND a.attname = 'id' AND NOT a.attisdropped) AS column_id
-    FROM pg_catalog.pg_class p JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-    CROSS JOIN LATERAL (
-        SELECT pg_catalog.current_setting('server_version_num')::int4 >= 180000
-           AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
-                       AND a.attgenerated <> '' AND NOT a.attisdropped
-                       AND (p.relreplident = 'f' OR EXISTS (
-                           SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
-                           AND a.attnum = ANY (i.indkey)
-                           AND CASE p.relreplident WHEN 'd' THEN i.indisprimary
-                               ELSE i.indisreplident END))) AS generated) part
-    WHERE p.relkind = 'r'
-      AND (p.oid = c.oid OR c.relkind = 'p'
-           AND p.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)))
-      AND NOT CASE
-          WHEN part.generated THEN false
-          ELSE CASE p.relreplident
-          WHEN 'f' THEN true
-          WHEN 'd' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
-                                AND i.indisprimary AND i.indimmediate AND i.indisvalid)
-          WHEN 'i' THEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = p.oid
-                                AND i.indisreplident AND i.indisvalid)
-          ELSE false END END
-    ORDER BY p.oid LIMIT 1) bad ON true
-WHERE n.nspname = $1 AND c.relname = $2";
+",
+    parts_without_identity!(),
+    "    ORDER BY p.oid LIMIT 1) bad ON true
+WHERE n.nspname = $1 AND c.relname = $2"
+);
 
 /// A table that may be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

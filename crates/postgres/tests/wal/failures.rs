@@ -632,3 +632,22 @@ async fn no_write_fails_because_a_newer_postgresql_publishes_no_generated_column
     rig.add("public.whole").await;
     rig.run("UPDATE whole SET id = 3; DELETE FROM whole").await;
 }
+
+/// What an application alters while it is listened to must not break its writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_table_that_loses_its_identity_is_let_go_of_with_a_gap_and_written_again() {
+    let cluster = own_cluster();
+    let setup = "CREATE TABLE altered (id int PRIMARY KEY); INSERT INTO altered VALUES (1)";
+    let mut rig = Rig::new(&cluster, setup).await;
+    rig.add("public.altered").await;
+    rig.caught_up().await;
+    rig.run("ALTER TABLE altered REPLICA IDENTITY NOTHING").await;
+    assert_eq!(rig.witness.next().await, lost("public.altered"));
+    rig.run("UPDATE altered SET id = 2").await;
+    let refused = rig.source.add(&table("public.altered")).await.unwrap_err();
+    assert!(refused.message.contains("has no replica identity"), "{}", refused.message);
+    rig.run("ALTER TABLE altered REPLICA IDENTITY DEFAULT").await;
+    rig.add("public.altered").await;
+    rig.run("UPDATE altered SET id = 3").await;
+    assert_eq!(ids(rig.caught_up().await).last().unwrap(), "3");
+}

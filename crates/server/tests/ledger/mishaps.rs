@@ -64,8 +64,8 @@ impl Scene {
             }
             Mishap::Postgres => {
                 let mut cluster = self.cluster.take().expect("there is one");
-                kill_all(&cluster);
                 let started = tokio::task::spawn_blocking(move || {
+                    kill_all(&cluster);
                     cluster.resume().expect("PostgreSQL recovers");
                     cluster
                 });
@@ -98,17 +98,26 @@ async fn start(variables: &[(&'static str, String)]) -> (Program, SocketAddr) {
     Program::serve(&["serve"], &variables).await
 }
 
-/// Kills the postmaster first, so that it cannot start anything in place of what dies.
+/// Kills the postmaster first, so that it cannot start anything in place of what dies, and waits
+/// until all are gone: another does not start while one of them holds the memory they shared.
 fn kill_all(cluster: &PrivateCluster) {
     let file = cluster.data_dir().join("postmaster.pid");
     let text = fs::read_to_string(file).expect("PostgreSQL runs");
     let postmaster: i32 = text.lines().next().expect("a line").trim().parse().expect("a number");
     kill(Pid::from_raw(postmaster), Signal::SIGSTOP).expect("it runs");
     let children = children_of(postmaster);
-    for process in std::iter::once(postmaster).chain(children) {
+    for process in std::iter::once(&postmaster).chain(&children) {
         // One that ended by itself meanwhile is dead too.
-        let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(*process), Signal::SIGKILL);
     }
+    while children.iter().any(|child| lives(*child)) {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Whether a process is there and does not only wait to be noticed as dead.
+fn lives(process: i32) -> bool {
+    field_of(process, "State:").is_some_and(|state| state != "Z")
 }
 
 fn children_of(parent: i32) -> Vec<i32> {
@@ -118,7 +127,11 @@ fn children_of(parent: i32) -> Vec<i32> {
 }
 
 fn parent_of(process: i32) -> Option<i32> {
+    field_of(process, "PPid:")?.parse().ok()
+}
+
+fn field_of(process: i32, name: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("PPid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace().nth(1).map(str::to_owned)
 }
