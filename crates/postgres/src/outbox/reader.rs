@@ -181,7 +181,10 @@ impl Reader {
     /// Goes on where reading ended, or tells that it cannot.
     async fn go_on(&mut self, scene: Scene) {
         let lost = match &self.place {
-            None => None,
+            None => {
+                self.teller.recall_voices().await;
+                None
+            }
             Some(before) if before.epoch != scene.epoch => Some(GapReason::EpochChanged),
             Some(before) if !scene.mine || before.losses != scene.losses => {
                 Some(GapReason::ConnectionLost)

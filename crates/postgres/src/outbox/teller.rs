@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidewire::Publisher;
+use tidewire::history::Mark;
 use tidewire_protocol::change::{Change, Relation, Row};
 use tidewire_protocol::{Draft, GapReason, Payload, Topic};
 
@@ -21,6 +23,13 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Topics of messages that are remembered, to be told when messages were lost.
 const VOICES: usize = 10_000;
+
+/// Those of them that are remembered over restarts, where the history is; each segment of one on
+/// disk repeats all.
+const LASTING_VOICES: usize = 2_000;
+
+/// What begins the names of their marks.
+const VOICE: &str = "outbox/topic:";
 
 /// A table that is followed.
 pub(super) struct Table {
@@ -41,6 +50,8 @@ pub(super) struct Teller {
     silent: HashSet<Topic>,
     /// Topics of messages told.
     voices: HashSet<Topic>,
+    /// Those of them that a history which outlives the process has yet to remember.
+    new_voices: Vec<Mark>,
 }
 
 impl Teller {
@@ -54,6 +65,7 @@ impl Teller {
             bytes: 0,
             silent: HashSet::new(),
             voices: HashSet::new(),
+            new_voices: Vec::new(),
         }
     }
 
@@ -81,6 +93,7 @@ impl Teller {
         if drafts.is_empty() {
             return;
         }
+        self.remember_voices().await;
         let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
         let outcomes = self.publisher.publish(drafts).await;
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
@@ -117,6 +130,48 @@ impl Teller {
         }
     }
 
+    /// The process begins. Where the history outlived the one before, messages that were said in
+    /// between may be missing on every topic that was spoken on.
+    pub(super) async fn recall_voices(&mut self) {
+        let marks = self.publisher.marks(VOICE).await.unwrap_or_default();
+        for mark in marks {
+            let name = mark.source.strip_prefix(VOICE).expect("it was asked for");
+            let Ok(topic) = Topic::application(name) else { continue };
+            let forget = vec![Mark { place: Bytes::new(), ..mark.clone() }];
+            let reason = GapReason::ConnectionLost;
+            if let Err(error) = self.publisher.interrupt_marked(&topic, reason, forget).await {
+                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
+                    "a gap could not be told");
+            }
+        }
+    }
+
+    /// Before anything is told on them, so that none is forgotten.
+    async fn remember_voices(&mut self) {
+        let marks = std::mem::take(&mut self.new_voices);
+        if marks.is_empty() {
+            return;
+        }
+        if let Err(error) = self.publisher.publish_marked(Vec::new(), marks.clone()).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "topics that SQL speaks on could not be remembered"
+            );
+            self.new_voices = marks;
+        }
+    }
+
+    /// A message is told on a topic.
+    fn heard(&mut self, topic: &Topic) {
+        if self.voices.len() >= VOICES || !self.voices.insert(topic.clone()) {
+            return;
+        }
+        if self.publisher.keeps_marks() && self.voices.len() <= LASTING_VOICES {
+            let source = format!("{VOICE}{}", topic.name()).into();
+            self.new_voices.push(Mark { source, place: Bytes::from_static(b"1") });
+        }
+    }
+
     fn message(&mut self, topic: &str, name: Option<String>, payload: &str, json: bool) {
         // The SQL function checks names; by hand anything can be written into a table.
         let Ok(topic) = Topic::application(topic) else {
@@ -131,9 +186,7 @@ impl Teller {
             }),
             false => text(),
         };
-        if self.voices.len() < VOICES {
-            self.voices.insert(topic.clone());
-        }
+        self.heard(&topic);
         self.bytes += payload.len();
         let mut draft = Draft::message(topic, payload);
         draft.name = name.map(Into::into);

@@ -392,6 +392,7 @@ impl Reader {
             return self.publish_marked(drafts).await;
         }
         if !drafts.is_empty() {
+            self.remember_passing(&drafts).await;
             self.publish_alone(drafts).await;
         }
         Ok(())

@@ -180,10 +180,8 @@ fn check_history(values: &Values, found: &mut Vec<Problem>) {
         let message = "disk needs history.path beside it, the folder to keep it in";
         found.push(at(values, "history.store", message));
     }
-    for path in ["history.path", "history.fsync", "history.disk_bytes"] {
-        if values.is_written(path) && !is_on_disk {
-            found.push(at(values, path, "has no effect without history.store = disk"));
-        }
+    if values.entry("history.path").is_some() && !is_on_disk {
+        found.push(at(values, "history.path", "has no effect without history.store = disk"));
     }
 }
 

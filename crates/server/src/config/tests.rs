@@ -357,6 +357,8 @@ fn a_payload_fits_wherever_it_goes() {
         "limits.body_bytes = '1KiB'",
         "limits.body_bytes in tidewire.toml: 1KiB is too little for limits.payload_bytes = 64KiB",
     );
+    check_refused("history.store = 'disk'", "disk needs history.path beside it");
+    check_refused("history.path = 'here'", "has no effect without history.store = disk");
     check_refused("history.bytes = '1KiB'", "history.bytes in tidewire.toml: 1KiB is too little");
     check_refused("history.bytes = '1GiB'", "is too much for history.total_bytes = 256MiB");
 }

@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use tidewire::error::Kind;
+use tidewire::history::Mark;
 use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
 use tokio::time::Instant;
 
@@ -16,6 +18,9 @@ use crate::wal::slot::Beginning;
 /// Topics that SQL spoke on which are remembered over restarts, to tell them when something may be
 /// missing; each segment of a history on disk repeats all of them.
 const SPOKEN: usize = 2_000;
+
+/// What begins the marks of topics that SQL spoke on, where the slot does not stay.
+const PASSING: &str = "wal:/topic:";
 
 impl Reader {
     /// How far the history is, if that is in the log of this server.
@@ -53,6 +58,9 @@ impl Reader {
         members: &HashSet<Topic>,
     ) -> Result<Vec<Topic>, WalError> {
         let first = self.facts.is_none();
+        if first && !self.marks.are_kept() {
+            self.recall_passing().await?;
+        }
         let known = match first {
             true => self.marks.topics(&self.shared.publisher).await?,
             false => HashSet::new(),
@@ -99,6 +107,40 @@ impl Reader {
         Ok(())
     }
 
+    /// The process begins with a slot that does not stay. Where the history outlived the process
+    /// before, messages may be missing on every topic that SQL spoke on.
+    async fn recall_passing(&self) -> Result<(), WalError> {
+        let publisher = &self.shared.publisher;
+        for mark in publisher.marks(PASSING).await.map_err(failed)? {
+            let name = mark.source.strip_prefix(PASSING).expect("it was asked for");
+            let Ok(topic) = Topic::application(name) else { continue };
+            let forget = vec![Mark { place: Bytes::new(), ..mark.clone() }];
+            let reason = GapReason::ConnectionLost;
+            publisher.interrupt_marked(&topic, reason, forget).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Has the history remember topics that SQL speaks on, before anything is told on them.
+    pub(super) async fn remember_passing(&self, drafts: &[Draft]) {
+        if !self.shared.publisher.keeps_marks() {
+            return;
+        }
+        let mark = |topic: Topic| Mark {
+            source: format!("{PASSING}{}", topic.name()).into(),
+            place: Bytes::from_static(b"1"),
+        };
+        let marks: Vec<Mark> = self.newly_spoken(drafts).into_iter().map(mark).collect();
+        if !marks.is_empty()
+            && let Err(error) = self.shared.publisher.publish_marked(Vec::new(), marks).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "topics that SQL speaks on could not be remembered"
+            );
+        }
+    }
+
     /// Where marks are kept, what follows must not be remembered before the gaps before it are.
     pub(super) fn nothing_is_owed(&self) -> Result<(), WalError> {
         if !self.marks.are_kept() || self.shared.tables().debtors().is_empty() {
@@ -142,10 +184,13 @@ impl Reader {
             && error.kind() == Kind::Refused
         {
             // To read it again would not make it smaller.
-            tracing::warn!(error = error as &dyn std::error::Error,
-                "changes are more at once than the history takes, so their tables have a gap");
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "changes are more at once than the history takes, so their tables have a gap"
+            );
             let gap = |topic| Draft::gap(topic, GapReason::HistoryTrimmed);
-            published = publisher.publish_marked(topics.into_iter().map(gap).collect(), marks).await;
+            published =
+                publisher.publish_marked(topics.into_iter().map(gap).collect(), marks).await;
         }
         match published {
             Ok(_) => {
