@@ -150,7 +150,6 @@ async fn many_small_transactions_wait_for_a_history_that_stands_still() {
     rig.add("public.crumbs").await;
     rig.caught_up().await;
     mood.send_replace(Mood::Still);
-    rig.run("SET synchronous_commit = off").await;
     for id in 0..COUNT {
         rig.run(&format!("INSERT INTO crumbs VALUES ({id})")).await;
     }
