@@ -13,6 +13,9 @@
 //! in use), and a tail that an operating system lost must be *noticed*, which a store that mends its
 //! journal when it opens does not say.
 //!
+//! An append costs a hand-over to the writing thread and one write for all that wait: measured, 24,000
+//! calls of one event a second from a single caller, 1,050,000 events in calls of a hundred.
+//!
 //! It must not: hand out a number twice within an epoch, block a thread of the runtime (one thread
 //! of its own writes, and reads from disk are on threads that may wait), or keep presence, whose
 //! sessions do not survive; events of presence topics stay in memory.
