@@ -154,7 +154,12 @@ impl Index {
     }
 
     /// Puts a ring into its part of the map.
-    pub(super) fn insert<'s>(&self, shard: &'s mut Shard, topic: &Topic, ring: Ring) -> &'s mut Ring {
+    pub(super) fn insert<'s>(
+        &self,
+        shard: &'s mut Shard,
+        topic: &Topic,
+        ring: Ring,
+    ) -> &'s mut Ring {
         self.count.fetch_add(1, Ordering::Relaxed);
         shard.entry(topic.clone()).insert_entry(ring).into_mut()
     }
