@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub(crate) use memory::{cost, overhead};
 pub use memory::{MemoryHistory, MemorySettings};
+pub(crate) use memory::{cost, overhead};
 use tidewire_protocol::{Draft, Event, GapReason, Position, Topic};
 
 use crate::error::{Error, Kind};

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::{
-    Answer, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
-    Subscription, Tag, Topic, TopicKind, Wire,
+    Answer, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape, Subscription,
+    Tag, Topic, TopicKind, Wire,
 };
 use tokio::time::Instant;
 
