@@ -124,8 +124,8 @@ fn transaction(table: &str, number: u64) -> String {
 fn changes(upto: u64) -> Vec<(u64, i64)> {
     (1..=upto)
         .flat_map(|number| {
-            let large = if is_large(number) { 1..=LARGE as i64 } else { 1..=0 };
-            let parts = [0].into_iter().chain(large).chain([-1]);
+            let rows = if is_large(number) { LARGE as i64 } else { 0 };
+            let parts = [0].into_iter().chain(1..=rows).chain([-1]);
             parts.map(move |part| (number, part))
         })
         .collect()

@@ -9,7 +9,7 @@ use crate::client::Phase;
 use crate::clock::{self, SECOND};
 use crate::kernel;
 
-/// What was said while nobody listened, in [`Kind::Resume`].
+/// What was said while nobody listened, in [`Kind::Resume`](crate::scenario::Kind::Resume).
 const MISSED: u32 = 50;
 
 /// Connections under way at once in a storm: as many as the queue of a listening socket takes, which
