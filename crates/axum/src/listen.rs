@@ -5,6 +5,7 @@
 //! connect and say nothing cost little and not for long. Stopping lets requests in flight end.
 
 mod body;
+mod flight;
 mod metrics;
 mod patience;
 mod plain;
@@ -13,15 +14,12 @@ mod threads;
 mod tls;
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::Request;
@@ -39,6 +37,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::body::Timely;
+use self::flight::InFlight;
 pub use self::metrics::ListeningMetrics;
 pub(crate) use self::patience::{GivenUp, Patient};
 pub(crate) use self::prefixed::Prefixed;
@@ -62,6 +61,9 @@ const STREAMS: u32 = 128;
 /// Over the 60 s for which common proxies keep connections to their upstream, so that they, not
 /// we, end them.
 const KEPT_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long a connection on which part of a request came is waited for when the server stops.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Silence after which the kernel asks whether the peer still exists, and how often it asks.
 ///
@@ -291,8 +293,10 @@ impl Door {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let given_up = GivenUp::default();
+        let in_flight = InFlight::default();
         let visitor = Visitor {
             given_up: given_up.clone(),
+            in_flight: in_flight.clone(),
             router: self.router.clone(),
             peer,
             knock: Arc::clone(knock),
@@ -300,21 +304,32 @@ impl Door {
         };
         let io = TokioIo::new(Patient::new(io, self.listening.write_timeout, given_up));
         let mut connection = pin!(self.http.serve_connection_with_upgrades(io, visitor));
-        let mut stopping = pin!(self.stop.cancelled());
-        let mut stopped = false;
-        let ended = poll_fn(|cx| {
-            if !stopped && stopping.as_mut().poll(cx).is_ready() {
-                stopped = true;
+        // 1. The connection ends by itself; 2. or the server stops.
+        let ended = tokio::select! {
+            biased;
+            ended = &mut connection => ended,
+            () = self.stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
+                // 1. The requests in flight end; 2. or nothing but half a request came for a while.
+                tokio::select! {
+                    biased;
+                    ended = &mut connection => ended,
+                    () = idle(&in_flight) => Ok(()),
+                }
             }
-            match connection.as_mut().poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(ended),
-                Poll::Pending => Poll::Pending,
-            }
-        });
-        if let Err(error) = ended.await {
+        };
+        if let Err(error) = ended {
             tracing::debug!(%peer, %error, "a connection ended with an error");
         }
+    }
+}
+
+/// Ends when no request has been in flight for [`LAST_REQUEST`].
+async fn idle(in_flight: &InFlight) {
+    let mut rounds = 0;
+    while rounds < 2 {
+        tokio::time::sleep(LAST_REQUEST / 2).await;
+        rounds = if in_flight.is_none() { rounds + 1 } else { 0 };
     }
 }
 
@@ -325,19 +340,22 @@ struct Visitor {
     knock: Arc<Knock>,
     body_timeout: Duration,
     given_up: GivenUp,
+    in_flight: InFlight,
 }
 
 impl Service<Request<Incoming>> for Visitor {
     type Response = Response;
     type Error = Infallible;
-    type Future = <TowerToHyperService<Router> as Service<Request<Body>>>::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.knock.answer();
         let mut request = request.map(|body| Timely::wrap(body, self.body_timeout));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(self.given_up.clone());
-        self.router.call(request)
+        let in_flight = self.in_flight.begin();
+        let answer = self.router.call(request);
+        Box::pin(async move { Ok(in_flight.until_taken(answer.await?)) })
     }
 }
 

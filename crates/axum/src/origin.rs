@@ -88,13 +88,12 @@ impl Origins {
             && headers.get(ORIGIN).is_none_or(|origin| self.allow_origin(origin, headers, uri))
     }
 
-    /// A request without a host is no browser's.
+    /// Whatever a request says of its host must be right; one that says nothing is no browser's.
     fn allow_host(&self, headers: &HeaderMap, uri: &Uri) -> bool {
         let Self::Loopback = self else { return true };
-        match headers.get(HOST) {
-            Some(host) => host.to_str().is_ok_and(is_loopback),
-            None => uri.authority().is_none_or(|host| is_loopback(host.as_str())),
-        }
+        let mut hosts = headers.get_all(HOST).iter();
+        hosts.all(|host| host.to_str().is_ok_and(is_loopback))
+            && uri.authority().is_none_or(|host| is_loopback(host.as_str()))
     }
 
     fn allow_origin(&self, origin: &HeaderValue, headers: &HeaderMap, uri: &Uri) -> bool {
@@ -230,8 +229,13 @@ mod tests {
             headers.insert(HOST, host.parse().unwrap());
             assert!(!origins.allow(&headers, &Uri::from_static("/v1/poll")), "{host}");
         }
-        let http2 = Uri::from_static("http://evil.example/v1/poll");
-        assert!(!origins.allow(&HeaderMap::new(), &http2));
+        let elsewhere = Uri::from_static("http://evil.example/v1/poll");
+        assert!(!origins.allow(&HeaderMap::new(), &elsewhere), "HTTP/2");
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost"));
+        assert!(!origins.allow(&headers, &elsewhere), "the address is absolute");
+        headers.append(HOST, HeaderValue::from_static("evil.example"));
+        assert!(!origins.allow(&headers, &Uri::from_static("/")), "two hosts");
         assert!(origins.allow(&HeaderMap::new(), &Uri::from_static("/")));
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Uri};
 use serde_json::json;
@@ -138,7 +139,11 @@ impl Polled {
                 reached.iter().for_each(|(topic, position)| progress.pass(topic, *position));
             }
             if !rows_missing() && (!self.events.is_empty() || !self.gaps.is_empty()) {
-                return None;
+                // More of what was missed may be there already, up to the limit.
+                match session.ready().now_or_never() {
+                    Some(Ok(())) if self.count < limit => continue,
+                    _ => return None,
+                }
             }
             match tokio::time::timeout_at(deadline, session.ready()).await {
                 Ok(Ok(())) => {}

@@ -242,8 +242,10 @@ async fn upgraded(
     let Ok(upgraded) = upgrade.await else { return };
     match downcast::<TokioIo<Patient<Prefixed<TcpStream>>>>(upgraded) {
         Ok(parts) => {
-            let socket = parts.io.into_inner().into_inner().into_inner();
-            let given = Given { socket, head: Bytes::new(), early: parts.read_buf };
+            let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
+            // What hyper read beyond the handshake, and what it had no room for.
+            let early = [&parts.read_buf[..], &unread[..]].concat().into();
+            let given = Given { socket, head: Bytes::new(), early };
             plain::start(&transports, dialect, identity, given).await;
         }
         Err(upgraded) => {

@@ -10,7 +10,7 @@ mod response;
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::UPGRADE;
 use http::{Request, StatusCode};
@@ -26,6 +26,8 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
 
@@ -38,6 +40,15 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Bytes that are kept of a client who goes on sending while its request is answered.
 const EARLY_BYTES: usize = 16 << 10;
+
+/// How often it is looked whether a client is still there that sent more than that.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Time for a client to end its side after its last answer.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bytes read and thrown away meanwhile.
+const FAREWELL_BYTES: usize = 1 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -122,6 +133,10 @@ struct Connection<'door> {
 
 impl Connection<'_> {
     async fn turn(&self, socket: TcpStream, read: Bytes) -> Turn {
+        let read = without_empty_lines(read);
+        if read.is_empty() {
+            return Turn::Next(socket, read);
+        }
         let Some(mut asked) = self.ask(&read) else { return Turn::Left(Left { socket, read }) };
         drop(read);
         let mut early = BytesMut::new();
@@ -150,9 +165,11 @@ impl Connection<'_> {
             }
         };
         match written {
-            Ok(true) => Turn::Next(socket, early),
-            Ok(false) | Err(_) => Turn::Over,
+            Ok(true) => return Turn::Next(socket, early),
+            Ok(false) => Box::pin(end(&socket)).await,
+            Err(_) => cut(&socket),
         }
+        Turn::Over
     }
 
     /// Hands the request to the router, if it is one of those that are answered here.
@@ -167,6 +184,15 @@ impl Connection<'_> {
         request.extensions_mut().insert(Seat);
         Some(Asked { answer: Box::pin(self.door.router.call(request)), given_up, last })
     }
+}
+
+/// The bytes without empty lines before them, which some clients send after a body (RFC 9112,
+/// section 2.2).
+fn without_empty_lines(mut read: Bytes) -> Bytes {
+    while read.starts_with(b"\r\n") {
+        read.advance(2);
+    }
+    read
 }
 
 /// A request that is being answered.
@@ -217,7 +243,35 @@ async fn gone(socket: &TcpStream, early: &mut BytesMut) {
             None => return,
         }
     }
-    std::future::pending::<()>().await;
+    // The rest waits in the kernel. It makes the socket readable all the time, so whether its
+    // sender is still there has to be asked for.
+    while let Ok(ready) = socket.ready(Interest::READABLE).await
+        && !ready.is_read_closed()
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Ends the connection in a way that nobody takes for the end of an answer.
+fn cut(socket: &TcpStream) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Ends the connection so that the client has the last answer: one that is closed with bytes unread
+/// is reset, which may overtake it.
+async fn end(socket: &TcpStream) {
+    if SockRef::from(socket).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let hear_out = async {
+        let mut heard = 0;
+        while heard < FAREWELL_BYTES
+            && let Some(bytes) = read(socket).await
+        {
+            heard += bytes.len();
+        }
+    };
+    let _ = timeout(FAREWELL, hear_out).await;
 }
 
 /// An answer on its way.

@@ -19,10 +19,9 @@ impl<IO> Prefixed<IO> {
         Self { read, io }
     }
 
-    /// The bare stream; what was read before it has been yielded by then.
-    pub(crate) fn into_inner(self) -> IO {
-        debug_assert!(self.read.is_empty(), "a handshake was read before the socket is taken");
-        self.io
+    /// The bare stream, and what was read before and not yielded yet.
+    pub(crate) fn into_parts(self) -> (IO, Bytes) {
+        (self.io, self.read)
     }
 }
 

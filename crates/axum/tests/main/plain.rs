@@ -11,7 +11,7 @@ use tidewire_axum::{Listening, Origins, Threads};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::server::{Server, Settings, read_head, read_to_end, soon, topic, until};
+use crate::server::{Server, Settings, read_head, read_to_end, soon, topic, until, upgrade};
 
 fn echo() -> Router {
     let endless = || async {
@@ -133,4 +133,81 @@ async fn connections_on_threads_of_their_own_are_served_and_end_with_the_server(
     assert_eq!(stream.number().await.0, 1);
     server.stop.cancel();
     assert_eq!(read_to_end(&mut idle).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_sent_behind_a_poll_is_heard_when_it_is_over() {
+    const FRAMES: usize = 300;
+    let server = server().await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    let poll = "GET /v1/poll?topic=a&timeout=30 HTTP/1.1\r\nHost: a\r\n\r\n";
+    socket.write_all(poll.as_bytes()).await.unwrap();
+    until("the poll", || server.sessions() == 1).await;
+    // Far more than is kept while a request is answered, in two pieces.
+    let text = format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "x".repeat(90));
+    let frame = masked(&text);
+    let mut sent = upgrade("/v1/ws", "").into_bytes();
+    sent.extend(frame.repeat(FRAMES));
+    let (first, second) = sent.split_at(9_000);
+    for piece in [first, second] {
+        socket.write_all(piece).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    server.say(&topic("a"), [1]).await;
+    assert!(answer(&mut socket).await.contains("\"events\""));
+    let head = read_head(&mut socket).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let (mut heard, mut buffer) = (0, vec![0; 64 << 10]);
+    while heard < FRAMES {
+        let count = soon("all answers", socket.read(&mut buffer)).await.unwrap();
+        assert_ne!(count, 0, "the connection ended after {heard} answers");
+        heard += buffer[..count].iter().filter(|byte| **byte == b'}').count();
+    }
+}
+
+/// A text frame as a client sends it, with a mask of zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short text");
+    assert!(length < 126);
+    let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
+    frame.extend(text.as_bytes());
+    frame
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_lines_after_a_body_are_no_request() {
+    let server = server().await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    for body in ["a", "b"] {
+        socket.write_all(format!("{}\r\n", said(body)).as_bytes()).await.unwrap();
+        assert_eq!(answer(&mut socket).await, body);
+    }
+    server.stop.cancel();
+    assert_eq!(read_to_end(&mut socket).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_request_does_not_hold_up_a_server_that_stops() {
+    let mut server = server().await;
+    let mut sockets = Vec::new();
+    for begun in ["GET / HT", "POST /echo HTTP/1.1\r\nHost: a\r\n"] {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(format!("{}{begun}", said("x")).as_bytes()).await.unwrap();
+        assert_eq!(answer(&mut socket).await, "x");
+        sockets.push(socket);
+    }
+    server.stop.cancel();
+    soon("the end of the server", &mut server.task).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poller_that_vanishes_after_sending_much_is_noticed() {
+    let server = server().await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    let poll = "GET /v1/poll?topic=a&timeout=60 HTTP/1.1\r\nHost: a\r\n\r\n";
+    socket.write_all(poll.as_bytes()).await.unwrap();
+    until("the poll", || server.sessions() == 1).await;
+    socket.write_all(&[b'x'; 40_000]).await.unwrap();
+    drop(socket);
+    until("the end of the poll", || server.sessions() == 0).await;
 }

@@ -133,3 +133,14 @@ async fn what_is_wrong_with_a_poll_is_said_by_status() {
         assert_eq!(answer.json().await["error"]["code"], code, "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poll_is_answered_with_as_much_as_was_asked_for() {
+    let server = Server::start().await;
+    server.say(&topic("a"), 0..500).await;
+    for (limit, expected) in [("", 100), ("&limit=300", 300), ("&limit=1000", 500)] {
+        let path = format!("/v1/poll?topic=a&since=earliest{limit}");
+        let polled = server.get(&path).await.json().await;
+        assert_eq!(polled["events"].as_array().unwrap().len(), expected, "{limit}");
+    }
+}

@@ -74,6 +74,10 @@ fn number(text: &[u8]) -> Option<usize> {
 
 /// Whether the connection stays as it is afterwards, or becomes a WebSocket.
 fn stays(headers: &HeaderMap) -> bool {
+    let is_single = |name: &HeaderName| headers.get_all(name).iter().count() <= 1;
+    if !(is_single(&CONNECTION) && is_single(&UPGRADE)) {
+        return false;
+    }
     let upgrade = headers.get(UPGRADE);
     let Some(connection) = headers.get(CONNECTION) else { return upgrade.is_none() };
     let is =
@@ -140,6 +144,8 @@ mod tests {
             ("GET / HTTP/1.1\nHost: x\nConnection: close", ""),
             ("GET / HTTP/1.1\nHost: x\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c", ""),
             ("GET / HTTP/1.1\nHost: x\nUpgrade: websocket", ""),
+            ("GET / HTTP/1.1\nHost: x\nConnection: keep-alive\nConnection: close", ""),
+            ("GET / HTTP/1.1\nHost: x\nConnection: upgrade\nUpgrade: websocket\nUpgrade: h2c", ""),
             ("GET / HTTP/1.1\nHost : x", ""),
             ("GET / HTTP/1.1\nHost: x\n folded", ""),
         ] {
