@@ -210,7 +210,8 @@ impl Lanes {
                 return Fed::Full;
             }
         }
-        let summoned = lanes().filter(|lane| lane.put(portion)).map(Arc::clone).collect();
+        let listened_to = lanes().filter(|lane| !lane.pass(portion));
+        let summoned = listened_to.filter(|lane| lane.put(portion)).map(Arc::clone).collect();
         further.at = Some(portion.last());
         Fed::Waits(summoned)
     }
@@ -317,6 +318,22 @@ impl Lane {
         inbox.events < bounds.events && inbox.bytes < bounds.bytes
     }
 
+    /// Moves a lane to which nobody listens on, if nothing waits in it; whether that was so. Lanes
+    /// are never taken away, so that a topic that once had a crowd does not pay for it for ever.
+    fn pass(&self, portion: &Portion) -> bool {
+        if self.listeners.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        // Whoever comes meanwhile is here before or after, as the lock has it.
+        self.change(|live| {
+            let passed = live.len() == 0 && self.inbox.lock().is_at_rest();
+            if passed {
+                live.place(portion.last());
+            }
+            passed
+        })
+    }
+
     /// Whether somebody must be told to work the lane.
     fn put(&self, portion: &Portion) -> bool {
         let mut inbox = self.inbox.lock();
@@ -360,6 +377,11 @@ impl Inbox {
         self.events -= portion.batch().events().len();
         self.bytes -= portion.batch().bytes();
         Some(portion)
+    }
+
+    /// Whether nothing waits and nobody works the lane.
+    fn is_at_rest(&self) -> bool {
+        self.waiting.is_empty() && !self.summoned
     }
 
     /// Whether something is left; otherwise the next who puts something in tells somebody anew.
