@@ -322,9 +322,13 @@ impl Reader {
                 Err(error) => Err(error.into()),
             };
         }
-        // What came before a failure was said all the same.
-        let published = self.publish().await;
         self.count();
+        if self.marks.are_in_doubt() {
+            // That is the failure. It is read again, so nothing here counts as told.
+            return outcome;
+        }
+        // What came before any other failure was said all the same.
+        let published = self.publish().await;
         let processed = self.assembly.processed();
         stream.confirm(self.marks.confirmable(processed));
         published?;

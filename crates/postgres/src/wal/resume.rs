@@ -8,7 +8,9 @@
 //! that is published but has no mark was never told its gap.
 //!
 //! Rules that make it exact: a mark is kept with its drafts or not at all, nothing is confirmed to
-//! PostgreSQL that is not in a mark, and a slot that is ahead of the mark is not gone on with.
+//! PostgreSQL that is not in a mark, and a slot that is ahead of the mark is not gone on with. Of a
+//! mark that was given out and not reported kept, nobody knows whether its drafts are: there is no
+//! other until reading began again behind what the history says.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -68,6 +70,8 @@ pub(super) struct Marks {
     /// The newest that was kept.
     kept: Told,
     kept_at: Instant,
+    /// One was given out and not reported kept, so what came with it may be lost.
+    in_doubt: bool,
 }
 
 impl Marks {
@@ -79,7 +83,7 @@ impl Marks {
             _ => None,
         };
         let (system, kept) = (String::new(), Told::default());
-        Self { slot, system, timeline: 0, kept, kept_at: Instant::now() }
+        Self { slot, system, timeline: 0, kept, kept_at: Instant::now(), in_doubt: false }
     }
 
     /// Whether any are kept.
@@ -94,27 +98,42 @@ impl Marks {
         Ok(place.and_then(|place| SlotMark::take(&place)))
     }
 
-    /// From here on, this is the log and this is what was told of it.
+    /// Reading begins again: this is the log, and this is what was told of it and no more.
     pub(super) fn begin(&mut self, system: &str, timeline: u32, told: Told) {
         (self.system, self.timeline) = (system.to_owned(), timeline);
-        self.kept = told;
+        (self.kept, self.in_doubt) = (told, false);
     }
 
-    /// The mark to be kept with what is published now; `None` where there is nothing to be kept,
-    /// or nothing that could not wait.
-    pub(super) fn due(&self, told: &Told, brings: bool) -> Option<Mark> {
-        let slot = self.slot.as_ref()?;
+    /// The mark to be kept with what is published now, to be reported with [`Marks::kept`]; `None`
+    /// where there is nothing to be kept, or nothing that could not wait.
+    ///
+    /// # Errors
+    /// While the one before is in doubt: this one would count what may be lost as told.
+    pub(super) fn due(&mut self, told: &Told, brings: bool) -> Result<Option<Mark>, WalError> {
+        let Some(slot) = &self.slot else { return Ok(None) };
+        if self.in_doubt {
+            let words = "the history did not take what came before, so that is read again first";
+            return Err(WalError::new(WalErrorKind::History, words));
+        }
         let waited = self.kept_at.elapsed() >= MARK_PAUSE;
-        (brings || (waited && *told != self.kept)).then(|| {
-            let (system, told) = (self.system.clone(), told.clone());
-            let place = SlotMark { system, timeline: self.timeline, told }.put();
-            Mark { source: Arc::clone(slot), place }
-        })
+        if !brings && !(waited && *told != self.kept) {
+            return Ok(None);
+        }
+        let (system, told) = (self.system.clone(), told.clone());
+        let place = SlotMark { system, timeline: self.timeline, told }.put();
+        let mark = Mark { source: Arc::clone(slot), place };
+        self.in_doubt = true;
+        Ok(Some(mark))
     }
 
-    /// The mark was kept.
+    /// The mark was kept, with all that came with it.
     pub(super) fn kept(&mut self, told: Told) {
-        (self.kept, self.kept_at) = (told, Instant::now());
+        (self.kept, self.kept_at, self.in_doubt) = (told, Instant::now(), false);
+    }
+
+    /// Whether what was handed over last may be lost, so that it has to be read again.
+    pub(super) fn are_in_doubt(&self) -> bool {
+        self.in_doubt
     }
 
     /// The place before which PostgreSQL need not keep anything for us, of what was `processed`.
@@ -213,6 +232,33 @@ mod tests {
         {
             assert_eq!(SlotMark::take(senseless.as_bytes()), None, "{senseless}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_mark_that_was_not_kept_there_is_none_until_reading_began_again() {
+        let (system, told) = (String::new(), |lsn| Told { processed: Lsn(lsn), ..Told::default() });
+        let mut marks = Marks {
+            slot: Some("wal:slot".into()),
+            system,
+            timeline: 1,
+            kept: told(1),
+            kept_at: Instant::now(),
+            in_doubt: false,
+        };
+        assert_eq!(marks.due(&told(2), false).unwrap(), None, "it can wait");
+        assert!(marks.due(&told(2), true).unwrap().is_some());
+        assert!(marks.are_in_doubt());
+        tokio::time::advance(2 * MARK_PAUSE).await;
+        for brings in [false, true] {
+            let error = marks.due(&told(3), brings).unwrap_err();
+            assert_eq!(error.kind(), WalErrorKind::History);
+        }
+        assert_eq!(marks.confirmable(Lsn(3)), Lsn(1), "only what was kept is confirmed");
+        marks.begin("", 1, told(1));
+        assert!(marks.due(&told(2), false).unwrap().is_some(), "it waited long enough");
+        marks.kept(told(2));
+        assert!(!marks.are_in_doubt());
+        assert_eq!(marks.confirmable(Lsn(3)), Lsn(2));
     }
 
     #[test]

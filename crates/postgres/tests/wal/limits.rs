@@ -1,14 +1,17 @@
 //! What happens at the limits: of the history, of PostgreSQL, of a row and of a transaction.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tidewire::error::Kind;
-use tidewire::history::{MemoryHistory, MemorySettings};
+use tidewire::history::{Mark, MemoryHistory, MemorySettings};
 use tidewire::{Broker, Error, Event, History, Inlet, Node, Page, Position, Topic};
 use tidewire_postgres::private_cluster::{Options, PrivateCluster};
-use tidewire_postgres::{WalErrorKind, WalOptions, WalSource};
+use tidewire_postgres::{SlotKind, WalErrorKind, WalOptions, WalSource};
 use tidewire_protocol::{Body, Draft, GapReason};
 use tokio::sync::{mpsc, watch};
 
@@ -23,11 +26,14 @@ enum Mood {
     Well,
     Failing,
     Still,
+    /// As a disk that has room for a mark and for nothing larger.
+    Full,
 }
 
-/// A history that can be made to fail or to stand still.
+/// A history that can be made to fail or to stand still. It keeps marks, as if it outlived us.
 struct Moody {
     memory: MemoryHistory,
+    marks: Mutex<HashMap<Arc<str>, Bytes>>,
     mood: watch::Receiver<Mood>,
 }
 
@@ -35,8 +41,12 @@ impl Moody {
     fn new() -> (watch::Sender<Mood>, Arc<Self>) {
         let (sender, mood) = watch::channel(Mood::Well);
         let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
-        (sender, Arc::new(Self { memory, mood }))
+        (sender, Arc::new(Self { memory, marks: Mutex::default(), mood }))
     }
+}
+
+fn moody() -> Error {
+    Error::new(Kind::History, "the history is moody")
 }
 
 #[async_trait]
@@ -45,8 +55,7 @@ impl History for Moody {
         let mut mood = self.mood.clone();
         mood.wait_for(|mood| *mood != Mood::Still).await.expect("the test lives");
         if *self.mood.borrow() == Mood::Failing {
-            let refused = |_| Err(Error::new(Kind::History, "the history is moody"));
-            return drafts.iter().map(refused).collect();
+            return drafts.iter().map(|_| Err(moody())).collect();
         }
         self.memory.append(drafts).await
     }
@@ -70,6 +79,41 @@ impl History for Moody {
 
     async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
         self.memory.earliest(topic).await
+    }
+
+    fn keeps_marks(&self) -> bool {
+        true
+    }
+
+    async fn append_marked(
+        &self,
+        drafts: Vec<Draft>,
+        marks: Vec<Mark>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        if *self.mood.borrow() == Mood::Full && !drafts.is_empty() {
+            // Until progress that brings nothing is due to be written down.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            return Err(moody());
+        }
+        let events = self.append(drafts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut kept = self.marks.lock();
+        for mark in marks {
+            kept.insert(mark.source, mark.place);
+        }
+        Ok(events)
+    }
+
+    async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
+        Ok(self.marks.lock().get(source).cloned())
+    }
+
+    async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
+        let marks = self.marks.lock();
+        let asked = marks.iter().filter(|(name, place)| {
+            // A mark without a place was taken back.
+            name.starts_with(prefix) && !place.is_empty()
+        });
+        Ok(asked.map(|(name, at)| Mark { source: name.clone(), place: at.clone() }).collect())
     }
 }
 
@@ -107,6 +151,41 @@ async fn what_the_history_does_not_take_is_a_gap_before_anything_newer() {
     let change = rig.witness.change().await;
     assert_eq!(change.record.as_ref().unwrap().0[0].json(), Some("3"));
     assert_eq!(rig.source.metrics().reconnects.get(), 0, "the stream itself is well");
+}
+
+/// Rows of a transaction that is told in several pieces.
+const PIECES: u32 = 12_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_full_disk_does_not_take_is_read_again_although_a_mark_would_still_fit() {
+    for streaming in [false, true] {
+        what_a_full_disk_does_not_take_is_read_again(streaming).await;
+    }
+}
+
+async fn what_a_full_disk_does_not_take_is_read_again(streaming: bool) {
+    let settings = Options::default().setting("logical_decoding_work_mem", "64kB");
+    let cluster = PrivateCluster::temporary(settings).expect("a private PostgreSQL");
+    let slot = SlotKind::Persistent { name: "full".to_owned(), failover: false };
+    let options = WalOptions { slot, streaming, ..quick() };
+    let setup = "CREATE TABLE pieces (id int PRIMARY KEY)";
+    let (mut rig, mood) = moody_rig(&cluster, options, setup).await;
+    rig.add("public.pieces").await;
+    rig.caught_up().await;
+    mood.send_replace(Mood::Full);
+    rig.run(&format!("INSERT INTO pieces SELECT generate_series(1, {PIECES})")).await;
+    rig.until("two attempts", |source| source.metrics().failures.get() >= 2).await;
+    mood.send_replace(Mood::Well);
+    let told = rig.caught_up().await;
+    assert!(told.iter().all(|seen| matches!(seen, Seen::Change(_))), "a gap is not needed");
+    let told = changes(told);
+    let ids: Vec<&str> =
+        told.iter().filter_map(|change| change.record.as_ref()?.0[0].json()).collect();
+    let written: Vec<String> = (1..=PIECES).map(|id| id.to_string()).collect();
+    assert_eq!(ids.len(), written.len(), "streaming {streaming}");
+    assert!(ids == written, "each once and in order");
+    assert_eq!(rig.source.metrics().streamed.get() > 0, streaming);
+    rig.source.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

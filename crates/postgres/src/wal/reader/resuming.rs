@@ -173,7 +173,7 @@ impl Reader {
 
     async fn keep(&mut self, drafts: Vec<Draft>, at_once: bool) -> Result<(), WalError> {
         let told = self.assembly.told();
-        let Some(mark) = self.marks.due(&told, at_once) else { return Ok(()) };
+        let Some(mark) = self.marks.due(&told, at_once)? else { return Ok(()) };
         let mut marks = vec![mark];
         let spoken = self.newly_spoken(&drafts);
         marks.extend(spoken.iter().flat_map(|topic| self.shared.flows(topic)));
