@@ -271,7 +271,12 @@ impl Reader {
 
     /// `{2}`, `{2,}` or `{2,5}`.
     fn count(&mut self) -> Outcome {
-        let wrong = || "a count is {2}, {2,} or {2,5}, of at most 255; for a brace write \\{";
+        // A comma outside double quotes ended the value before the grammar of regular expressions
+        // was asked, so the count may be whole in what was written.
+        let wrong = || {
+            "a count is {2}, {2,} or {2,5}, of at most 255; a value with a comma stands in double \
+             quotes; for a brace write \\{"
+        };
         self.at += 1;
         let low = self.number().ok_or_else(wrong)?;
         let mut written = low.to_string();

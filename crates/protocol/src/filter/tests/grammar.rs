@@ -78,6 +78,11 @@ fn errors_say_where_and_what() {
         ("data->>a=eq.1", "filter, at character 1: parts of JSON values"),
         ("n=like.a\\", "filter, at character 8: the pattern ends with a backslash"),
         ("n=match.\\d", "filter, at character 9: \\d is not understood"),
+        (
+            "n=match.x{2,3}$",
+            "at character 9: a count is {2}, {2,} or {2,5}, of at most 255; a value with a comma stands in double \
+             quotes",
+        ),
         ("n=eq.a\0", "filter, at character 8: PostgreSQL has no NUL"),
         ("or=(or(or(or(or(a.eq.1)))))", "groups are nested more than 4 deep"),
     ] {
