@@ -17,6 +17,7 @@ pub mod bench;
 mod error;
 mod keeper;
 mod metrics;
+mod partitions;
 pub mod pgoutput;
 mod position;
 mod probe;

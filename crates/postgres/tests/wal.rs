@@ -3,7 +3,9 @@
 mod backlog;
 mod basics;
 mod failures;
+mod keys;
 mod limits;
+mod partitions;
 mod pooler;
 mod streaming;
 mod values;

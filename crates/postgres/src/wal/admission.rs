@@ -7,7 +7,8 @@ use tidewire_protocol::{Code, Refusal, Topic};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use super::publication::{self, Unfit};
+use super::partitions;
+use super::publication::{self, Fit, Unfit};
 use super::shared::Shared;
 use super::tables::Want;
 use crate::connect::ConnectError;
@@ -60,16 +61,36 @@ async fn publish(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<()
     let name = shared.publication.as_str();
     let pooled = shared.pool.get().await.map_err(|error| down(&error))?;
     let run = |client| add(client, name, schema, table);
-    let oid = match pooled.run(run).await {
+    let fit = match pooled.run(run).await {
         None => return Err(shared.unavailable()),
         Some(Err(error)) => return Err(failed(shared, &error)),
         Some(Ok(Err(refusal))) => return Err(refusal),
-        Some(Ok(Ok(oid))) => oid,
+        Some(Ok(Ok(fit))) => fit,
     };
-    settle(shared, &pooled, oid, deadline).await
+    if fit.partitioned {
+        remember_partitions(shared, &pooled, fit.oid).await?;
+    }
+    settle(shared, &pooled, fit.oid, deadline).await
 }
 
-type Added = Result<u32, Refusal>;
+/// Remembers the partitions before changes flow, so that what becomes of them from now on is
+/// noticed.
+async fn remember_partitions(
+    shared: &Shared,
+    pooled: &crate::connect::Pooled,
+    oid: u32,
+) -> Result<(), Refusal> {
+    match pooled.run(async |client| partitions::look(client, &[oid]).await).await {
+        None => Err(shared.unavailable()),
+        Some(Err(error)) => Err(failed(shared, &error)),
+        Some(Ok(mut found)) => {
+            shared.partitions().set(oid, found.remove(&oid).unwrap_or_default());
+            Ok(())
+        }
+    }
+}
+
+type Added = Result<Fit, Refusal>;
 
 async fn add(
     client: &Client,
@@ -80,10 +101,10 @@ async fn add(
     let outcome = async {
         let fit = publication::inspect(client, name, schema, table).await?;
         publication::add(client, name, schema, table, fit).await?;
-        Ok(fit.oid)
+        Ok(fit)
     };
     match outcome.await {
-        Ok(oid) => Ok(Ok(oid)),
+        Ok(fit) => Ok(Ok(fit)),
         Err(Unfit::Refused(refusal)) => Ok(Err(refusal)),
         Err(Unfit::Failed(error)) => Err(error),
     }

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
 use super::error::{WalError, WalErrorKind};
+use super::partitions::{self, Fate, Parts};
+use super::position::catch_up;
 use super::publication::{self, Member, Publication};
 use super::shared::{Reading, Shared, age};
 use super::slot::SlotStatus;
@@ -52,6 +54,8 @@ struct Look {
     unfit: Vec<Member>,
     slot: SlotStatus,
     snapshot: Option<Snapshot>,
+    /// Of the members, the partitioned ones.
+    partitions: HashMap<u32, Parts>,
 }
 
 impl Keeper {
@@ -147,6 +151,7 @@ impl Keeper {
             self.release(member).await;
         }
         self.compare(&members, reading).await;
+        self.compare_partitions(&members, look.partitions).await;
     }
 
     /// Takes out a table that was altered so that PostgreSQL refuses its UPDATEs while it is
@@ -206,6 +211,50 @@ impl Keeper {
         }
     }
 
+    /// Says a gap for each table whose partitions changed in a way that the stream does not tell.
+    async fn compare_partitions(&self, members: &[Member], now: HashMap<u32, Parts>) {
+        self.shared.partitions().retain(&now.keys().copied().collect());
+        let mut changed = Vec::new();
+        for member in members {
+            let (Some(topic), Some(parts)) = (topic(member), now.get(&member.oid)) else {
+                continue;
+            };
+            // One that does not flow is told a gap before it does, and looked at after that.
+            if !self.shared.tables().is_flowing(&topic) {
+                continue;
+            }
+            if self.has_untold_rows(member.oid, parts).await {
+                changed.push((topic, member.oid));
+            } else {
+                self.shared.partitions().set(member.oid, parts.clone());
+            }
+        }
+        // What was written before must be told before the gap, or it would be taken for newer.
+        // Otherwise the known state stays, and the next look comes to the same.
+        if changed.is_empty() || catch_up(&self.shared).await.is_err() {
+            return;
+        }
+        for (topic, oid) in changed {
+            tracing::warn!(%topic, "partitions were attached, detached or truncated");
+            if self.shared.interrupt(&topic, GapReason::ConnectionLost, Vec::new()).await {
+                self.shared.partitions().set(oid, now[&oid].clone());
+            }
+        }
+    }
+
+    async fn has_untold_rows(&self, table: u32, parts: &Parts) -> bool {
+        let fate = self.shared.partitions().fate(table, parts);
+        match fate {
+            Fate::Same => false,
+            Fate::Changed => true,
+            Fate::Grown(new) => {
+                let Ok(pooled) = self.shared.pool.get().await else { return true };
+                let empty = pooled.run(async |client| partitions::are_empty(client, &new).await);
+                !matches!(empty.await, Some(Ok(true)))
+            }
+        }
+    }
+
     async fn remove_leftovers(&mut self, members: &[Member]) {
         let unknown: Vec<&Member> = {
             let tables = self.shared.tables();
@@ -233,6 +282,8 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
             unfit = publication::without_identity(client, name).await?;
         }
     }
+    let oids: Vec<u32> = members.iter().map(|member| member.oid).collect();
+    let partitions = partitions::look(client, &oids).await?;
     let row = client.query_one(SLOT, &[&slot]).await?;
     let snapshot: String = row.get("snapshot");
     let safe: Option<i64> = row.get("safe_wal_size");
@@ -244,7 +295,7 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         safe_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or_default()),
         age: Duration::ZERO,
     };
-    Ok(Look { publication, members, unfit, slot, snapshot: snapshot.parse().ok() })
+    Ok(Look { publication, members, unfit, slot, snapshot: snapshot.parse().ok(), partitions })
 }
 
 /// The topic of a table, if its name can be one.

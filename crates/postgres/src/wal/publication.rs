@@ -162,7 +162,7 @@ SELECT c.oid, c.relkind::text, c.relpersistence::text,
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
        bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
        bad.relreplident::text AS bad_identity, bad.generated, bad.has_key, bad.candidate,
-       bad.column_id
+       bad.column_id, rc.relname::text AS root_table, rn.nspname::text AS root_schema
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
     SELECT pn.nspname, p.relname, p.relreplident, part.generated,
@@ -181,6 +181,8 @@ LEFT JOIN LATERAL (
 ",
     parts_without_identity!(),
     "    ORDER BY p.oid LIMIT 1) bad ON true
+LEFT JOIN pg_catalog.pg_class rc ON c.relispartition AND rc.oid = pg_catalog.pg_partition_root(c.oid)
+LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
 WHERE n.nspname = $1 AND c.relname = $2"
 );
 
@@ -188,7 +190,7 @@ WHERE n.nspname = $1 AND c.relname = $2"
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fit {
     pub(super) oid: u32,
-    partitioned: bool,
+    pub(super) partitioned: bool,
     /// Whether it is published already, perhaps by somebody else, whose table it is.
     member: bool,
 }
@@ -224,6 +226,14 @@ pub(super) async fn inspect(
     let persistence: String = row.get("relpersistence");
     if row.get("system") || !matches!(kind.as_str(), "r" | "p") {
         return refuse(Code::BadTopic, format!("{shown} is not a table of rows that change"));
+    }
+    // Where somebody else's publication sends partitions as tables of their own, they are.
+    if let (Some(root), false) = (row.get::<_, Option<String>>("root_table"), row.get("member")) {
+        let root = readable(row.get("root_schema"), &root);
+        return refuse(
+            Code::BadTopic,
+            format!("{shown} is a partition: its changes are told as those of {root}"),
+        );
     }
     if persistence != "p" {
         return refuse(

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::WalError;
 use super::metrics::WalMetrics;
+use super::partitions::Known;
 use super::pgoutput::Lsn;
 use super::resume::Marks;
 use super::slot::SlotStatus;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     slot_mark: Option<Arc<str>>,
     pub(super) metrics: WalMetrics,
     tables: Mutex<Tables>,
+    partitions: Mutex<Known>,
     progress: watch::Sender<Progress>,
     /// Somebody wants to know how far the server is.
     pub(super) ask: Notify,
@@ -81,6 +83,7 @@ impl Shared {
             slot_mark,
             metrics: WalMetrics::default(),
             tables: Mutex::default(),
+            partitions: Mutex::default(),
             progress: watch::Sender::new(Progress::default()),
             ask: Notify::new(),
             anew: Mutex::default(),
@@ -99,6 +102,11 @@ impl Shared {
 
     pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock()
+    }
+
+    /// The partitions of tables as they were last looked at.
+    pub(super) fn partitions(&self) -> MutexGuard<'_, Known> {
+        self.partitions.lock()
     }
 
     /// Tells how far the stream is.

@@ -252,6 +252,11 @@ impl Tables {
         true
     }
 
+    /// Whether changes of the table are told.
+    pub(super) fn is_flowing(&self, topic: &Topic) -> bool {
+        self.run.is_some() && self.entries.get(topic).is_some_and(|entry| entry.flow.is_on())
+    }
+
     /// Whether anything is known of the table.
     pub(super) fn contains(&self, topic: &Topic) -> bool {
         self.entries.contains_key(topic)
