@@ -11,6 +11,7 @@ mod catch_up;
 mod commands;
 mod sharing;
 mod silence;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -28,9 +29,9 @@ use crate::hub::{Entry, LaneIndex, Member};
 use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
 use crate::node::{Inner, labels};
-use crate::session::beginning::{Pending, first_done};
 use crate::session::catch_up::{Reading, Rows};
 use crate::session::sharing::Wish;
+use crate::session::waiting::{Pending, first_done};
 use crate::upstream::Prepared;
 
 /// Requests refused for coming too fast, beyond those that were not, after which a client is let
@@ -50,7 +51,7 @@ pub struct Session {
     tracked: Vec<(Topic, Arc<str>)>,
     /// A page on its way from the history, for one subscription at a time.
     reading: Option<Box<Reading>>,
-    /// Wishes that wait for what they need.
+    /// Wishes that wait for what they need, in the order in which they came.
     pending: Vec<Pending>,
     patience: Patience,
     /// Which subscription's turn it is to catch up.

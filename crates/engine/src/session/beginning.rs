@@ -3,16 +3,15 @@
 //!
 //! All of it may take long, and none of it touches the session: a [`Pending`] wish waits beside
 //! the session's other requests, so that a database that is down holds up nothing else.
+//!
+//! [`Pending`]: super::waiting::Pending
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{
     Body, Code, Event, Outcome, Position, Refusal, Since, Subscription, Topic, TopicKind,
 };
-use tokio_util::sync::ReusableBoxFuture;
 
 use super::Listening;
 use super::catch_up::{PAGE, Rows};
@@ -30,48 +29,6 @@ pub(super) struct Beginning {
     pub(super) start: Option<Start>,
     pub(super) rows: Option<Rows>,
     pub(super) presence: Option<PresenceStart>,
-}
-
-/// A wish that is on its way.
-pub(super) struct Pending {
-    pub(super) wish: Subscription,
-    work: ReusableBoxFuture<'static, Result<Beginning, Refusal>>,
-}
-
-impl Pending {
-    pub(super) fn new(node: &Arc<Inner>, wish: Subscription) -> Self {
-        let (node, asked) = (Arc::clone(node), wish.clone());
-        let work = ReusableBoxFuture::new(async move { node.beginning(&asked).await });
-        Self { wish, work }
-    }
-
-    /// Waits until the wish can be carried out, or not. Cancel safe.
-    pub(super) async fn done(&mut self) -> Result<Beginning, Refusal> {
-        poll_fn(|context| self.work.poll(context)).await
-    }
-
-    /// What came of it, if that is known without waiting.
-    pub(super) async fn done_already(&mut self) -> Option<Result<Beginning, Refusal>> {
-        poll_fn(|context| match self.work.poll(context) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => Poll::Ready(None),
-        })
-        .await
-    }
-}
-
-/// Waits for the first of several wishes; gives its place. Cancel safe, and never ends when there
-/// is none.
-pub(super) async fn first_done(pending: &mut [Pending]) -> (usize, Result<Beginning, Refusal>) {
-    poll_fn(|context| {
-        for (place, pending) in pending.iter_mut().enumerate() {
-            if let Poll::Ready(done) = pending.work.poll(context) {
-                return Poll::Ready((place, done));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// How often *earliest* is asked for again when the history was trimmed in between.
@@ -96,7 +53,10 @@ pub(super) struct Start {
 }
 
 impl Inner {
-    async fn beginning(self: &Arc<Self>, wish: &Subscription) -> Result<Beginning, Refusal> {
+    pub(super) async fn beginning(
+        self: &Arc<Self>,
+        wish: &Subscription,
+    ) -> Result<Beginning, Refusal> {
         let listening = self.listen(&wish.topic).await?;
         let wants = self.prepare(wish).await?;
         let mut start = self.start_of(wish).await?;

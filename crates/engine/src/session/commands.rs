@@ -8,8 +8,9 @@ use tidewire_protocol::{
     Tag, Token, Topic, TopicKind,
 };
 
-use super::beginning::{Beginning, Pending, PresenceStart, Start};
+use super::beginning::{Beginning, PresenceStart, Start};
 use super::sharing::Wish;
+use super::waiting::Pending;
 use super::{Listening, Particulars, Patience, Phase, Session, Subscribed};
 use crate::auth::Action;
 use crate::hub::LaneIndex;
@@ -67,43 +68,22 @@ impl Session {
         if wish.presence {
             self.may(Action::Presence, &wish.topic).await?;
         }
-        if self.place_of(&wish.topic, wish.key.as_ref()).is_none() {
+        let (topic, name) = (&wish.topic, wish.key.as_ref());
+        // One that replaces what is in force needs no room, but others behind it would.
+        if self.place_of(topic, name).is_none() || self.is_awaited(topic, name) {
             self.check_room()?;
         }
         // Only what has a source outside may take long; all else is answered in order.
         let has_source = matches!(wish.topic.kind(), TopicKind::Notify | TopicKind::Table);
         let mut pending = Pending::new(&self.node, wish);
         if self.patience == Patience::Later && has_source {
-            let Some(done) = pending.done_already().await else {
-                self.wait_for(pending);
-                return Ok(());
-            };
-            return self.carry_out_wish(pending.wish, done);
+            return self.carry_out_later(pending).await;
         }
         let done = pending.done().await;
         self.carry_out_wish(pending.wish, done)
     }
 
-    /// A wish for the same subscription that still waits is replaced.
-    fn wait_for(&mut self, pending: Pending) {
-        self.give_up(&pending.wish.topic, pending.wish.key.as_ref());
-        self.pending.push(pending);
-    }
-
-    fn give_up(&mut self, topic: &Topic, name: Option<&Arc<str>>) {
-        self.pending.retain(|held| held.wish.topic != *topic || held.wish.key.as_ref() != name);
-    }
-
-    /// Answers a wish that had to wait.
-    pub(super) fn settle(&mut self, place: usize, done: Result<Beginning, Refusal>) {
-        let Pending { wish, .. } = self.pending.remove(place);
-        let (topic, reference) = (wish.topic.clone(), wish.reference.clone());
-        if let Err(refusal) = self.carry_out_wish(wish, done) {
-            self.refuse(refusal.about(&topic).to(reference));
-        }
-    }
-
-    fn carry_out_wish(
+    pub(super) fn carry_out_wish(
         &mut self,
         wish: Subscription,
         done: Result<Beginning, Refusal>,
@@ -254,19 +234,16 @@ impl Session {
             None => self.any_place_of(&topic),
         };
         let tag = place.and_then(|place| self.subscriptions[place].tag.clone());
+        self.take_back(&topic, name);
         match name {
-            Some(_) => {
-                self.give_up(&topic, name);
-                self.withdraw(&topic, name);
-            }
+            Some(_) => drop(self.withdraw(&topic, name)),
             None => self.leave_topic(&topic),
         }
         self.say(&Answer::Unsubscribed { topic, tag, reference });
     }
 
-    /// Ends all that was asked for of the topic, by whatever key.
+    /// Ends all that is in force of the topic, by whatever key.
     fn leave_topic(&mut self, topic: &Topic) {
-        self.pending.retain(|held| held.wish.topic != *topic);
         while let Some(place) = self.any_place_of(topic) {
             self.remove_with_presence(place);
         }
@@ -378,6 +355,7 @@ impl Session {
         self.become_identity(identity);
         self.say(&Answer::Authenticated { subject, expires_at, reference });
         self.end_forbidden().await;
+        self.refuse_forbidden().await;
         Ok(())
     }
 
@@ -401,7 +379,7 @@ impl Session {
 
     /// Who asked for presence and may not see it any more loses the whole subscription, as it
     /// would have been refused as a whole.
-    async fn may_keep(&self, topic: &Topic, presence: bool) -> Result<(), Refusal> {
+    pub(super) async fn may_keep(&self, topic: &Topic, presence: bool) -> Result<(), Refusal> {
         self.may(Action::Subscribe, topic).await?;
         if presence {
             self.may(Action::Presence, topic).await?;

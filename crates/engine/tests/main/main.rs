@@ -20,3 +20,4 @@ mod storm;
 mod subscribe;
 mod tables;
 mod upstream;
+mod waiting;

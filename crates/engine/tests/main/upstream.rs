@@ -291,6 +291,8 @@ async fn a_wish_that_waits_can_be_taken_back_and_counts_as_a_subscription() {
     }
     assert_eq!(listen(&mut client, "orders").await["code"], "too_many_subscriptions");
     unlisten(&mut client, "slow 1").await;
+    let taken_back = client.next().await;
+    assert_eq!((&taken_back["type"], &taken_back["id"]), (&json!("unsubscribed"), &json!(1)));
     assert_eq!(listen(&mut client, "orders").await["type"], "subscribed");
     sleep(SLOW).await;
     assert_eq!(client.next().await["notify"], "slow 2");
