@@ -29,6 +29,8 @@ pub mod notify;
 
 pub mod wal;
 
+mod key;
+
 mod values;
 
 mod changes;

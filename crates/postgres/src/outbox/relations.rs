@@ -12,13 +12,16 @@ use serde_json::value::RawValue;
 use tidewire_protocol::change::{Column, Relation, Row, Value};
 use tokio_postgres::{Client, Row as SqlRow};
 
+use crate::key::key_columns;
+
 /// PostgreSQL's type `unknown`.
 const UNKNOWN: u32 = 705;
 
 /// One row for each table asked for that exists, its columns in arrays.
 ///
 /// `flows` is whether its changes are recorded: a row trigger of ours that is switched on.
-const RELATIONS: &str = "\
+const RELATIONS: &str = concat!(
+    "\
 SELECT c.oid, n.nspname::text, c.relname::text,
   EXISTS (
     SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
@@ -29,14 +32,16 @@ SELECT c.oid, n.nspname::text, c.relname::text,
   array_agg(a.attname::text ORDER BY a.attnum) AS names,
   array_agg(a.atttypid ORDER BY a.attnum) AS types,
   array_agg(pg_catalog.format_type(a.atttypid, NULL) ORDER BY a.attnum) AS type_names,
-  array_agg(coalesce(a.attnum = ANY (k.indkey), false) ORDER BY a.attnum) AS keys,
+  array_agg(coalesce(a.attnum = ANY (",
+    key_columns!("c.oid"),
+    "), false) ORDER BY a.attnum) AS keys,
   array_agg(a.attgenerated <> '' ORDER BY a.attnum) AS generated
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_catalog.pg_index k ON k.indrelid = c.oid AND k.indisprimary
 WHERE c.oid = ANY ($1)
-GROUP BY c.oid, n.nspname, c.relname";
+GROUP BY c.oid, n.nspname, c.relname"
+);
 
 /// Shapes remembered for one table: rows wait for milliseconds, and few statements fit in them.
 const SHAPES: usize = 16;

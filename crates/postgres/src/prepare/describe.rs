@@ -12,10 +12,12 @@ use tokio_postgres::{Client, Row};
 use super::collation::{Case, Collation};
 use super::table::{Table, TableColumn};
 use super::transaction::Asked;
+use crate::key::key_columns;
 
 /// One row for each column. Domains are followed down to what they are made of. Rows of
 /// `pg_collation` and `pg_database` come as JSON, since their columns differ between versions.
-const SQL: &str = "
+const SQL: &str = concat!(
+    "
 WITH RECURSIVE relation AS (
     SELECT c.oid, c.relkind::pg_catalog.text AS kind
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -34,7 +36,9 @@ SELECT r.oid AS relation, r.kind, a.attname::pg_catalog.text AS name, a.atttypid
        t.oid AS base, t.typtype::pg_catalog.text AS base_kind,
        pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.typname) AS base_sql,
        a.attgenerated <> '' AS generated,
-       pg_catalog.array_position(i.indkey::pg_catalog.int2[], a.attnum) AS key_place,
+       pg_catalog.array_position(",
+    key_columns!("r.oid"),
+    ", a.attnum) AS key_place,
        a.attcollation AS collation,
        pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
            AS collation_sql,
@@ -52,10 +56,10 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid
 JOIN typed x ON x.attnum = a.attnum
 JOIN pg_catalog.pg_type t ON t.oid = x.type AND t.typtype <> 'd'
 JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
-LEFT JOIN pg_catalog.pg_index i ON i.indrelid = r.oid AND i.indisprimary
 LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 LEFT JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
-ORDER BY a.attnum";
+ORDER BY a.attnum"
+);
 
 /// Looks a table up; `Ok(Err(…))` when there is none of that name.
 pub(crate) async fn describe(client: &Client, topic: &Topic) -> Asked<Table> {

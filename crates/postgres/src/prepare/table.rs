@@ -34,7 +34,7 @@ pub(crate) struct TableColumn {
     pub(crate) base_oid: u32,
     /// The same, as SQL names it.
     pub(crate) base_sql: String,
-    /// Its place in the primary key.
+    /// Its place in the key by which rows are told apart.
     pub(crate) key_place: Option<i32>,
     /// Whether it is generated, and so not part of changes.
     pub(crate) generated: bool,
@@ -68,7 +68,7 @@ impl Table {
         format!("{}.{}", quoted(&self.relation.schema), quoted(&self.relation.table))
     }
 
-    /// Columns of its primary key in their order there.
+    /// Columns of its key in their order there.
     pub(crate) fn key(&self) -> Vec<&TableColumn> {
         let mut key: Vec<_> = self.columns.iter().filter(|c| c.key_place.is_some()).collect();
         key.sort_by_key(|column| column.key_place);

@@ -30,8 +30,8 @@ pub(in crate::wal) struct Description {
     pub(in crate::wal) oid: u32,
     pub(in crate::wal) schema: String,
     pub(in crate::wal) table: String,
-    /// Whether its identity is its primary key.
-    pub(in crate::wal) by_key: bool,
+    /// How much of an old row is told.
+    pub(in crate::wal) identity: Identity,
     pub(in crate::wal) columns: Vec<Described>,
 }
 
@@ -55,9 +55,33 @@ impl Description {
             oid: relation.oid,
             schema: relation.schema.to_owned(),
             table: relation.table.to_owned(),
-            by_key: relation.identity == Identity::Default,
+            identity: relation.identity,
             columns: relation.columns.iter().map(described).collect(),
         }
+    }
+
+    /// Whether its identity is its primary key.
+    pub(in crate::wal) fn is_by_key(&self) -> bool {
+        self.identity == Identity::Default
+    }
+
+    /// For each column whether it is in the key, of a table whose primary key has these columns.
+    ///
+    /// Where the identity is an index without all of those, a delete does not tell them, so the key
+    /// of such a table is its identity, in every change; see also [`key`](crate::key).
+    pub(in crate::wal) fn key(&self, primary: &[String]) -> Vec<bool> {
+        let is_primary = |column: &Described| primary.contains(&column.name);
+        let told = self.columns.iter().filter(|c| c.identity && is_primary(c)).count();
+        let by_identity = match self.identity {
+            Identity::Default => true,
+            Identity::Index => primary.is_empty() || told < primary.len(),
+            Identity::Full | Identity::Nothing => false,
+        };
+        let is_key = |column: &Described| match by_identity {
+            true => column.identity,
+            false => is_primary(column),
+        };
+        self.columns.iter().map(is_key).collect()
     }
 
     /// The topic of the table; `None` when its name cannot be one.

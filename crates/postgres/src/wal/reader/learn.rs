@@ -9,10 +9,11 @@ use crate::notify::Backoff;
 use crate::values::Catalog;
 use crate::wal::assembly::{Description, Flow, Known};
 
-/// The names of the columns of a table's primary key.
+/// The names of the columns of a table's primary key, without those that it only includes.
 const KEY: &str = "\
 SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
-    ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+    ON a.attrelid = i.indrelid
+    AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
 WHERE i.indrelid = $1 AND i.indisprimary";
 
 impl Reader {
@@ -25,7 +26,7 @@ impl Reader {
             let Some(outcome) = unless(&stop, asked).await else { return Err(Ended::Stopped) };
             match outcome {
                 Ok(key) => {
-                    let known = self.known(description, key.as_deref());
+                    let known = self.known(description, &key);
                     self.assembly.know(known);
                     return Ok(());
                 }
@@ -39,12 +40,12 @@ impl Reader {
         }
     }
 
-    /// Reads types that are not known; gives the key when it is not the replica identity.
-    async fn asked(&self, description: &Description) -> Result<Option<Vec<String>>, String> {
+    /// Reads types that are not known; gives the primary key when the replica identity is not it.
+    async fn asked(&self, description: &Description) -> Result<Vec<String>, String> {
         let oids = description.columns.iter().map(|column| column.type_oid);
         let unknown = self.catalog.unknown(oids);
-        if unknown.is_empty() && description.by_key {
-            return Ok(None);
+        if unknown.is_empty() && description.is_by_key() {
+            return Ok(Vec::new());
         }
         let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
         let ask = |client| ask(client, &self.catalog, description, &unknown);
@@ -55,18 +56,15 @@ impl Reader {
         }
     }
 
-    fn known(&self, description: Description, key: Option<&[String]>) -> Known {
+    fn known(&self, description: Description, primary: &[String]) -> Known {
         let (mut columns, mut shapes) = (Vec::new(), Vec::new());
-        for column in &description.columns {
+        for (column, key) in description.columns.iter().zip(description.key(primary)) {
             let kind = self.catalog.get(column.type_oid).expect("it was read a moment ago");
             columns.push(Column {
                 name: column.name.as_str().into(),
                 type_oid: column.type_oid,
                 type_name: kind.name,
-                key: match key {
-                    Some(key) => key.contains(&column.name),
-                    None => column.identity,
-                },
+                key,
             });
             shapes.push(kind.shape);
         }
@@ -89,13 +87,13 @@ async fn ask(
     catalog: &Catalog,
     description: &Description,
     unknown: &[u32],
-) -> Result<Option<Vec<String>>, tokio_postgres::Error> {
+) -> Result<Vec<String>, tokio_postgres::Error> {
     if !unknown.is_empty() {
         catalog.load(client, unknown).await?;
     }
-    if description.by_key {
-        return Ok(None);
+    if description.is_by_key() {
+        return Ok(Vec::new());
     }
     let rows = client.query(KEY, &[&description.oid]).await?;
-    Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
