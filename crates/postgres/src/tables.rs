@@ -20,7 +20,7 @@ use crate::outbox::{OutboxOptions, OutboxSource};
 use crate::prepare::Preparer;
 use crate::snapshot::{SnapshotLimits, Snapshots};
 use crate::sql::{Sink, installation, set_sink};
-use crate::wal::{SlotKind, WalOptions, WalSource};
+use crate::wal::{SlotKind, WalError, WalOptions, WalSource};
 
 /// How long a client that subscribes waits for a source to be chosen while the database is down.
 const CHOICE_PATIENCE: Duration = Duration::from_secs(10);
@@ -76,13 +76,37 @@ pub struct TableOptions {
 /// Tables of one database. Dropping it cuts its source off; [`TableSource::shutdown`] ends it
 /// politely.
 pub struct TableSource {
-    chosen: watch::Receiver<Option<SharedSource>>,
+    chosen: watch::Receiver<Option<Chosen>>,
     preparer: Preparer,
     snapshots: Snapshots,
     /// Someone wants a table.
     wanted: Arc<Notify>,
     stop: CancellationToken,
     choosing: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The source that was chosen.
+#[derive(Clone)]
+struct Chosen {
+    source: SharedSource,
+    /// Why it is not the write-ahead log, where that would have been taken; for clients.
+    why_not_wal: Option<Arc<str>>,
+}
+
+impl Chosen {
+    /// A source that lacks something in the database is not the only way: the other one may take
+    /// less.
+    fn explain(&self, mut refusal: Refusal) -> Refusal {
+        if let (Code::NotConfigured, Some(why)) = (refusal.code, &self.why_not_wal) {
+            refusal.message = format!(
+                "{}; or, to read the write-ahead log instead, mend this and start the server \
+                 again: {why}",
+                refusal.message
+            )
+            .into();
+        }
+        refusal
+    }
 }
 
 impl TableSource {
@@ -115,7 +139,7 @@ impl TableSource {
 
     /// How the source is; `None` before it was needed.
     pub fn status(&self) -> Option<SourceStatus> {
-        self.chosen.borrow().as_ref().map(|source| source.status())
+        self.chosen.borrow().as_ref().map(|chosen| chosen.source.status())
     }
 
     /// Ends the source and lets go of what it holds in the database.
@@ -126,17 +150,17 @@ impl TableSource {
             let _ = choosing.await;
         }
         let chosen = self.chosen.borrow().clone();
-        if let Some(source) = chosen {
-            source.shutdown().await;
+        if let Some(chosen) = chosen {
+            chosen.source.shutdown().await;
         }
     }
 
-    async fn source(&self) -> Result<SharedSource, Refusal> {
+    async fn chosen(&self) -> Result<Chosen, Refusal> {
         self.wanted.notify_one();
         let mut chosen = self.chosen.clone();
         let waited = tokio::time::timeout(CHOICE_PATIENCE, chosen.wait_for(Option::is_some)).await;
         match waited {
-            Ok(Ok(source)) => Ok(Arc::clone(source.as_ref().expect("it was waited for"))),
+            Ok(Ok(chosen)) => Ok(chosen.clone().expect("it was waited for")),
             _ => Err(Refusal::new(Code::Unavailable, "the database cannot be reached")),
         }
     }
@@ -168,16 +192,19 @@ async fn choose(
     target: Target,
     publisher: Publisher,
     options: TableOptions,
-    chosen: watch::Sender<Option<SharedSource>>,
+    chosen: watch::Sender<Option<Chosen>>,
     stop: CancellationToken,
 ) {
-    let wal = match options.source {
-        SourceChoice::Wal => true,
-        SourceChoice::Outbox => false,
+    let (wal, why_not_wal) = match options.source {
+        SourceChoice::Wal => (true, None),
+        SourceChoice::Outbox => (false, None),
         SourceChoice::Auto => {
             tokio::select! {
                 () = stop.cancelled() => return,
-                allows = allows_wal(&target, &options.wal) => allows,
+                obstacle = obstacle_to_wal(&target, &options.wal) => match obstacle {
+                    None => (true, None),
+                    Some(why) => (false, why.nameless().map(Arc::from)),
+                },
             }
         }
     };
@@ -200,17 +227,17 @@ async fn choose(
     };
     drop(registry);
     tracing::info!(source = source.status().name, "following row changes");
-    chosen.send_replace(Some(source));
+    chosen.send_replace(Some(Chosen { source, why_not_wal }));
 }
 
-/// Asks until the database answers.
-async fn allows_wal(target: &Target, options: &WalOptions) -> bool {
+/// Asks until the database answers, and gives why its log cannot be read, if it cannot.
+async fn obstacle_to_wal(target: &Target, options: &WalOptions) -> Option<WalError> {
     loop {
         match WalSource::probe(target, options).await {
-            Ok(()) => return true,
+            Ok(()) => return None,
             Err(why) if why.is_unsupported() => {
                 tracing::info!(%why, "row changes come from triggers, not from the write-ahead log");
-                return false;
+                return Some(why);
             }
             Err(why) => {
                 tracing::debug!(%why, "finding out how row changes may be followed");
@@ -223,12 +250,13 @@ async fn allows_wal(target: &Target, options: &WalOptions) -> bool {
 #[async_trait]
 impl Upstream for TableSource {
     async fn attach(&self, topic: &Topic) -> Result<(), Refusal> {
-        self.source().await?.add(topic).await
+        let chosen = self.chosen().await?;
+        chosen.source.add(topic).await.map_err(|refusal| chosen.explain(refusal))
     }
 
     fn detach(&self, topic: &Topic) {
-        if let Some(source) = self.chosen.borrow().as_ref() {
-            source.remove(topic);
+        if let Some(chosen) = self.chosen.borrow().as_ref() {
+            chosen.source.remove(topic);
         }
     }
 
@@ -242,7 +270,7 @@ impl Upstream for TableSource {
 
     async fn snapshot(&self, topic: &Topic, interest: &Interest) -> Result<TableRows, Refusal> {
         let rows = self.snapshots.snapshot(topic, interest).await?;
-        self.source().await?.catch_up().await?;
+        self.chosen().await?.source.catch_up().await?;
         Ok(rows)
     }
 }

@@ -43,12 +43,14 @@ pub enum WalErrorKind {
 pub struct WalError {
     kind: WalErrorKind,
     message: String,
+    /// Where in the message that begins which does not name the server.
+    nameless: usize,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl WalError {
     pub(super) fn new(kind: WalErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), nameless: 0, source: None }
     }
 
     pub(super) fn because(
@@ -56,12 +58,21 @@ impl WalError {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, message: message.into(), source: Some(source.into()) }
+        Self { kind, message: message.into(), nameless: 0, source: Some(source.into()) }
     }
 
     /// What is wrong.
     pub fn kind(&self) -> WalErrorKind {
         self.kind
+    }
+
+    /// What a client may read of it, which is not where the database is; `None` where there is no
+    /// more to it than that.
+    pub(crate) fn nameless(&self) -> Option<&str> {
+        match self.kind {
+            WalErrorKind::Connection(_) => None,
+            _ => self.message.get(self.nameless..),
+        }
     }
 
     /// Whether this database cannot be read this way until somebody changes its configuration, so
@@ -90,7 +101,10 @@ impl WalError {
         let Some((kind, fix)) = judge(said) else {
             return LineError::Said(said.clone()).explain(place).into();
         };
-        Self::new(kind, format!("PostgreSQL at {place}: {said}{fix}"))
+        let server = format!("PostgreSQL at {place}: ");
+        let mut error = Self::new(kind, format!("{server}{said}{fix}"));
+        error.nameless = server.len();
+        error
     }
 
     /// What the server said to a statement of ours.

@@ -3,7 +3,7 @@
 use super::error::{WalError, WalErrorKind};
 use super::reader::Facts;
 use super::slot::ask;
-use super::sql_text::literal;
+use super::sql_text::{literal, readable_part};
 use super::{SlotKind, WalOptions};
 use crate::connect::Target;
 
@@ -42,11 +42,17 @@ pub(super) async fn probe(target: &Target, options: &WalOptions) -> Result<(), W
         ));
     }
     if !is_so(1) {
-        let database = row.get(2).and_then(Option::as_deref).unwrap_or("…");
+        let database = readable_part(row.get(2).and_then(Option::as_deref).unwrap_or("…"));
+        let name = match options.publication {
+            Some(_) => readable_part(&publication),
+            None => "tidewire".to_owned(),
+        };
         return Err(WalError::new(
             WalErrorKind::Privilege,
             format!(
-                "the role may not make a publication: GRANT CREATE ON DATABASE {database} TO …"
+                "the role may not make a publication: GRANT CREATE ON DATABASE {database} TO it and \
+                 have it own the tables, or let their owner CREATE PUBLICATION {name} FOR TABLE … \
+                 WITH (publish_via_partition_root = true) and name it in wal.publication"
             ),
         ));
     }

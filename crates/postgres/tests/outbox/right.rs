@@ -1,7 +1,8 @@
 //! Roles that may not do everything.
 
+use tidewire::Upstream;
 use tidewire_postgres::sql::{self, InstallOptions};
-use tidewire_postgres::{OutboxOptions, OutboxSource, Target};
+use tidewire_postgres::{OutboxOptions, OutboxSource, TableOptions, TableSource, Target};
 use tidewire_protocol::Code;
 
 use super::table;
@@ -57,4 +58,26 @@ async fn a_source_that_may_not_install_says_who_can() {
     assert!(refused.message.contains("enable_realtime"), "{}", refused.message);
     admin.batch_execute("SELECT enable_realtime('a')").await.unwrap();
     source.add(&table("public.a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_replicate_is_told_of_both_ways() {
+    let cluster = cluster();
+    let (_, admin) = database(&cluster, "ob_either").await;
+    admin
+        .batch_execute(
+            "CREATE ROLE ob_copier LOGIN REPLICATION; CREATE TABLE a (id int PRIMARY KEY)",
+        )
+        .await
+        .unwrap();
+    let url = database_url(&cluster, "ob_either");
+    let url = url.replacen("postgresql://postgres@", "postgresql://ob_copier@", 1);
+    let (publisher, _witness) = Witness::new();
+    let source = TableSource::start(url.parse().unwrap(), publisher, TableOptions::default());
+    let refused = source.attach(&table("public.a")).await.unwrap_err();
+    assert_eq!(refused.code, Code::NotConfigured);
+    for fix in ["tidewire sql install", "GRANT CREATE ON DATABASE ob_either", "wal.publication"] {
+        assert!(refused.message.contains(fix), "{}", refused.message);
+    }
+    source.shutdown().await;
 }
