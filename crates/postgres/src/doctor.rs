@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 pub use tables::{TableReport, tables};
 
 use crate::connect::{Pool, Target};
+use crate::wal::WalOptions;
 
 /// How long one question may take.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(10);
@@ -116,8 +117,9 @@ impl Report {
     }
 }
 
-/// Looks at everything. Takes some milliseconds, and 2 s where notifications do not arrive.
-pub async fn examine(target: &Target) -> Report {
+/// Looks at everything, and at the slot and the publication that are configured. Takes some
+/// milliseconds, and 2 s where notifications do not arrive.
+pub async fn examine(target: &Target, options: &WalOptions) -> Report {
     let mut checks = Vec::new();
     let pool = Pool::new(target, 2, STATEMENT_LIMIT, STATEMENT_LIMIT);
     match pool.get().await {
@@ -125,7 +127,7 @@ pub async fn examine(target: &Target) -> Report {
             checks.push(server::connection(target).await);
             let asked = connection.run(async |client| {
                 server::examine(client, &mut checks).await?;
-                wal::examine(client, &mut checks).await?;
+                wal::examine(client, options, &mut checks).await?;
                 outbox::examine(client, &mut checks).await?;
                 tables::examine(client, &mut checks).await?;
                 notify::queue(client, &mut checks).await

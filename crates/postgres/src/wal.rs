@@ -135,7 +135,7 @@ impl WalOptions {
     }
 
     /// The publication's name, and whether it is ours alone and goes with us.
-    fn publication_name(&self) -> (String, bool) {
+    pub(crate) fn publication_name(&self) -> (String, bool) {
         match (&self.publication, &self.slot) {
             (Some(name), _) => (name.clone(), false),
             (None, SlotKind::Persistent { name, .. }) => (name.clone(), false),

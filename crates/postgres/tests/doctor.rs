@@ -1,9 +1,9 @@
 //! What the doctor finds in databases that are well and in others.
 
-use tidewire_postgres::Target;
 use tidewire_postgres::doctor::{self, Outcome, Report};
 use tidewire_postgres::private_cluster::{Options, PrivateCluster};
 use tidewire_postgres::sql::{self, InstallOptions};
+use tidewire_postgres::{SlotKind, Target, WalOptions};
 
 use crate::support::{cluster, database, database_url, target};
 
@@ -19,11 +19,11 @@ async fn a_database_that_is_well_is_well_before_and_after_installing() {
     let cluster = cluster();
     let (target, client) = database(&cluster, "doctor_well").await;
     client.batch_execute("CREATE TABLE a (id int PRIMARY KEY)").await.unwrap();
-    let report = doctor::examine(&target).await;
+    let report = doctor::examine(&target, &WalOptions::default()).await;
     assert_eq!(report.outcome(), Outcome::Ok, "{}", report.text());
     sql::install(&target, &InstallOptions::default()).await.unwrap();
     client.batch_execute("SELECT enable_realtime('a')").await.unwrap();
-    let report = doctor::examine(&target).await;
+    let report = doctor::examine(&target, &WalOptions::default()).await;
     assert_eq!(report.outcome(), Outcome::Ok, "{}", report.text());
     assert_eq!(of(&report, "triggers").1, "on 1 tables");
     for name in ["connection", "version", "notify", "clock", "wal level", "replication", "reader"] {
@@ -53,14 +53,43 @@ async fn what_is_not_well_comes_with_what_to_do() {
         .unwrap();
     let url = database_url(&cluster, "doctor_ill");
     let app: Target = url.replacen("//postgres@", "//doctor_app@", 1).parse().unwrap();
-    let report = doctor::examine(&app).await;
+    let report = doctor::examine(&app, &WalOptions::default()).await;
     for name in ["wal level", "replication", "wal senders", "outbox", "replica identity"] {
         assert_eq!(of(&report, name).0, Outcome::Warn, "{name}: {}", report.text());
     }
     assert!(of(&report, "row security").1.contains("public.secret"));
-    let report = doctor::examine(&target).await;
+    let report = doctor::examine(&target, &WalOptions::default()).await;
     assert!(of(&report, "triggers").1.contains("switched off on secret"), "{}", report.text());
     assert!(report.checks.iter().all(|c| (c.outcome == Outcome::Ok) == c.advice.is_none()));
+}
+
+#[tokio::test]
+async fn the_slot_and_the_publication_that_are_configured_are_looked_at() {
+    let cluster = cluster();
+    let (target, client) = database(&cluster, "doctor_slot").await;
+    let (other, _) = database(&cluster, "doctor_slot_elsewhere").await;
+    let slot = SlotKind::Persistent { name: "doctor_eyes".to_owned(), failover: false };
+    let options = WalOptions { slot, ..WalOptions::default() };
+    let report = doctor::examine(&target, &options).await;
+    assert_eq!(of(&report, "publication"), (Outcome::Ok, "none named doctor_eyes yet"));
+    assert!(of(&report, "slot").1.contains("doctor_eyes is not there yet"), "{}", report.text());
+    // It will stay, and the server would keep its log for it without end.
+    assert_eq!(of(&report, "slot limit").0, Outcome::Warn);
+    for statement in [
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE PUBLICATION seen FOR TABLE a",
+        "SELECT pg_create_logical_replication_slot('doctor_eyes', 'pgoutput')",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let options = WalOptions { publication: Some("seen".to_owned()), ..options };
+    let report = doctor::examine(&target, &options).await;
+    assert_eq!(of(&report, "publication"), (Outcome::Ok, "seen (1 tables)"));
+    let expected = "doctor_eyes, persistent, not in use, reserved, 0 MB behind";
+    assert_eq!(of(&report, "slot"), (Outcome::Ok, expected));
+    let report = doctor::examine(&other, &options).await;
+    assert_eq!(of(&report, "slot").0, Outcome::Warn);
+    assert!(of(&report, "slot").1.ends_with("of database doctor_slot"), "{}", report.text());
+    client.batch_execute("SELECT pg_drop_replication_slot('doctor_eyes')").await.unwrap();
 }
 
 #[tokio::test]
@@ -68,7 +97,7 @@ async fn a_server_that_is_not_there_fails() {
     let mut cluster = PrivateCluster::temporary(Options::default()).unwrap();
     let target = target(&cluster);
     cluster.stop();
-    let report = doctor::examine(&target).await;
+    let report = doctor::examine(&target, &WalOptions::default()).await;
     assert_eq!(report.outcome(), Outcome::Fail);
     assert_eq!(of(&report, "connection").0, Outcome::Fail);
 }

@@ -22,7 +22,7 @@ use tidewire_protocol::TopicKind;
 
 pub(crate) use self::authentication::{Authentication, jwt_settings};
 use crate::api::{self, Api};
-use crate::config::{PostgresSettings, Settings};
+use crate::config::{PostgresSettings, Settings, TableSettings};
 
 /// What begins every metric's name.
 const METRIC_PREFIX: &str = "tidewire";
@@ -164,23 +164,28 @@ fn postgres_target(settings: &Settings) -> anyhow::Result<Option<Target>> {
     target.map(Some).context("postgres.url cannot be used")
 }
 
-fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableOptions {
-    let tables = &settings.tables;
+/// How the write-ahead log is read.
+pub(crate) fn wal_options(tables: &TableSettings) -> WalOptions {
     let slot = match tables.slot.clone() {
         Some(name) => SlotKind::Persistent { name, failover: tables.failover },
         None => SlotKind::Temporary,
     };
+    WalOptions {
+        slot,
+        publication: tables.publication.clone(),
+        max_lag_bytes: Some(tables.max_lag_bytes),
+        streaming: tables.streaming,
+        spool_dir: tables.spool_dir.clone(),
+        spool_bytes: tables.spool_bytes,
+        ..WalOptions::default()
+    }
+}
+
+fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableOptions {
+    let tables = &settings.tables;
     TableOptions {
         source: tables.source.parse().expect("the settings allow only the words for sources"),
-        wal: WalOptions {
-            slot,
-            publication: tables.publication.clone(),
-            max_lag_bytes: Some(tables.max_lag_bytes),
-            streaming: tables.streaming,
-            spool_dir: tables.spool_dir.clone(),
-            spool_bytes: tables.spool_bytes,
-            ..WalOptions::default()
-        },
+        wal: wal_options(tables),
         outbox: OutboxOptions { install: tables.install, ..OutboxOptions::default() },
         snapshot: SnapshotLimits {
             rows: tables.snapshot_rows,

@@ -28,6 +28,10 @@ async fn the_sql_is_installed_listed_checked_and_removed() {
     let (printed, good) = run(&["doctor", "--json"], &url).await;
     let report: Value = serde_json::from_str(&printed).expect("JSON");
     assert!(good && report["outcome"] == "ok", "{printed}");
+    let keys = [("TIDEWIRE_POSTGRES_URL", url.as_str()), ("TIDEWIRE_WAL_SLOT", "commands_eyes")];
+    let output = run_program(&["doctor"], &keys).await;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("commands_eyes is not there yet"), "{printed}");
     let (printed, good) = run(&["tables"], &url).await;
     assert!(good && printed.contains("there are no tables"), "{printed}");
     let (printed, good) = run(&["sql", "uninstall"], &url).await;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tidewire_postgres::connect::ErrorKind;
 use tidewire_postgres::doctor::{self, Outcome};
 use tidewire_postgres::private_cluster::PrivateCluster;
-use tidewire_postgres::{Target, WalErrorKind, WalSource};
+use tidewire_postgres::{Target, WalErrorKind, WalOptions, WalSource};
 
 use super::{Rig, quick};
 use crate::support::own_cluster;
@@ -121,7 +121,7 @@ async fn the_doctor_finds_a_pooler_and_says_what_to_do() {
     let cluster = own_cluster();
     for settings in SETTINGS {
         let Some(bouncer) = Bouncer::before(&cluster, settings).await else { return };
-        let report = doctor::examine(&bouncer.target()).await;
+        let report = doctor::examine(&bouncer.target(), &WalOptions::default()).await;
         assert_ne!(report.outcome(), Outcome::Ok, "{}", report.text());
         assert!(report.text().contains(FIX), "{}", report.text());
     }

@@ -1,17 +1,29 @@
 //! `tidewire doctor`: checks the database and says what to do.
 
 use anyhow::bail;
+use tidewire_postgres::WalOptions;
 use tidewire_postgres::doctor::{self, Outcome};
 
 use crate::args::{Args, ReportFlags};
+use crate::assemble::wal_options;
+use crate::config::{Settings, TableSettings};
 
 pub(super) fn run(args: &Args, flags: &ReportFlags) -> anyhow::Result<()> {
     let target = super::database(args)?;
-    let report = super::small_runtime()?.block_on(doctor::examine(&target));
+    let options = options(&Settings::load(&args.written())?.tables);
+    let report = super::small_runtime()?.block_on(doctor::examine(&target, &options));
     let text = if flags.json { format!("{:#}\n", report.json()) } else { report.text() };
     super::print(&text)?;
     if report.outcome() == Outcome::Fail {
         bail!("this database does not work for Tidewire as it is");
     }
     Ok(())
+}
+
+/// How the log would be read; the outbox has neither slot nor publication.
+fn options(tables: &TableSettings) -> WalOptions {
+    match tables.source.as_str() {
+        "outbox" => WalOptions::default(),
+        _ => wal_options(tables),
+    }
 }
