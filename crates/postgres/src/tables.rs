@@ -102,8 +102,7 @@ impl Chosen {
                 "{}; or, to read the write-ahead log instead, mend this and start the server \
                  again: {why}",
                 refusal.message
-            )
-            .into();
+            );
         }
         refusal
     }
