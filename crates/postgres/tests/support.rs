@@ -3,6 +3,7 @@
 
 pub(crate) mod changes;
 mod ear;
+pub(crate) mod moody;
 mod proxy;
 
 use std::sync::{Arc, Weak};

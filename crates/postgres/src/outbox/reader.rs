@@ -270,7 +270,7 @@ impl Reader {
 
     /// Says the gaps that are owed. One that cannot be said stays owed, and its table silent.
     async fn say_gaps(&mut self) {
-        self.teller.begin_round();
+        self.teller.begin_round().await;
         for (topic, reason) in self.shared.owed() {
             if self.teller.gap(&topic, reason).await {
                 self.shared.paid(&topic);

@@ -116,7 +116,7 @@ impl Shared {
         }
     }
 
-    /// Something of the topic was lost. Topics that are no tables here have no one to tell it to.
+    /// Something of the table was lost.
     pub(super) fn owe(&self, topic: &Topic, reason: GapReason) {
         if let Some(table) = self.tables.lock().get_mut(topic) {
             table.owed.get_or_insert(reason);

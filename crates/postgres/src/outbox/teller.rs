@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidewire::Publisher;
 use tidewire::history::Mark;
 use tidewire_protocol::change::{Change, Relation, Row};
-use tidewire_protocol::{Draft, GapReason, Payload, Topic};
+use tidewire_protocol::{Draft, GapReason, Payload, Topic, TopicKind};
 
 use super::relations::{self, Known, Misfit};
 use super::shared::Shared;
@@ -51,7 +51,9 @@ pub(super) struct Teller {
     /// Topics of messages told.
     voices: HashSet<Topic>,
     /// Those of them that a history which outlives the process has yet to remember.
-    new_voices: Vec<Mark>,
+    new_voices: HashSet<Topic>,
+    /// Topics of messages that owe a gap and are silent until it was told.
+    indebted: HashMap<Topic, GapReason>,
 }
 
 impl Teller {
@@ -65,7 +67,8 @@ impl Teller {
             bytes: 0,
             silent: HashSet::new(),
             voices: HashSet::new(),
-            new_voices: Vec::new(),
+            new_voices: HashSet::new(),
+            indebted: HashMap::new(),
         }
     }
 
@@ -89,26 +92,43 @@ impl Teller {
     pub(super) async fn flush(&mut self) {
         self.bytes = 0;
         let mut drafts = std::mem::take(&mut self.drafts);
+        self.remember_voices().await;
         drafts.retain(|draft| !self.silent.contains(&draft.topic));
         if drafts.is_empty() {
             return;
         }
-        self.remember_voices().await;
         let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
         let outcomes = self.publisher.publish(drafts).await;
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
             if let Err(error) = outcome {
                 tracing::warn!(%topic, error = &error as &dyn std::error::Error,
                     "a change could not be published");
-                self.shared.owe(&topic, GapReason::ConnectionLost);
-                self.silent.insert(topic);
+                self.owe(topic, GapReason::ConnectionLost);
             }
         }
     }
 
-    /// A round begins: what had to be told first was told.
-    pub(super) fn begin_round(&mut self) {
+    /// A round begins: topics of messages are told the gaps that they owe, or stay silent.
+    pub(super) async fn begin_round(&mut self) {
         self.silent.clear();
+        for (topic, reason) in std::mem::take(&mut self.indebted) {
+            // Once one failed, the others would not fare better.
+            if !self.silent.is_empty() || !self.gap(&topic, reason).await {
+                self.owe(topic, reason);
+            }
+        }
+    }
+
+    /// Something of the topic was lost, so it is silent until a gap was told there.
+    fn owe(&mut self, topic: Topic, reason: GapReason) {
+        match topic.kind() {
+            TopicKind::Table => self.shared.owe(&topic, reason),
+            _ if self.indebted.len() < VOICES => {
+                self.indebted.entry(topic.clone()).or_insert(reason);
+            }
+            _ => {}
+        }
+        self.silent.insert(topic);
     }
 
     /// Tells a gap; gives whether it was told.
@@ -126,7 +146,9 @@ impl Teller {
     /// Tells the topics of messages that some were lost.
     pub(super) async fn lost_messages(&mut self, reason: GapReason) {
         for topic in std::mem::take(&mut self.voices) {
-            self.gap(&topic, reason).await;
+            if !self.gap(&topic, reason).await {
+                self.owe(topic, reason);
+            }
         }
     }
 
@@ -141,23 +163,33 @@ impl Teller {
             let reason = GapReason::ConnectionLost;
             if let Err(error) = self.publisher.interrupt_marked(&topic, reason, forget).await {
                 tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                    "a gap could not be told");
+                    "a gap could not be told, so the topic stays silent until it can");
+                self.owe(topic, reason);
             }
         }
     }
 
-    /// Before anything is told on them, so that none is forgotten.
+    /// Before anything is told on them, so that none is forgotten. Where that fails they stay
+    /// silent.
     async fn remember_voices(&mut self) {
-        let marks = std::mem::take(&mut self.new_voices);
-        if marks.is_empty() {
+        let voices = std::mem::take(&mut self.new_voices);
+        if voices.is_empty() {
             return;
         }
-        if let Err(error) = self.publisher.publish_marked(Vec::new(), marks.clone()).await {
+        let mark = |topic: &Topic| Mark {
+            source: format!("{VOICE}{}", topic.name()).into(),
+            place: Bytes::from_static(b"1"),
+        };
+        let marks = voices.iter().map(mark).collect();
+        if let Err(error) = self.publisher.publish_marked(Vec::new(), marks).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "topics that SQL speaks on could not be remembered"
             );
-            self.new_voices = marks;
+            for topic in &voices {
+                self.owe(topic.clone(), GapReason::ConnectionLost);
+            }
+            self.new_voices = voices;
         }
     }
 
@@ -167,8 +199,7 @@ impl Teller {
             return;
         }
         if self.publisher.keeps_marks() && self.voices.len() <= LASTING_VOICES {
-            let source = format!("{VOICE}{}", topic.name()).into();
-            self.new_voices.push(Mark { source, place: Bytes::from_static(b"1") });
+            self.new_voices.insert(topic.clone());
         }
     }
 
@@ -199,8 +230,7 @@ impl Teller {
         tracing::warn!(%topic, why, "a change could not be recorded, so it is told as a gap");
         self.flush().await;
         if !self.gap(&topic, GapReason::ConnectionLost).await {
-            self.shared.owe(&topic, GapReason::ConnectionLost);
-            self.silent.insert(topic);
+            self.owe(topic, GapReason::ConnectionLost);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod facts;
 mod learn;
+mod passing;
 mod resuming;
 mod streamed;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 pub(super) use facts::Facts;
 use futures_util::stream::{self, StreamExt};
-use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
+use tidewire_protocol::Topic;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,8 @@ pub(super) struct Reader {
     marks: Marks,
     /// Topics that SQL spoke on.
     spoken: HashSet<Topic>,
+    /// Those of them that owe a gap and are silent until it was said.
+    indebted: HashSet<Topic>,
     /// Transactions that run and were sent in part, and what they wrote.
     running: Running,
     spools: Spools,
@@ -103,6 +106,7 @@ impl Reader {
             facts: None,
             marks,
             spoken: HashSet::new(),
+            indebted: HashSet::new(),
             running: Running::default(),
             spools,
             pulse: Pulse::default(),
@@ -395,32 +399,8 @@ impl Reader {
         if self.marks.are_kept() {
             return self.publish_marked(drafts).await;
         }
-        if !drafts.is_empty() {
-            self.remember_passing(&drafts).await;
-            self.publish_alone(drafts).await;
-        }
+        self.publish_alone(drafts).await;
         Ok(())
-    }
-
-    /// To a history that ends with the process. What it does not take is a gap.
-    async fn publish_alone(&mut self, drafts: Vec<Draft>) {
-        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-        let outcomes = self.shared.publisher.publish(drafts).await;
-        let mut failed: HashMap<&Topic, tidewire::Error> = HashMap::new();
-        for (topic, outcome) in topics.iter().zip(outcomes) {
-            if topic.kind() != TopicKind::Table && self.spoken.len() < SPOKEN {
-                self.spoken.insert(topic.clone());
-            }
-            if let Err(error) = outcome {
-                self.shared.metrics.failures.inc();
-                failed.insert(topic, error);
-            }
-        }
-        for (topic, error) in failed {
-            tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                "changes could not be published");
-            self.shared.tables().owe(topic, GapReason::ConnectionLost);
-        }
     }
 
     fn count(&mut self) {

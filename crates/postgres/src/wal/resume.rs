@@ -115,8 +115,8 @@ impl Marks {
             let words = "the history did not take what came before, so that is read again first";
             return Err(WalError::new(WalErrorKind::History, words));
         }
-        let waited = self.kept_at.elapsed() >= MARK_PAUSE;
-        if !brings && !(waited && *told != self.kept) {
+        let can_wait = *told == self.kept || self.kept_at.elapsed() < MARK_PAUSE;
+        if can_wait && !brings {
             return Ok(None);
         }
         let (system, told) = (self.system.clone(), told.clone());

@@ -5,11 +5,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tidewire_postgres::private_cluster::PrivateCluster;
-use tidewire_protocol::GapReason;
+use tidewire_postgres::{OutboxOptions, OutboxSource};
+use tidewire_protocol::{GapReason, Payload};
 
 use super::{Setup, new_row, start, table, until};
 use crate::support::changes::{Seen, Witness};
-use crate::support::{cluster, own_cluster, sql, target};
+use crate::support::moody::{Mood, Moody};
+use crate::support::{cluster, database, own_cluster, sql, target};
 
 #[tokio::test]
 async fn a_restart_loses_nothing() {
@@ -175,4 +177,41 @@ async fn first_gap(witness: &mut Witness) -> Seen {
             other => return other,
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_history_does_not_take_is_a_gap_on_its_topic() {
+    let cluster = cluster();
+    let (target, client) = database(&cluster, "outbox_moody").await;
+    let (mood, history) = Moody::new();
+    let (publisher, mut witness) = Witness::with(history);
+    let source = OutboxSource::start(target, publisher, OutboxOptions::default());
+    client.batch_execute("CREATE TABLE a (id int PRIMARY KEY)").await.unwrap();
+    source.add(&table("public.a")).await.unwrap();
+    let say = async |topic: &str, text: &str| {
+        let sql = format!("SELECT tidewire.publish('{topic}', '{text}')");
+        client.batch_execute(&sql).await.unwrap();
+    };
+    say("room", "one").await;
+    source.catch_up().await.unwrap();
+    mood.send_replace(Mood::Failing);
+    say("room", "two").await;
+    say("hall", "one").await;
+    source.catch_up().await.unwrap();
+    mood.send_replace(Mood::Well);
+    say("room", "three").await;
+    say("hall", "two").await;
+    source.catch_up().await.unwrap();
+    let seen = witness.taken();
+    let told_on = |topic: &str| -> Vec<String> {
+        let words = seen.iter().filter_map(|seen| match seen {
+            Seen::Gap(name, GapReason::ConnectionLost) if name == topic => Some("gap".to_owned()),
+            Seen::Message(name, _, Payload::Text(text)) if name == topic => Some(text.to_string()),
+            _ => None,
+        });
+        words.collect()
+    };
+    assert_eq!(told_on("room"), ["one", "gap", "three"]);
+    assert_eq!(told_on("hall"), ["gap", "two"]);
+    source.shutdown().await;
 }

@@ -1,121 +1,20 @@
 //! What happens at the limits: of the history, of PostgreSQL, of a row and of a transaction.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use parking_lot::Mutex;
-use tidewire::error::Kind;
-use tidewire::history::{Mark, MemoryHistory, MemorySettings};
-use tidewire::{Broker, Error, Event, History, Inlet, Node, Page, Position, Topic};
+use tidewire::{Broker, Error, Event, Inlet, Node, Topic};
 use tidewire_postgres::private_cluster::{Options, PrivateCluster};
 use tidewire_postgres::{SlotKind, WalErrorKind, WalOptions, WalSource};
-use tidewire_protocol::{Body, Draft, GapReason};
+use tidewire_protocol::{Body, GapReason, Payload};
 use tokio::sync::{mpsc, watch};
 
 use super::basics::changes;
 use super::{Rig, quick, table};
 use crate::support::changes::{Seen, Witness};
+use crate::support::moody::{Mood, Moody};
 use crate::support::{cluster, own_cluster, sql, target};
-
-/// How a history behaves towards changes of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Well,
-    Failing,
-    Still,
-    /// As a disk that has room for a mark and for nothing larger.
-    Full,
-}
-
-/// A history that can be made to fail or to stand still. It keeps marks, as if it outlived us.
-struct Moody {
-    memory: MemoryHistory,
-    marks: Mutex<HashMap<Arc<str>, Bytes>>,
-    mood: watch::Receiver<Mood>,
-}
-
-impl Moody {
-    fn new() -> (watch::Sender<Mood>, Arc<Self>) {
-        let (sender, mood) = watch::channel(Mood::Well);
-        let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
-        (sender, Arc::new(Self { memory, marks: Mutex::default(), mood }))
-    }
-}
-
-fn moody() -> Error {
-    Error::new(Kind::History, "the history is moody")
-}
-
-#[async_trait]
-impl History for Moody {
-    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
-        let mut mood = self.mood.clone();
-        mood.wait_for(|mood| *mood != Mood::Still).await.expect("the test lives");
-        if *self.mood.borrow() == Mood::Failing {
-            return drafts.iter().map(|_| Err(moody())).collect();
-        }
-        self.memory.append(drafts).await
-    }
-
-    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
-        self.memory.read(topic, after, limit).await
-    }
-
-    async fn read_back(
-        &self,
-        topic: &Topic,
-        before: Option<Position>,
-        limit: usize,
-    ) -> Result<Page, Error> {
-        self.memory.read_back(topic, before, limit).await
-    }
-
-    async fn head(&self, topic: &Topic) -> Result<Position, Error> {
-        self.memory.head(topic).await
-    }
-
-    async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
-        self.memory.earliest(topic).await
-    }
-
-    fn keeps_marks(&self) -> bool {
-        true
-    }
-
-    async fn append_marked(
-        &self,
-        drafts: Vec<Draft>,
-        marks: Vec<Mark>,
-    ) -> Result<Vec<Arc<Event>>, Error> {
-        if *self.mood.borrow() == Mood::Full && !drafts.is_empty() {
-            // Until progress that brings nothing is due to be written down.
-            tokio::time::sleep(Duration::from_millis(1_100)).await;
-            return Err(moody());
-        }
-        let events = self.append(drafts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mut kept = self.marks.lock();
-        for mark in marks {
-            kept.insert(mark.source, mark.place);
-        }
-        Ok(events)
-    }
-
-    async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
-        Ok(self.marks.lock().get(source).cloned())
-    }
-
-    async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
-        let marks = self.marks.lock();
-        let asked = marks.iter().filter(|(name, place)| {
-            // A mark without a place was taken back.
-            name.starts_with(prefix) && !place.is_empty()
-        });
-        Ok(asked.map(|(name, at)| Mark { source: name.clone(), place: at.clone() }).collect())
-    }
-}
 
 fn lost(name: &str) -> Seen {
     Seen::Gap(name.to_owned(), GapReason::ConnectionLost)
@@ -186,6 +85,41 @@ async fn what_a_full_disk_does_not_take_is_read_again(streaming: bool) {
     assert!(ids == written, "each once and in order");
     assert_eq!(rig.source.metrics().streamed.get() > 0, streaming);
     rig.source.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_history_does_not_take_is_a_gap_on_its_topic() {
+    let cluster = own_cluster();
+    let (mut rig, mood) = moody_rig(&cluster, quick(), "").await;
+    rig.until("a stream", |source| source.status().connected).await;
+    let say = |topic: &str, text: &str| {
+        let content = format!(r#"{{"topic":"{topic}","text":"{text}"}}"#);
+        format!("SELECT pg_logical_emit_message(true, 'tidewire', '{content}')")
+    };
+    rig.run(&say("room", "one")).await;
+    let mut seen = rig.caught_up().await;
+    mood.send_replace(Mood::Failing);
+    rig.run(&say("room", "two")).await;
+    rig.run(&say("hall", "one")).await;
+    assert_eq!(rig.caught_up().await, []);
+    mood.send_replace(Mood::Well);
+    rig.run(&say("room", "three")).await;
+    rig.run(&say("hall", "two")).await;
+    seen.extend(rig.caught_up().await);
+    assert_eq!(told_on("room", &seen), [said("room", "one"), lost("room"), said("room", "three")]);
+    assert_eq!(told_on("hall", &seen), [lost("hall"), said("hall", "two")]);
+}
+
+fn said(topic: &str, text: &str) -> Seen {
+    Seen::Message(topic.to_owned(), None, Payload::Text(text.into()))
+}
+
+fn told_on(topic: &str, seen: &[Seen]) -> Vec<Seen> {
+    let is_there = |seen: &&Seen| match seen {
+        Seen::Gap(name, _) | Seen::Message(name, ..) => name == topic,
+        Seen::Change(_) => false,
+    };
+    seen.iter().filter(is_there).cloned().collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

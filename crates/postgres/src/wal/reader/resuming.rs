@@ -20,7 +20,7 @@ use crate::wal::slot::Beginning;
 const SPOKEN: usize = 2_000;
 
 /// What begins the marks of topics that SQL spoke on, where the slot does not stay.
-const PASSING: &str = "wal:/topic:";
+pub(super) const PASSING: &str = "wal:/topic:";
 
 impl Reader {
     /// How far the history is, if that is in the log of this server.
@@ -103,6 +103,7 @@ impl Reader {
         for topic in self.spoken.iter().cloned().collect::<Vec<_>>() {
             self.interrupt(&topic).await?;
             self.spoken.remove(&topic);
+            self.indebted.remove(&topic);
         }
         Ok(())
     }
@@ -119,26 +120,6 @@ impl Reader {
             publisher.interrupt_marked(&topic, reason, forget).await.map_err(failed)?;
         }
         Ok(())
-    }
-
-    /// Has the history remember topics that SQL speaks on, before anything is told on them.
-    pub(super) async fn remember_passing(&self, drafts: &[Draft]) {
-        if !self.shared.publisher.keeps_marks() {
-            return;
-        }
-        let mark = |topic: Topic| Mark {
-            source: format!("{PASSING}{}", topic.name()).into(),
-            place: Bytes::from_static(b"1"),
-        };
-        let marks: Vec<Mark> = self.newly_spoken(drafts).into_iter().map(mark).collect();
-        if !marks.is_empty()
-            && let Err(error) = self.shared.publisher.publish_marked(Vec::new(), marks).await
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "topics that SQL speaks on could not be remembered"
-            );
-        }
     }
 
     /// Where marks are kept, what follows must not be remembered before the gaps before it are.
@@ -205,7 +186,7 @@ impl Reader {
         }
     }
 
-    fn newly_spoken(&self, drafts: &[Draft]) -> HashSet<Topic> {
+    pub(super) fn newly_spoken(&self, drafts: &[Draft]) -> HashSet<Topic> {
         let room = SPOKEN.saturating_sub(self.spoken.len());
         let others = drafts.iter().map(|draft| &draft.topic);
         let others = others.filter(|topic| topic.kind() != TopicKind::Table);

@@ -1,0 +1,111 @@
+//! A history in memory that can be made to fail or to stand still.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidewire::error::Kind;
+use tidewire::history::{Mark, MemoryHistory, MemorySettings};
+use tidewire::{Error, Event, History, Page, Position, Topic};
+use tidewire_protocol::Draft;
+use tokio::sync::watch;
+
+/// How a history behaves towards changes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Well,
+    Failing,
+    Still,
+    /// As a disk that has room for a mark and for nothing larger.
+    Full,
+}
+
+/// A history that can be made to fail or to stand still. It keeps marks, as if it outlived us.
+pub(crate) struct Moody {
+    memory: MemoryHistory,
+    marks: Mutex<HashMap<Arc<str>, Bytes>>,
+    mood: watch::Receiver<Mood>,
+}
+
+impl Moody {
+    pub(crate) fn new() -> (watch::Sender<Mood>, Arc<Self>) {
+        let (sender, mood) = watch::channel(Mood::Well);
+        let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
+        (sender, Arc::new(Self { memory, marks: Mutex::default(), mood }))
+    }
+}
+
+fn moody() -> Error {
+    Error::new(Kind::History, "the history is moody")
+}
+
+#[async_trait]
+impl History for Moody {
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
+        let mut mood = self.mood.clone();
+        mood.wait_for(|mood| *mood != Mood::Still).await.expect("the test lives");
+        if *self.mood.borrow() == Mood::Failing {
+            return drafts.iter().map(|_| Err(moody())).collect();
+        }
+        self.memory.append(drafts).await
+    }
+
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {
+        self.memory.read(topic, after, limit).await
+    }
+
+    async fn read_back(
+        &self,
+        topic: &Topic,
+        before: Option<Position>,
+        limit: usize,
+    ) -> Result<Page, Error> {
+        self.memory.read_back(topic, before, limit).await
+    }
+
+    async fn head(&self, topic: &Topic) -> Result<Position, Error> {
+        self.memory.head(topic).await
+    }
+
+    async fn earliest(&self, topic: &Topic) -> Result<Position, Error> {
+        self.memory.earliest(topic).await
+    }
+
+    fn keeps_marks(&self) -> bool {
+        true
+    }
+
+    async fn append_marked(
+        &self,
+        drafts: Vec<Draft>,
+        marks: Vec<Mark>,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        if *self.mood.borrow() == Mood::Full && !drafts.is_empty() {
+            // Until progress that brings nothing is due to be written down.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            return Err(moody());
+        }
+        let events = self.append(drafts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut kept = self.marks.lock();
+        for mark in marks {
+            kept.insert(mark.source, mark.place);
+        }
+        Ok(events)
+    }
+
+    async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {
+        Ok(self.marks.lock().get(source).cloned())
+    }
+
+    async fn marks(&self, prefix: &str) -> Result<Vec<Mark>, Error> {
+        let marks = self.marks.lock();
+        let asked = marks.iter().filter(|(name, place)| {
+            // A mark without a place was taken back.
+            name.starts_with(prefix) && !place.is_empty()
+        });
+        Ok(asked.map(|(name, at)| Mark { source: name.clone(), place: at.clone() }).collect())
+    }
+}
