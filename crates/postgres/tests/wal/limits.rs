@@ -67,12 +67,13 @@ async fn what_a_full_disk_does_not_take_is_read_again(streaming: bool) {
     let cluster = PrivateCluster::temporary(settings).expect("a private PostgreSQL");
     let slot = SlotKind::Persistent { name: "full".to_owned(), failover: false };
     let options = WalOptions { slot, streaming, ..quick() };
-    let setup = "CREATE TABLE pieces (id int PRIMARY KEY)";
+    let setup = "CREATE TABLE pieces (id int PRIMARY KEY, filler text)";
     let (mut rig, mood) = moody_rig(&cluster, options, setup).await;
     rig.add("public.pieces").await;
     rig.caught_up().await;
     mood.send_replace(Mood::Full);
-    rig.run(&format!("INSERT INTO pieces SELECT generate_series(1, {PIECES})")).await;
+    let rows = format!("SELECT n, repeat('x', 500) FROM generate_series(1, {PIECES}) n");
+    rig.run(&format!("INSERT INTO pieces {rows}")).await;
     rig.until("two attempts", |source| source.metrics().failures.get() >= 2).await;
     mood.send_replace(Mood::Well);
     let told = rig.caught_up().await;
