@@ -43,6 +43,8 @@ fn main() -> Result<ExitCode> {
 }
 
 fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Of this run where cargo says it: the program may have been built in another checkout.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    let here = here.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.ancestors().nth(2).expect("a crate lies in crates/").to_owned()
 }
