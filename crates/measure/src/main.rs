@@ -9,7 +9,7 @@ mod budget;
 mod callgrind;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
