@@ -119,6 +119,7 @@ impl Keeper {
     }
 
     async fn check(&mut self, reading: &Reading) {
+        let before = self.shared.tables().members();
         let Ok(pooled) = self.shared.pool.get().await else { return };
         let (name, slot) = (&self.shared.publication, &reading.slot);
         let look = match pooled.run(|client| look(client, name, slot)).await {
@@ -150,7 +151,7 @@ impl Keeper {
         for member in &look.unfit {
             self.release(member).await;
         }
-        self.compare(&members, reading).await;
+        self.compare(&members, &before, reading).await;
         self.compare_partitions(&members, look.partitions).await;
     }
 
@@ -192,9 +193,9 @@ impl Keeper {
     }
 
     /// Compares what is published with what is wanted.
-    async fn compare(&mut self, members: &[Member], reading: &Reading) {
+    async fn compare(&mut self, members: &[Member], before: &HashSet<Topic>, reading: &Reading) {
         let topics = topics(members);
-        let lost = self.shared.tables().compare(&topics);
+        let lost = self.shared.tables().compare(&topics, before);
         for topic in lost {
             tracing::warn!(%topic, "the table is not in the publication any more");
             let marks = self.shared.flows_no_more(&topic);

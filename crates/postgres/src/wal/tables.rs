@@ -218,13 +218,26 @@ impl Tables {
         self.entries.iter().filter(|(_, e)| is_stranger(e)).map(|(t, _)| t.clone()).collect()
     }
 
+    /// Tables that are published as far as is known.
+    pub(super) fn members(&self) -> HashSet<Topic> {
+        let members = self.entries.iter().filter(|(_, entry)| entry.member);
+        members.map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// What the publication really holds. A table that flowed and is not in it owes a gap, and is
     /// to be told at once; those are given.
-    pub(super) fn compare(&mut self, members: &HashSet<Topic>) -> Vec<Topic> {
+    ///
+    /// Only those that were members `before` it was looked at: another was admitted meanwhile.
+    pub(super) fn compare(
+        &mut self,
+        members: &HashSet<Topic>,
+        before: &HashSet<Topic>,
+    ) -> Vec<Topic> {
         let mut lost = Vec::new();
         for (topic, entry) in &mut self.entries {
+            let is_missing = before.contains(topic) && !members.contains(topic);
             // One that is being admitted right now is not complained about.
-            if entry.member && !members.contains(topic) && entry.gate.try_lock().is_ok() {
+            if entry.member && is_missing && entry.gate.try_lock().is_ok() {
                 entry.member = false;
                 entry.flow.turn(false);
                 entry.owed = Some(GapReason::ConnectionLost);
