@@ -103,7 +103,7 @@ async fn a_request_sent_while_another_waits_is_answered_after_it() {
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     let poll = "GET /v1/poll?topic=a&timeout=30 HTTP/1.1\r\nHost: a\r\n\r\n";
     socket.write_all(poll.as_bytes()).await.unwrap();
-    until("the poll", || server.sessions() == 1).await;
+    until("the poll", || server.node.stats().subscriptions == 1).await;
     socket.write_all(said("next").as_bytes()).await.unwrap();
     server.say(&topic("a"), [1]).await;
     assert!(answer(&mut socket).await.contains("\"events\""));
@@ -142,7 +142,7 @@ async fn whatever_is_sent_behind_a_poll_is_heard_when_it_is_over() {
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     let poll = "GET /v1/poll?topic=a&timeout=30 HTTP/1.1\r\nHost: a\r\n\r\n";
     socket.write_all(poll.as_bytes()).await.unwrap();
-    until("the poll", || server.sessions() == 1).await;
+    until("the poll", || server.node.stats().subscriptions == 1).await;
     // Far more than is kept while a request is answered, in two pieces.
     let text = format!("{{\"type\":\"ping\",\"x\":\"{}\"}}", "x".repeat(90));
     let frame = masked(&text);
@@ -206,7 +206,7 @@ async fn a_poller_that_vanishes_after_sending_much_is_noticed() {
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     let poll = "GET /v1/poll?topic=a&timeout=60 HTTP/1.1\r\nHost: a\r\n\r\n";
     socket.write_all(poll.as_bytes()).await.unwrap();
-    until("the poll", || server.sessions() == 1).await;
+    until("the poll", || server.node.stats().subscriptions == 1).await;
     socket.write_all(&[b'x'; 40_000]).await.unwrap();
     drop(socket);
     until("the end of the poll", || server.sessions() == 0).await;
