@@ -1,9 +1,28 @@
 //! A bare socket: what transports do with one that is their own.
 
+use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+
+/// Bytes read at once: a burst of a busy client, and little enough for one per thread.
+const READ_BYTES: usize = 16 << 10;
+
+/// Time for the last bytes to be taken, and then for the client to end its side.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bytes read and thrown away while waiting for the client to end its side.
+///
+/// A socket that is closed with bytes unread sends a reset, which may overtake what was said last;
+/// but a client that only goes on sending is not listened to for long.
+pub(crate) const FAREWELL_BYTES: usize = 1 << 20;
+
+thread_local! {
+    /// Where every connection of a thread reads into, one after the other.
+    pub(crate) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 /// A socket that would block takes nothing.
 pub(crate) fn or_nothing(written: io::Result<usize>) -> io::Result<usize> {
@@ -19,6 +38,21 @@ pub(crate) async fn put(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> 
         match or_nothing(socket.try_write(bytes))? {
             0 => socket.writable().await?,
             written => bytes = &bytes[written..],
+        }
+    }
+    Ok(())
+}
+
+/// Reads until the client ends its side, which it does once it has read our last bytes.
+pub(crate) async fn hear_out(socket: &TcpStream) -> io::Result<()> {
+    let mut heard = 0;
+    while heard < FAREWELL_BYTES {
+        socket.readable().await?;
+        match BUFFER.with_borrow_mut(|buffer| socket.try_read(buffer)) {
+            Ok(0) => return Ok(()),
+            Ok(count) => heard += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -8,10 +8,8 @@ mod inbound;
 mod plain;
 mod stream;
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
@@ -38,23 +36,6 @@ use crate::listen::{Patient, Prefixed};
 use crate::refusal;
 use crate::router::Transports;
 use crate::takeover::{Given, Seat, Takeover};
-
-/// Bytes read at once: a burst of a busy client, and little enough for one per thread.
-const READ_BYTES: usize = 16 << 10;
-
-/// Time for the last bytes to be taken, and then for the client to end its side.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Bytes read and thrown away while waiting for the client to end its side.
-///
-/// A socket that is closed with bytes unread sends a reset, which may overtake the close frame;
-/// but a client that only goes on sending is not listened to for long.
-const FAREWELL_BYTES: usize = 1 << 20;
-
-thread_local! {
-    /// Where every connection of a thread reads into, one after the other.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-}
 
 /// Which parameters a WebSocket's address may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 //! A handshake, a small publication, the beginning of a stream: their bytes are all there at the
 //! first read, so nothing has to be kept between reads. Requests go through the same router as all
 //! others. At the first one that is not so simple ([`request`] says which are), the connection is
-//! left to hyper, with what was read, for the rest of its life.
+//! left to hyper, with what was read, for the rest of its life; so is one that is larger than the
+//! buffer of its thread.
 
 mod request;
 mod response;
 
-use std::cell::RefCell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
@@ -33,26 +33,14 @@ use tokio::time::{Sleep, timeout};
 
 use self::response::{Follows, head};
 use super::{Door, GivenUp, KEPT_ALIVE, Knock};
+use crate::socket::{BUFFER, FAREWELL, hear_out};
 use crate::takeover::{Given, Seat, Takeover, Then};
-
-/// Bytes read at once, one buffer for each thread; a longer request is hyper's.
-const READ_BYTES: usize = 16 << 10;
 
 /// Bytes that are kept of a client who goes on sending while its request is answered.
 const EARLY_BYTES: usize = 16 << 10;
 
 /// How often it is looked whether a client is still there that sent more than that.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Time for a client to end its side after its last answer.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Bytes read and thrown away meanwhile.
-const FAREWELL_BYTES: usize = 1 << 20;
-
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
-}
 
 /// A connection that is to be served by hyper from here on.
 pub(super) struct Left {
@@ -263,15 +251,7 @@ async fn end(socket: &TcpStream) {
     if SockRef::from(socket).shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let hear_out = async {
-        let mut heard = 0;
-        while heard < FAREWELL_BYTES
-            && let Some(bytes) = read(socket).await
-        {
-            heard += bytes.len();
-        }
-    };
-    let _ = timeout(FAREWELL, hear_out).await;
+    let _ = timeout(FAREWELL, hear_out(socket)).await;
 }
 
 /// An answer on its way.

@@ -6,7 +6,6 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -18,11 +17,8 @@ use tokio::time::timeout;
 
 use super::last_words;
 use crate::router::Transports;
-use crate::socket::{forget_who_waited, or_nothing, put};
+use crate::socket::{FAREWELL, forget_who_waited, hear_out, or_nothing, put};
 use crate::takeover::Given;
-
-/// Time for the last bytes to be taken.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Bytes read and thrown away of a client that goes on sending; a browser sends none.
 const HEARD_BYTES: usize = 64 << 10;
@@ -144,5 +140,6 @@ async fn farewell(session: &mut Session, socket: &TcpStream, why: Close) -> io::
         socket.writable().await?;
     }
     put(socket, &last_words(why)).await?;
-    SockRef::from(socket).shutdown(Shutdown::Write)
+    SockRef::from(socket).shutdown(Shutdown::Write)?;
+    hear_out(socket).await
 }

@@ -14,11 +14,9 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{
-    BUFFER, End, FAREWELL, FAREWELL_BYTES, FULL, Inbound, Message, act, close_frame, parse, reason,
-};
+use super::{End, FULL, Inbound, Message, act, close_frame, parse, reason};
 use crate::router::Transports;
-use crate::socket::{forget_who_waited, or_nothing, put};
+use crate::socket::{BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put};
 use crate::takeover::Given;
 
 /// The socket as the engine's mailbox writes into it.
@@ -166,22 +164,6 @@ async fn say_goodbye(socket: &TcpStream, end: End) -> io::Result<()> {
     let Some(frame) = close_frame(end) else { return Ok(()) };
     put(socket, &frame).await?;
     SockRef::from(socket).shutdown(Shutdown::Write)
-}
-
-/// Reads until the client ends its side, which it does once it has read the close frame.
-async fn hear_out(socket: &TcpStream) -> io::Result<()> {
-    let mut heard = 0;
-    while heard < FAREWELL_BYTES {
-        socket.readable().await?;
-        let read = BUFFER.with_borrow_mut(|buffer| socket.try_read(buffer));
-        match read {
-            Ok(0) => return Ok(()),
-            Ok(count) => heard += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,10 +16,9 @@ use tidewire_protocol::{Close, Wire};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{
-    BUFFER, End, FAREWELL, FAREWELL_BYTES, FULL, Inbound, Message, act, close_frame, parse, reason,
-};
+use super::{End, FULL, Inbound, Message, act, close_frame, parse, reason};
 use crate::router::Transports;
+use crate::socket::{BUFFER, FAREWELL, FAREWELL_BYTES};
 
 /// Opens a session on the stream and gives it a task.
 pub(super) async fn start<IO>(
