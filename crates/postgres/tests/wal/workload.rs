@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tidewire_postgres::private_cluster::PrivateCluster;
 use tidewire_postgres::{SlotKind, WalOptions};
@@ -146,12 +145,23 @@ async fn a_table_of_a_newer_postgresql_rebuilt_from_its_changes_is_the_table() {
     }
 }
 
+/// Changes that make a workload worth rebuilding a table from.
+const ENOUGH: u64 = 20_000;
+
+impl Rig {
+    /// Waits until so many changes more were told.
+    async fn passes(&self, count: u64) {
+        let upto = self.source.metrics().changes.get() + count;
+        self.until("changes", |source| source.metrics().changes.get() >= upto).await;
+    }
+}
+
 async fn rebuild(cluster: &PrivateCluster) {
     let mut rig = Rig::new(cluster, SETUP).await;
     rig.add("public.work").await;
     rig.add("public.other").await;
     let writers = Writers::start(cluster, 4).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    rig.passes(ENOUGH).await;
     let done = writers.stop().await;
     let truth = truth(&rig).await;
     let (mut replica, mut order) = (Replica::default(), Order::default());
@@ -180,7 +190,7 @@ async fn a_persistent_slot_has_no_gap_when_its_connection_is_killed_again_and_ag
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";
     for round in 1..=6 {
         rig.until("a stream", |source| source.status().connected).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        rig.passes(100).await;
         assert_eq!(rig.sql.query(kill, &[]).await.unwrap().len(), 1);
         rig.until("a reconnect", |source| source.metrics().reconnects.get() == round).await;
     }
@@ -218,7 +228,7 @@ async fn a_temporary_slot_tells_a_gap_for_each_lost_connection_before_anything_n
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication";
     for round in 1..=5 {
         rig.until("a stream", |source| source.status().connected).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        rig.passes(20).await;
         rig.sql.query(kill, &[]).await.unwrap();
         rig.until("a reconnect", |source| source.metrics().reconnects.get() == round).await;
         rig.add("public.counted").await;
