@@ -23,7 +23,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
-pub(crate) use catalog::Catalog;
+pub(crate) use catalog::{Catalog, TypeInfo};
 pub(crate) use string::quote;
 
 /// How a type is turned to JSON.

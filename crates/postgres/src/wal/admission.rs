@@ -68,23 +68,30 @@ async fn publish(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<()
         Some(Ok(Ok(fit))) => fit,
     };
     if fit.partitioned {
-        remember_partitions(shared, &pooled, fit.oid).await?;
+        remember_partitions(shared, &pooled, topic, fit.oid).await?;
     }
     settle(shared, &pooled, fit.oid, deadline).await
 }
 
 /// Remembers the partitions before changes flow, so that what becomes of them from now on is
-/// noticed.
+/// noticed. Where they flow already, what is remembered is compared by the keeper.
 async fn remember_partitions(
     shared: &Shared,
     pooled: &crate::connect::Pooled,
+    topic: &Topic,
     oid: u32,
 ) -> Result<(), Refusal> {
-    match pooled.run(async |client| partitions::look(client, &[oid]).await).await {
+    if shared.tables().flow(topic).is_on() && shared.partitions().get(topic).is_some() {
+        return Ok(());
+    }
+    let name = shared.publication.as_str();
+    match pooled.run(async |client| partitions::look(client, name, &[oid]).await).await {
         None => Err(shared.unavailable()),
         Some(Err(error)) => Err(failed(shared, &error)),
-        Some(Ok(mut found)) => {
-            shared.partitions().set(oid, found.remove(&oid).unwrap_or_default());
+        Some(Ok(found)) => {
+            for layout in found.into_values() {
+                shared.partitions().set(topic, layout);
+            }
             Ok(())
         }
     }

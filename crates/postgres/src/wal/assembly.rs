@@ -9,11 +9,12 @@
 
 mod message;
 mod relations;
+mod truncation;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-pub(super) use relations::{Description, Flow, Known};
+pub(super) use relations::{Described, Description, Flow, Known, topic};
 use tidewire_protocol::change::{Change, Operation, Row, Snapshot, Transaction};
 use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
@@ -35,6 +36,8 @@ pub(super) enum Need {
     Relation(Description),
     /// The types of this table's columns were altered; to be answered with [`Assembly::know`].
     Shapes(Description),
+    /// Which partitions these tables have; to be answered with [`Assembly::know_parts`].
+    Parts(Vec<u32>),
     /// A type may have changed, nothing more; not taken again.
     Forget(u32),
 }
@@ -96,10 +99,15 @@ pub(super) struct Counts {
     pub(super) misshapen: u64,
 }
 
+/// The partitions that have rows, by the table.
+pub(super) type Parts = HashMap<u32, BTreeSet<u32>>;
+
 /// Puts transactions together.
 #[derive(Default)]
 pub(super) struct Assembly {
     relations: HashMap<u32, Known>,
+    /// The partitions with rows of tables, for the message that is taken next.
+    parts: Option<Parts>,
     open: Option<Open>,
     /// A transaction that the last connection ended in.
     suspended: Option<Open>,
@@ -184,12 +192,7 @@ impl Assembly {
                 let old = Some(&delete.old);
                 self.change(Operation::Delete, delete.relation, None, old, lenient)
             }
-            Message::Truncate(truncate) => {
-                for relation in truncate.relations {
-                    self.change(Operation::Truncate, relation, None, None, lenient)?;
-                }
-                Ok(())
-            }
+            Message::Truncate(truncate) => self.truncate(&truncate.relations),
             Message::Logical(logical) => {
                 self.say(&logical);
                 Ok(())
@@ -227,7 +230,12 @@ impl Assembly {
 
     /// How a table looks from here on.
     pub(super) fn know(&mut self, known: Known) {
-        self.relations.insert(known.relation.oid, known);
+        self.relations.insert(known.sent().oid, known);
+    }
+
+    /// Which partitions with rows tables have that were truncated, or partitions of theirs were.
+    pub(super) fn know_parts(&mut self, parts: Parts) {
+        self.parts = Some(parts);
     }
 
     /// Whether there is so much to publish that it should be done now.
@@ -315,12 +323,17 @@ impl Assembly {
         let told = open.is_told(Some(open.index));
         if let (false, true, Some(topic)) = (told, known.flow.is_on(), &known.topic) {
             let rows = known.rows(new, old, lenient);
-            let (record, old, misshapen) = rows.map_err(|problem| match problem {
-                relations::Problem::Misshapen(Misshapen) => {
-                    Trouble::Need(Box::new(Need::Shapes(known.description.clone())))
+            let (record, old, misshapen) = match rows {
+                Ok(rows) => rows,
+                Err(relations::Problem::Misshapen(Misshapen)) => {
+                    return need(Need::Shapes(known.sent().clone()));
                 }
-                relations::Problem::Senseless(words) => senseless(words),
-            })?;
+                Err(relations::Problem::Senseless(words)) => return Err(senseless(words)),
+                Err(relations::Problem::Keyless) => {
+                    self.lose(relation, GapReason::ConnectionLost);
+                    return Ok(());
+                }
+            };
             self.counts.misshapen += misshapen;
             self.counts.changes += 1;
             let change = Change {

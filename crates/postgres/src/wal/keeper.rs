@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
 use super::error::{WalError, WalErrorKind};
-use super::partitions::{self, Fate, Parts};
-use super::position::catch_up;
+use super::partitions::{self, Layout};
 use super::publication::{self, Member, Publication};
 use super::shared::{Reading, Shared, age};
 use super::slot::SlotStatus;
@@ -55,7 +54,7 @@ struct Look {
     slot: SlotStatus,
     snapshot: Option<Snapshot>,
     /// Of the members, the partitioned ones.
-    partitions: HashMap<u32, Parts>,
+    partitions: HashMap<u32, Layout>,
 }
 
 impl Keeper {
@@ -161,7 +160,8 @@ impl Keeper {
         tracing::warn!(
             schema = member.schema,
             table = member.table,
-            "a table lost its replica identity and is not published any more"
+            "a table lost its replica identity, or that of a partition does not tell its key any \
+             more, so it is let go of"
         );
         self.unpublish(&member.schema, &member.table).await;
     }
@@ -212,50 +212,6 @@ impl Keeper {
         }
     }
 
-    /// Says a gap for each table whose partitions changed in a way that the stream does not tell.
-    async fn compare_partitions(&self, members: &[Member], now: HashMap<u32, Parts>) {
-        self.shared.partitions().retain(&now.keys().copied().collect());
-        let mut changed = Vec::new();
-        for member in members {
-            let (Some(topic), Some(parts)) = (topic(member), now.get(&member.oid)) else {
-                continue;
-            };
-            // One that does not flow is told a gap before it does, and looked at after that.
-            if !self.shared.tables().is_flowing(&topic) {
-                continue;
-            }
-            if self.has_untold_rows(member.oid, parts).await {
-                changed.push((topic, member.oid));
-            } else {
-                self.shared.partitions().set(member.oid, parts.clone());
-            }
-        }
-        // What was written before must be told before the gap, or it would be taken for newer.
-        // Otherwise the known state stays, and the next look comes to the same.
-        if changed.is_empty() || catch_up(&self.shared).await.is_err() {
-            return;
-        }
-        for (topic, oid) in changed {
-            tracing::warn!(%topic, "partitions were attached, detached or truncated");
-            if self.shared.interrupt(&topic, GapReason::ConnectionLost, Vec::new()).await {
-                self.shared.partitions().set(oid, now[&oid].clone());
-            }
-        }
-    }
-
-    async fn has_untold_rows(&self, table: u32, parts: &Parts) -> bool {
-        let fate = self.shared.partitions().fate(table, parts);
-        match fate {
-            Fate::Same => false,
-            Fate::Changed => true,
-            Fate::Grown(new) => {
-                let Ok(pooled) = self.shared.pool.get().await else { return true };
-                let empty = pooled.run(async |client| partitions::are_empty(client, &new).await);
-                !matches!(empty.await, Some(Ok(true)))
-            }
-        }
-    }
-
     async fn remove_leftovers(&mut self, members: &[Member]) {
         let unknown: Vec<&Member> = {
             let tables = self.shared.tables();
@@ -284,7 +240,9 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         }
     }
     let oids: Vec<u32> = members.iter().map(|member| member.oid).collect();
-    let partitions = partitions::look(client, &oids).await?;
+    let partitions = partitions::look(client, name, &oids).await?;
+    let parted: Vec<u32> = partitions.keys().copied().collect();
+    let misfits = partitions::misfits(client, name, &parted).await?;
     let row = client.query_one(SLOT, &[&slot]).await?;
     let snapshot: String = row.get("snapshot");
     let safe: Option<i64> = row.get("safe_wal_size");
@@ -296,6 +254,8 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         safe_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or_default()),
         age: Duration::ZERO,
     };
+    let tells_little = |member: &&Member| misfits.iter().any(|it| it.table == member.oid);
+    unfit.extend(members.iter().filter(tells_little).cloned());
     Ok(Look { publication, members, unfit, slot, snapshot: snapshot.parse().ok(), partitions })
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn probe(target: &Target, options: &WalOptions) -> Result<(), W
             format!(
                 "the role may not make a publication: GRANT CREATE ON DATABASE {database} TO it and \
                  have it own the tables, or let their owner CREATE PUBLICATION {name} FOR TABLE … \
-                 WITH (publish_via_partition_root = true) and name it in wal.publication"
+                 and name it in wal.publication"
             ),
         ));
     }

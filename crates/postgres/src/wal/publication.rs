@@ -4,11 +4,17 @@
 //! replica identity in a publication would make the application's own UPDATE fail, and since
 //! PostgreSQL 18 so would one whose identity has generated columns. So the identity is checked
 //! first, and refused with the statement that mends it.
+//!
+//! Ours sends the changes of partitions as their own, `publish_via_partition_root = false`: only then
+//! does PostgreSQL send a TRUNCATE of one, and the columns by which a deleted row of it is found.
+//! [`partitions`](super::partitions) makes them those of the table. Somebody else's may send them
+//! either way.
 
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
 
 use super::error::{WalError, WalErrorKind};
+use super::partitions::misfits;
 use super::sql_text::{identifier, literal, qualified, readable, readable_part};
 
 /// What says that tables in the publication come and go with listeners.
@@ -20,6 +26,8 @@ pub(super) struct Publication {
     pub(super) oid: u32,
     /// Whether we made it, so that what is left in it from before may be removed.
     pub(super) ours: bool,
+    /// Whether PostgreSQL sends changes of partitions as those of their table.
+    pub(super) via_root: bool,
 }
 
 /// A table in it.
@@ -36,21 +44,20 @@ pub(super) async fn find(
     name: &str,
 ) -> Result<Option<Publication>, tokio_postgres::Error> {
     const SQL: &str = "SELECT oid, coalesce(pg_catalog.obj_description(oid, 'pg_publication') = $2, \
-                       false) FROM pg_catalog.pg_publication WHERE pubname = $1";
+                       false), pubviaroot FROM pg_catalog.pg_publication WHERE pubname = $1";
     let row = client.query_opt(SQL, &[&name, &MARK]).await?;
-    Ok(row.map(|row| Publication { oid: row.get(0), ours: row.get(1) }))
+    Ok(row.map(|row| Publication { oid: row.get(0), ours: row.get(1), via_root: row.get(2) }))
 }
 
 /// The publication, made if it is not there.
 pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publication, WalError> {
     let asking = |error| WalError::statement(error, "looking for the publication");
     if let Some(publication) = find(client, name).await.map_err(asking)? {
-        return Ok(publication);
+        return parted(client, name, publication).await;
     }
     let quoted = identifier(name);
     let create = format!(
-        "CREATE PUBLICATION {quoted} WITH (publish_via_partition_root = true); \
-         COMMENT ON PUBLICATION {quoted} IS {}",
+        "CREATE PUBLICATION {quoted}; COMMENT ON PUBLICATION {quoted} IS {}",
         literal(MARK)
     );
     match client.batch_execute(&create).await {
@@ -62,6 +69,16 @@ pub(super) async fn ensure(client: &Client, name: &str) -> Result<Publication, W
     }
     let made = find(client, name).await.map_err(asking)?;
     made.ok_or_else(|| lost(name))
+}
+
+/// One of ours that an older version of this program made sends partitions as their table.
+async fn parted(client: &Client, name: &str, found: Publication) -> Result<Publication, WalError> {
+    if !found.ours || !found.via_root {
+        return Ok(found);
+    }
+    let done = send_via_root(client, name, false).await;
+    done.map_err(|error| WalError::statement(error, "altering the publication"))?;
+    Ok(Publication { via_root: false, ..found })
 }
 
 /// The publication is not there, or not the one it was.
@@ -77,12 +94,34 @@ fn may_not_create(name: &str, error: tokio_postgres::Error) -> WalError {
         WalErrorKind::Privilege,
         format!(
             "publication \"{name}\" cannot be made: the role needs GRANT CREATE ON DATABASE, or \
-             somebody who may makes it: CREATE PUBLICATION {} WITH (publish_via_partition_root = \
-             true)",
+             somebody who may makes it: CREATE PUBLICATION {}",
             readable_part(name)
         ),
         error,
     )
+}
+
+/// The tables whose changes come, however they came into the publication of this name: of
+/// partitions that are sent as their own, the table that is in it.
+macro_rules! told {
+    ($name:literal) => {
+        concat!(
+            "\
+    SELECT s.oid FROM pg_catalog.pg_publication p CROSS JOIN LATERAL (
+        SELECT g.relid::oid FROM pg_catalog.pg_get_publication_tables(p.pubname::text) g
+        UNION
+        SELECT r.prrelid FROM pg_catalog.pg_publication_rel r
+        WHERE r.prpubid = p.oid AND NOT p.pubviaroot) s (oid)
+    WHERE p.pubname = ",
+            $name,
+            "
+      AND (p.pubviaroot OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_partition_ancestors(s.oid) a
+        JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = a.relid
+        WHERE a.relid <> s.oid))
+"
+        )
+    };
 }
 
 /// The tables in it, however they came there.
@@ -90,10 +129,14 @@ pub(super) async fn members(
     client: &Client,
     name: &str,
 ) -> Result<Vec<Member>, tokio_postgres::Error> {
-    const SQL: &str = "\
+    const SQL: &str = concat!(
+        "\
 SELECT c.oid, n.nspname::text, c.relname::text
-FROM pg_catalog.pg_get_publication_tables($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
-     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace";
+FROM (",
+        told!("$1"),
+        ") t JOIN pg_catalog.pg_class c ON c.oid = t.oid
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    );
     Ok(client.query(SQL, &[&name]).await?.iter().map(member).collect())
 }
 
@@ -143,7 +186,9 @@ macro_rules! parts_without_identity {
 const WITHOUT_IDENTITY: &str = concat!(
     "\
 SELECT c.oid, n.nspname::text, c.relname::text
-FROM pg_catalog.pg_get_publication_tables($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+FROM (",
+    told!("$1"),
+    ") t JOIN pg_catalog.pg_class c ON c.oid = t.oid
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE EXISTS (
     SELECT
@@ -156,9 +201,9 @@ WHERE EXISTS (
 const TABLE: &str = concat!(
     "\
 SELECT c.oid, c.relkind::text, c.relpersistence::text,
-       EXISTS (SELECT FROM pg_catalog.pg_publication p
-               CROSS JOIN LATERAL pg_catalog.pg_get_publication_tables(p.pubname::text) t
-               WHERE p.pubname = $3 AND t.relid = c.oid) AS member,
+       c.oid IN (",
+    told!("$3"),
+    ") AS member,
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
        bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
        bad.relreplident::text AS bad_identity, bad.generated, bad.has_key, bad.candidate,
@@ -257,7 +302,12 @@ pub(super) async fn inspect(
             refuse(Code::BadTopic, format!("{part} {what}: {}", fix(&part, &row)))
         }
         None => {
-            Ok(Fit { oid: row.get("oid"), partitioned: kind == "p", member: row.get("member") })
+            let fit =
+                Fit { oid: row.get("oid"), partitioned: kind == "p", member: row.get("member") };
+            match misfits(client, publication, &[fit.oid]).await?.pop() {
+                Some(misfit) => refuse(Code::BadTopic, misfit.words),
+                None => Ok(fit),
+            }
         }
     }
 }
@@ -354,8 +404,20 @@ pub(super) async fn remove(
 /// added could leave the server believing that the table is not published; this tells it to look
 /// again.
 pub(super) async fn touch(client: &Client, publication: &str) -> Result<(), tokio_postgres::Error> {
+    match find(client, publication).await? {
+        Some(found) => send_via_root(client, publication, found.via_root).await,
+        // The keeper notices.
+        None => Ok(()),
+    }
+}
+
+async fn send_via_root(
+    client: &Client,
+    publication: &str,
+    via_root: bool,
+) -> Result<(), tokio_postgres::Error> {
     let sql = format!(
-        "ALTER PUBLICATION {} SET (publish_via_partition_root = true)",
+        "ALTER PUBLICATION {} SET (publish_via_partition_root = {via_root})",
         identifier(publication)
     );
     client.batch_execute(&sql).await

@@ -374,6 +374,7 @@ impl Reader {
                     return Ok(());
                 }
                 Need::Relation(description) => return self.learn(description).await,
+                Need::Parts(tables) => self.learn_parts(&tables).await?,
                 Need::Shapes(description) => {
                     let oids: Vec<u32> = description.columns.iter().map(|c| c.type_oid).collect();
                     self.catalog.forget(&oids);

@@ -5,7 +5,8 @@
 //! what was told: a [`Told`] in a mark of the slot. A transaction may be told in parts, so this names
 //! the part. Beside it each table whose changes flow has a mark of its own, and so has each topic
 //! that SQL spoke on, so that after a restart nobody is served a hole as if it were none: a table
-//! that is published but has no mark was never told its gap.
+//! that is published but has no mark was never told its gap. A partitioned table has one more, of
+//! which partitions it had when that was last looked at.
 //!
 //! Rules that make it exact: a mark is kept with its drafts or not at all, nothing is confirmed to
 //! PostgreSQL that is not in a mark, and a slot that is ahead of the mark is not gone on with. Of a
@@ -23,12 +24,16 @@ use tidewire_protocol::Topic;
 use tokio::time::Instant;
 
 use super::error::{WalError, WalErrorKind};
+use super::partitions::Layout;
 use super::pgoutput::Lsn;
 use super::slot::SlotKind;
 
 /// How often progress that brought nothing is written down, and so confirmed: rarely enough that an
 /// idle night writes little, often enough that PostgreSQL need not keep much.
 const MARK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What stands between a slot and the name of a table whose partitions are remembered.
+const PARTS: &str = "/parts:";
 
 /// How far the log was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,6 +158,32 @@ impl Marks {
         slot.map(mark).into_iter().collect()
     }
 
+    /// What says which partitions a table had when it was last looked at; without a layout, nothing
+    /// any more.
+    pub(super) fn of_layout(
+        slot: Option<&Arc<str>>,
+        topic: &Topic,
+        layout: Option<&Layout>,
+    ) -> Option<Mark> {
+        let place = layout.map(Layout::put).unwrap_or_default();
+        slot.map(|slot| Mark { source: format!("{slot}{PARTS}{}", topic.name()).into(), place })
+    }
+
+    /// The partitioned tables whose changes were being told, and which partitions they had.
+    pub(super) async fn layouts(
+        &self,
+        publisher: &Publisher,
+    ) -> Result<Vec<(Topic, Layout)>, WalError> {
+        let Some(slot) = &self.slot else { return Ok(Vec::new()) };
+        let prefix = format!("{slot}{PARTS}");
+        let marks = publisher.marks(&prefix).await.map_err(failed)?;
+        let layout = |mark: &Mark| {
+            let topic = Topic::table(mark.source.strip_prefix(&prefix)?).ok()?;
+            Some((topic, Layout::take(&mark.place)?))
+        };
+        Ok(marks.iter().filter_map(layout).collect())
+    }
+
     /// What begins the names of all marks.
     pub(super) fn slot(&self) -> Option<&Arc<str>> {
         self.slot.as_ref()
@@ -270,5 +301,8 @@ mod tests {
             assert_eq!(topic(mark.source.strip_prefix("wal:slot/").unwrap()), Some(named));
         }
         assert_eq!(Marks::of_topic(None, &Topic::application("a").unwrap(), true), []);
+        let orders = Topic::table("public.orders").unwrap();
+        let mark = Marks::of_layout(Some(&slot), &orders, None).unwrap();
+        assert_eq!(topic(mark.source.strip_prefix("wal:slot/").unwrap()), None);
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::WalError;
 use super::metrics::WalMetrics;
-use super::partitions::Known;
+use super::partitions::{Known, Layout};
 use super::pgoutput::Lsn;
 use super::resume::Marks;
 use super::slot::SlotStatus;
@@ -246,14 +246,28 @@ impl Shared {
         }
     }
 
-    /// What remembers that everything said on the topic is told from here on.
+    /// What remembers that everything said on the topic is told from here on, and which partitions
+    /// the table has then.
     pub(super) fn flows(&self, topic: &Topic) -> Vec<Mark> {
-        Marks::of_topic(self.slot_mark.as_ref(), topic, true)
+        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, true);
+        if let Some(layout) = self.partitions().get(topic) {
+            marks.extend(self.has_parts(topic, layout));
+        }
+        marks
     }
 
     /// What remembers that it is not.
     pub(super) fn flows_no_more(&self, topic: &Topic) -> Vec<Mark> {
-        Marks::of_topic(self.slot_mark.as_ref(), topic, false)
+        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, false);
+        if self.partitions().get(topic).is_some() {
+            marks.extend(Marks::of_layout(self.slot_mark.as_ref(), topic, None));
+        }
+        marks
+    }
+
+    /// What remembers that a table has these partitions.
+    pub(super) fn has_parts(&self, topic: &Topic, layout: &Layout) -> Option<Mark> {
+        Marks::of_layout(self.slot_mark.as_ref(), topic, Some(layout))
     }
 
     /// Keeps marks alone; gives whether they are kept.

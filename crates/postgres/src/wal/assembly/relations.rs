@@ -65,6 +65,16 @@ impl Description {
         self.identity == Identity::Default
     }
 
+    /// For each column whether it is in the key, where rows are told as those of a table that has
+    /// this key: that, or, while the identity does not tell all of it, what is told.
+    pub(in crate::wal) fn key_as_part(&self, key: &[String]) -> Vec<bool> {
+        let is_key = |column: &Described| key.contains(&column.name);
+        let told = self.columns.iter().filter(|column| column.identity && is_key(column)).count();
+        let by_identity = self.identity != Identity::Full && told < key.len();
+        let of = |column: &Described| if by_identity { column.identity } else { is_key(column) };
+        self.columns.iter().map(of).collect()
+    }
+
     /// For each column whether it is in the key, of a table whose primary key has these columns.
     ///
     /// Where the identity is an index without all of those, a delete does not tell them, so the key
@@ -84,18 +94,28 @@ impl Description {
         self.columns.iter().map(is_key).collect()
     }
 
-    /// The topic of the table; `None` when its name cannot be one.
-    pub(in crate::wal) fn topic(&self) -> Option<Topic> {
-        // The first dot of a topic ends the schema.
-        let named = !self.schema.contains('.');
-        named.then(|| Topic::table(&format!("{}.{}", self.schema, self.table)).ok()).flatten()
+    /// The same with its columns in another order: for each the place where it is now.
+    fn in_order(&self, order: &[usize]) -> Self {
+        let columns = order.iter().map(|at| self.columns[*at].clone()).collect();
+        Self { columns, ..self.clone() }
     }
 }
 
-/// A table whose rows can be read.
+/// The topic of a table; `None` when its name cannot be one.
+pub(in crate::wal) fn topic(schema: &str, table: &str) -> Option<Topic> {
+    // The first dot of a topic ends the schema.
+    let named = !schema.contains('.');
+    named.then(|| Topic::table(&format!("{schema}.{table}")).ok()).flatten()
+}
+
+/// A relation whose rows can be read: a table, or a partition, which is told as its table.
 #[derive(Debug)]
 pub(in crate::wal) struct Known {
-    pub(super) description: Description,
+    /// As the log describes it, with the columns in the order in which they are told.
+    description: Description,
+    /// Where the log has the columns in another order, that, and where each one is in it.
+    sent: Option<(Description, Box<[usize]>)>,
+    /// What it is told as.
     pub(super) relation: Arc<Relation>,
     /// `None` when its name cannot be a topic; its changes then never flow.
     pub(super) topic: Option<Topic>,
@@ -107,6 +127,9 @@ pub(in crate::wal) struct Known {
 pub(super) enum Problem {
     Misshapen(Misshapen),
     Senseless(&'static str),
+    /// The old row lacks a column of the key. PostgreSQL sends such a row of a partition that has
+    /// another replica identity than the table that it is sent as.
+    Keyless,
 }
 
 impl Known {
@@ -117,13 +140,52 @@ impl Known {
         flow: Flow,
         shapes: Vec<Arc<Shape>>,
     ) -> Self {
-        let topic = description.topic();
-        Self { description, relation: Arc::new(relation), topic, flow, shapes }
+        let topic = topic(&relation.schema, &relation.table);
+        Self { description, sent: None, relation: Arc::new(relation), topic, flow, shapes }
+    }
+
+    /// The same where columns are told in another order than they are sent: the relation's is
+    /// that, and for each the place where the log has it. Shapes are in the order of the log.
+    pub(in crate::wal) fn reordered(mut self, order: &[usize]) -> Self {
+        if order.iter().copied().eq(0..self.description.columns.len()) {
+            return self;
+        }
+        self.shapes = order.iter().map(|at| Arc::clone(&self.shapes[*at])).collect();
+        let ordered = self.description.in_order(order);
+        self.sent = Some((std::mem::replace(&mut self.description, ordered), order.into()));
+        self
+    }
+
+    /// How the log describes it.
+    pub(super) fn sent(&self) -> &Description {
+        self.sent.as_ref().map_or(&self.description, |(sent, _)| sent)
+    }
+
+    /// Whether it is told as another table, of which it is a partition.
+    pub(super) fn is_part(&self) -> bool {
+        self.relation.oid != self.description.oid
     }
 
     /// The row after and the row before. With `lenient`, a value that does not fit its type is told
     /// as a string; the count of those is the last part.
     pub(super) fn rows(
+        &self,
+        new: Option<&Tuple<'_>>,
+        old: Option<&Old<'_>>,
+        lenient: bool,
+    ) -> Result<Rows, Problem> {
+        if let Some((_, order)) = &self.sent {
+            let new = new.map(|tuple| ordered(tuple, order)).transpose()?;
+            let old = old.map(|old| match old {
+                Old::Whole(tuple) => ordered(tuple, order).map(Old::Whole),
+                Old::Key(tuple) => ordered(tuple, order).map(Old::Key),
+            });
+            return self.rows_in_order(new.as_ref(), old.transpose()?.as_ref(), lenient);
+        }
+        self.rows_in_order(new, old, lenient)
+    }
+
+    fn rows_in_order(
         &self,
         new: Option<&Tuple<'_>>,
         old: Option<&Old<'_>>,
@@ -139,6 +201,16 @@ impl Known {
         Ok((record, before, reading.misshapen))
     }
 }
+
+/// A row with its columns in the order in which they are told.
+fn ordered<'t>(tuple: &Tuple<'t>, order: &[usize]) -> Result<Tuple<'t>, Problem> {
+    if tuple.0.len() != order.len() {
+        return Err(Problem::Senseless(OTHER_COLUMNS));
+    }
+    Ok(Tuple(order.iter().map(|at| tuple.0[*at]).collect()))
+}
+
+const OTHER_COLUMNS: &str = "a row with another number of columns than its table";
 
 struct Reading<'k> {
     known: &'k Known,
@@ -172,6 +244,8 @@ impl Reading<'_> {
         for (at, datum) in tuple.0.iter().enumerate() {
             values.push(match is_key && !self.known.description.columns[at].identity {
                 true => Value::Absent,
+                // No column of a replica identity can be NULL.
+                false if is_key && *datum == Datum::Null => return Err(Problem::Keyless),
                 false => self.value(at, datum)?,
             });
         }
@@ -199,7 +273,7 @@ impl Reading<'_> {
     fn check(&self, tuple: &Tuple<'_>) -> Result<(), Problem> {
         match tuple.0.len() == self.known.description.columns.len() {
             true => Ok(()),
-            false => Err(Problem::Senseless("a row with another number of columns than its table")),
+            false => Err(Problem::Senseless(OTHER_COLUMNS)),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Asks the catalog what the log does not tell about a table: its key, and how its types are
-//! turned to JSON.
+//! Asks the catalog what the log does not tell about a table: its key, of what it is a partition, and
+//! how its types are turned to JSON.
 
 use tidewire_protocol::change::{Column, Relation};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Reader, unless};
 use crate::notify::Backoff;
-use crate::values::Catalog;
-use crate::wal::assembly::{Description, Flow, Known};
+use crate::values::{Catalog, TypeInfo};
+use crate::wal::assembly::{Described, Description, Flow, Known, Parts, topic};
+use crate::wal::partitions::{self, Whole, whole};
 
 /// The names of the columns of a table's primary key, without those that it only includes.
 const KEY: &str = "\
@@ -16,6 +18,14 @@ SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
     AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
 WHERE i.indrelid = $1 AND i.indisprimary";
 
+/// What the catalog says about a relation.
+struct Said {
+    /// The primary key, where the replica identity is not it.
+    key: Vec<String>,
+    /// The table that it is a partition of, if it is told as that.
+    whole: Option<Whole>,
+}
+
 impl Reader {
     /// Makes a table known. While the catalog cannot be asked it is tried again: the log waits.
     pub(super) async fn learn(&mut self, description: Description) -> Result<(), Ended> {
@@ -23,77 +33,109 @@ impl Reader {
         let stop = self.stop.clone();
         loop {
             let asked = self.asked(&description);
-            let Some(outcome) = unless(&stop, asked).await else { return Err(Ended::Stopped) };
-            match outcome {
-                Ok(key) => {
-                    let known = self.known(description, &key);
+            match unless(&stop, asked).await.ok_or(Ended::Stopped)? {
+                Ok(said) => {
+                    let known = self.known(description, &said);
                     self.assembly.know(known);
                     return Ok(());
                 }
-                Err(problem) => {
-                    tracing::warn!(problem, "the types of a table cannot be asked, trying again");
-                }
-            }
-            if unless(&stop, backoff.pause()).await.is_none() {
-                return Err(Ended::Stopped);
+                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
             }
         }
     }
 
-    /// Reads types that are not known; gives the primary key when the replica identity is not it.
-    async fn asked(&self, description: &Description) -> Result<Vec<String>, String> {
+    /// Makes the partitions of tables known, in the same way.
+    pub(super) async fn learn_parts(&mut self, tables: &[u32]) -> Result<(), Ended> {
+        let mut backoff = Backoff::default();
+        let stop = self.stop.clone();
+        loop {
+            let asked = self.asked_parts(tables);
+            match unless(&stop, asked).await.ok_or(Ended::Stopped)? {
+                Ok(parts) => {
+                    self.assembly.know_parts(parts);
+                    return Ok(());
+                }
+                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
+            }
+        }
+    }
+
+    async fn asked_parts(&self, tables: &[u32]) -> Result<Parts, String> {
+        let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
+        said(pooled.run(|client| partitions::with_rows(client, tables)).await)
+    }
+
+    /// Reads types that are not known, and what else the log does not say.
+    async fn asked(&self, description: &Description) -> Result<Said, String> {
         let oids = description.columns.iter().map(|column| column.type_oid);
         let unknown = self.catalog.unknown(oids);
-        if unknown.is_empty() && description.is_by_key() {
-            return Ok(Vec::new());
-        }
+        let remembered = self.shared.partitions().table_of(description.oid);
+        let publication = self.shared.publication.as_str();
         let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
-        let ask = |client| ask(client, &self.catalog, description, &unknown);
-        match pooled.run(ask).await {
-            Some(Ok(key)) => Ok(key),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("no answer in time".to_owned()),
-        }
+        let ask =
+            |client| ask(client, &self.catalog, &unknown, publication, description, remembered);
+        said(pooled.run(ask).await)
     }
 
-    fn known(&self, description: Description, primary: &[String]) -> Known {
-        let (mut columns, mut shapes) = (Vec::new(), Vec::new());
-        for (column, key) in description.columns.iter().zip(description.key(primary)) {
-            let kind = self.catalog.get(column.type_oid).expect("it was read a moment ago");
-            columns.push(Column {
-                name: column.name.as_str().into(),
-                type_oid: column.type_oid,
-                type_name: kind.name,
-                key,
-            });
-            shapes.push(kind.shape);
-        }
-        let relation = Relation {
-            oid: description.oid,
-            schema: description.schema.as_str().into(),
-            table: description.table.as_str().into(),
-            columns,
+    fn known(&self, description: Description, said: &Said) -> Known {
+        let shapes = description.columns.iter().map(|column| self.kind(column).shape).collect();
+        let names = description.columns.iter().map(|column| column.name.as_str());
+        let (keys, order) = match &said.whole {
+            Some(whole) => (description.key_as_part(&whole.key), whole.order(names)),
+            None => (description.key(&said.key), (0..description.columns.len()).collect()),
         };
-        let flow = match description.topic() {
+        let column = |at: &usize| {
+            let column = &description.columns[*at];
+            let (name, type_name) = (column.name.as_str().into(), self.kind(column).name);
+            Column { name, type_oid: column.type_oid, type_name, key: keys[*at] }
+        };
+        let columns = order.iter().map(column).collect();
+        let (oid, schema, table) = match &said.whole {
+            Some(whole) => (whole.oid, &whole.schema, &whole.table),
+            None => (description.oid, &description.schema, &description.table),
+        };
+        let (schema, table) = (schema.as_str().into(), table.as_str().into());
+        let relation = Relation { oid, schema, table, columns };
+        let flow = match topic(&relation.schema, &relation.table) {
             Some(topic) => self.shared.tables().flow(&topic),
             None => Flow::default(),
         };
-        Known::new(description, relation, flow, shapes)
+        Known::new(description, relation, flow, shapes).reordered(&order)
+    }
+
+    fn kind(&self, column: &Described) -> TypeInfo {
+        self.catalog.get(column.type_oid).expect("it was read a moment ago")
+    }
+}
+
+fn said<T>(outcome: Option<Result<T, tokio_postgres::Error>>) -> Result<T, String> {
+    match outcome {
+        Some(Ok(said)) => Ok(said),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("no answer in time".to_owned()),
     }
 }
 
 async fn ask(
     client: &Client,
     catalog: &Catalog,
-    description: &Description,
     unknown: &[u32],
-) -> Result<Vec<String>, tokio_postgres::Error> {
+    publication: &str,
+    description: &Description,
+    remembered: Option<u32>,
+) -> Result<Said, tokio_postgres::Error> {
     if !unknown.is_empty() {
         catalog.load(client, unknown).await?;
     }
-    if description.is_by_key() {
-        return Ok(Vec::new());
+    let whole = whole(client, publication, description.oid, remembered).await?;
+    if description.is_by_key() || whole.is_some() {
+        return Ok(Said { key: Vec::new(), whole });
     }
     let rows = client.query(KEY, &[&description.oid]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(Said { key: rows.iter().map(|row| row.get(0)).collect(), whole })
+}
+
+async fn wait(stop: &CancellationToken, backoff: &mut Backoff, problem: &str) -> Result<(), Ended> {
+    tracing::warn!(problem, "what a table is like cannot be asked, trying again");
+    unless(stop, backoff.pause()).await.ok_or(Ended::Stopped)
 }

@@ -73,6 +73,9 @@ impl Reader {
             true => members.intersection(&flowing).cloned().collect(),
             false => members.clone(),
         };
+        if first {
+            self.recall_partitions().await?;
+        }
         let strangers = {
             let until = Instant::now() + self.options.linger;
             let mut tables = self.shared.tables();
@@ -90,6 +93,15 @@ impl Reader {
             self.interrupt(topic).await?;
         }
         Ok(strangers)
+    }
+
+    /// Which partitions tables had when they were last looked at: what became of them since is for
+    /// the keeper to find.
+    async fn recall_partitions(&self) -> Result<(), WalError> {
+        let layouts = self.marks.layouts(&self.shared.publisher).await?;
+        let mut known = self.shared.partitions();
+        layouts.into_iter().for_each(|(topic, layout)| known.set(&topic, layout));
+        Ok(())
     }
 
     async fn interrupt(&self, topic: &Topic) -> Result<(), WalError> {

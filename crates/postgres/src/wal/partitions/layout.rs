@@ -1,0 +1,175 @@
+//! Which partitions a table has, compared with what it had before, and as a text that is kept; pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+/// Partitions of which a layout is kept in full. Of more only a sum is kept, since each segment of a
+/// history on disk repeats what is kept: of so many it is some 15 kB.
+const KEPT_IN_FULL: usize = 500;
+
+/// A partition of any level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::wal) struct Part {
+    /// The transaction that attached it.
+    pub(in crate::wal) joined: i64,
+    /// The number of its file; 0 where that does not matter.
+    pub(in crate::wal) file: u32,
+}
+
+/// The partitions of a table.
+pub(in crate::wal) type Parts = BTreeMap<u32, Part>;
+
+/// A partitioned table as it was at one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::wal) struct Layout {
+    pub(in crate::wal) table: u32,
+    parts: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Content {
+    Full(Parts),
+    /// All that was kept of many.
+    Sum(String),
+}
+
+/// What became of a table's partitions since the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::wal) enum Fate {
+    /// Nothing.
+    Same,
+    /// Only new ones came, which may have had rows before.
+    Grown(Vec<u32>),
+    /// Rows came or went untold.
+    Changed,
+}
+
+impl Layout {
+    pub(in crate::wal) fn new(table: u32, parts: Parts) -> Self {
+        Self { table, parts: Content::Full(parts) }
+    }
+
+    /// Whether this is one of them, as far as is known.
+    pub(in crate::wal) fn has(&self, part: u32) -> bool {
+        matches!(&self.parts, Content::Full(parts) if parts.contains_key(&part))
+    }
+
+    /// What became of the table since it was like this.
+    pub(in crate::wal) fn fate(&self, now: &Self) -> Fate {
+        if self.table != now.table {
+            return Fate::Changed;
+        }
+        match (&self.parts, &now.parts) {
+            (Content::Full(before), Content::Full(now)) => fate(before, now),
+            _ if self.sum() == now.sum() => Fate::Same,
+            _ => Fate::Changed,
+        }
+    }
+
+    fn sum(&self) -> String {
+        match &self.parts {
+            Content::Sum(sum) => sum.clone(),
+            Content::Full(parts) => {
+                let sum = Sha256::digest(text(parts));
+                sum[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+        }
+    }
+
+    /// As a text to be kept.
+    pub(in crate::wal) fn put(&self) -> Bytes {
+        let table = self.table;
+        match &self.parts {
+            Content::Full(parts) if parts.len() <= KEPT_IN_FULL => {
+                format!("1 {table}{}", text(parts)).into()
+            }
+            _ => format!("1 {table} sum {}", self.sum()).into(),
+        }
+    }
+
+    /// What such a text says.
+    pub(in crate::wal) fn take(text: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.split(' ');
+        if words.next()? != "1" {
+            return None;
+        }
+        let table = words.next()?.parse().ok()?;
+        let mut words = words.peekable();
+        if words.next_if_eq(&"sum").is_some() {
+            return Some(Self { table, parts: Content::Sum(words.next()?.to_owned()) });
+        }
+        let part = |word: &str| {
+            let mut numbers = word.split(':');
+            let oid = numbers.next()?.parse().ok()?;
+            let joined = numbers.next()?.parse().ok()?;
+            Some((oid, Part { joined, file: numbers.next()?.parse().ok()? }))
+        };
+        Some(Self::new(table, words.map(part).collect::<Option<_>>()?))
+    }
+}
+
+fn text(parts: &Parts) -> String {
+    let mut text = String::new();
+    for (oid, Part { joined, file }) in parts {
+        write!(text, " {oid}:{joined}:{file}").expect("a string takes all");
+    }
+    text
+}
+
+fn fate(before: &Parts, now: &Parts) -> Fate {
+    if before.iter().any(|(oid, part)| now.get(oid) != Some(part)) {
+        return Fate::Changed;
+    }
+    let new: Vec<u32> = now.keys().filter(|oid| !before.contains_key(oid)).copied().collect();
+    if new.is_empty() { Fate::Same } else { Fate::Grown(new) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(parts: &[(u32, i64, u32)]) -> Layout {
+        let part =
+            |(oid, joined, file): &(u32, i64, u32)| (*oid, Part { joined: *joined, file: *file });
+        Layout::new(1, parts.iter().map(part).collect())
+    }
+
+    #[test]
+    fn a_partition_that_is_gone_or_came_anew_or_has_another_file_has_changed_the_table() {
+        let before = layout(&[(2, 7, 20), (3, 7, 30)]);
+        for (now, expected) in [
+            (layout(&[(2, 7, 20), (3, 7, 30)]), Fate::Same),
+            (layout(&[(2, 7, 20), (3, 7, 31)]), Fate::Changed),
+            (layout(&[(2, 7, 20), (3, 8, 30)]), Fate::Changed),
+            (layout(&[(2, 7, 20)]), Fate::Changed),
+            (layout(&[(2, 7, 20), (3, 7, 30), (4, 9, 40)]), Fate::Grown(vec![4])),
+            (layout(&[(2, 7, 20), (3, 7, 31), (4, 9, 40)]), Fate::Changed),
+            (Layout { table: 9, ..before.clone() }, Fate::Changed),
+        ] {
+            assert_eq!(before.fate(&now), expected, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_layout_is_read_as_it_was_written() {
+        for layout in [layout(&[]), layout(&[(2, 7, 0)]), layout(&[(2, 7, 20), (3, 8, 0)])] {
+            assert_eq!(Layout::take(&layout.put()), Some(layout));
+        }
+        for senseless in ["", "1", "2 5", "1 a", "1 5 6", "1 5 6:7", "1 5 a:7:0", "1 5 sum"] {
+            assert_eq!(Layout::take(senseless.as_bytes()), None, "{senseless}");
+        }
+    }
+
+    #[test]
+    fn of_very_many_partitions_it_is_remembered_whether_they_are_the_same() {
+        let many: Vec<(u32, i64, u32)> = (0..5_000).map(|oid| (oid, 7, 0)).collect();
+        let (all, fewer) = (layout(&many), layout(&many[1..]));
+        assert!(all.put().len() < 100);
+        let kept = Layout::take(&all.put()).unwrap();
+        assert_eq!((kept.fate(&all), kept.fate(&fewer)), (Fate::Same, Fate::Changed));
+        assert_eq!(kept.put(), all.put());
+    }
+}
