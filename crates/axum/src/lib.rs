@@ -24,6 +24,8 @@
 
 pub mod listen;
 
+mod app;
+
 pub mod router;
 
 pub mod origin;
@@ -52,6 +54,7 @@ mod takeover;
 
 mod websocket;
 
+pub use app::App;
 pub use caller::Caller;
 pub use handshake::{Query, redacted};
 pub use listen::{Listening, ListeningMetrics, Threads, Tls, TlsError, serve};

@@ -19,7 +19,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::Request;
@@ -27,7 +26,6 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,6 +41,7 @@ pub(crate) use self::patience::{GivenUp, Patient};
 pub(crate) use self::prefixed::Prefixed;
 pub use self::threads::Threads;
 pub use self::tls::{Tls, TlsError};
+use crate::app::App;
 
 /// First pause after an accept failed for want of descriptors or memory.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -105,7 +104,7 @@ impl Default for Listening {
     }
 }
 
-/// Serves `router` on every listener until `stop`, then lets requests in flight end.
+/// Serves `app` on every listener until `stop`, then lets requests in flight end.
 ///
 /// Returns when the last HTTP connection has ended. Streams in flight end when their sessions do,
 /// so call [`Node::shutdown`](tidewire::Node::shutdown) meanwhile. Dropping the future cuts all
@@ -113,14 +112,14 @@ impl Default for Listening {
 /// [`Threads`] they run on.
 pub async fn serve(
     listeners: Vec<TcpListener>,
-    router: Router,
+    app: App,
     listening: Listening,
     stop: CancellationToken,
 ) {
     let door = Arc::new(Door {
         knocking: Arc::new(Semaphore::new(listening.knocking)),
         http: http(&listening),
-        router: TowerToHyperService::new(router),
+        app,
         listening,
         stop,
     });
@@ -157,7 +156,7 @@ fn http(listening: &Listening) -> Builder<TokioExecutor> {
 struct Door {
     knocking: Arc<Semaphore>,
     http: Builder<TokioExecutor>,
-    router: TowerToHyperService<Router>,
+    app: App,
     listening: Listening,
     stop: CancellationToken,
 }
@@ -297,7 +296,7 @@ impl Door {
         let visitor = Visitor {
             given_up: given_up.clone(),
             in_flight: in_flight.clone(),
-            router: self.router.clone(),
+            app: self.app.clone(),
             peer,
             knock: Arc::clone(knock),
             body_timeout: self.listening.body_timeout,
@@ -333,9 +332,9 @@ async fn idle(in_flight: &InFlight) {
     }
 }
 
-/// One connection's way into the router.
+/// One connection's way to its answers.
 struct Visitor {
-    router: TowerToHyperService<Router>,
+    app: App,
     peer: SocketAddr,
     knock: Arc<Knock>,
     body_timeout: Duration,
@@ -354,8 +353,8 @@ impl Service<Request<Incoming>> for Visitor {
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(self.given_up.clone());
         let in_flight = self.in_flight.begin();
-        let answer = self.router.call(request);
-        Box::pin(async move { Ok(in_flight.until_taken(answer.await?)) })
+        let app = self.app.clone();
+        Box::pin(async move { Ok(in_flight.until_taken(app.answer(request).await)) })
     }
 }
 

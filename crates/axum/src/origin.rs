@@ -10,15 +10,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::Response;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tidewire_protocol::{Code, Refusal};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::refusal;
 use crate::router::Transports;
 
 /// How long a browser may remember the answer to a preflight: ten minutes, so that a change of the
@@ -161,15 +158,18 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Turns away requests of pages that are not allowed.
-pub(crate) async fn guard(
-    State(transports): State<Transports>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let (origins, headers, uri) = (transports.origins(), request.headers(), request.uri());
+/// Whether the request may be answered.
+///
+/// # Errors
+/// The answer for those of pages that are not allowed.
+pub(crate) fn check(
+    transports: &Transports,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<(), Box<Response>> {
+    let origins = transports.origins();
     if origins.allow(headers, uri) {
-        return next.run(request).await;
+        return Ok(());
     }
     let message = match origins.allow_host(headers, uri) {
         true => "pages of this origin may not use this server; add it to the allowed origins",
@@ -178,8 +178,7 @@ pub(crate) async fn guard(
              localhost; configure authentication, or list the pages that may connect in origins"
         }
     };
-    transports.node().metrics().refused(Code::OriginForbidden);
-    refusal::response(&Refusal::new(Code::OriginForbidden, message))
+    Err(Box::new(transports.refuse(&Refusal::new(Code::OriginForbidden, message))))
 }
 
 #[cfg(test)]

@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, get, post};
+use http::Method;
 use tidewire::{Dialect, Identity, Node};
 use tidewire_protocol::Refusal;
 use tidewire_protocol::dialect::{Alle, AlleEvents, Fluxbase, Native};
 use tokio_util::task::TaskTracker;
 
-use crate::origin::{self, Origins};
+use crate::app::App;
+use crate::origin::Origins;
 use crate::pace::Pace;
 use crate::websocket::{self, Parameters};
 use crate::{alle, fluxbase, poll, refusal, sse};
@@ -138,23 +139,18 @@ pub fn router(transports: &Transports) -> Router {
 
 /// Adds what holds for every path: JSON answers of 404 and 405, the check of origins, CORS, and
 /// the limit of request bodies.
-pub fn finish(router: Router, transports: &Transports) -> Router {
-    router
+pub fn finish(router: Router, transports: &Transports) -> App {
+    let router = router
         .fallback(refusal::not_found)
-        .method_not_allowed_fallback(refusal::method_not_allowed)
-        .layer(from_fn_with_state(transports.clone(), limit_body))
-        .layer(from_fn_with_state(transports.clone(), origin::guard))
-        .layer(transports.origins().cors())
-}
-
-/// Puts the limit in force now on the request's body; it may be changed while the server runs.
-async fn limit_body(
-    State(transports): State<Transports>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    DefaultBodyLimit::max(transports.node().limits().body_bytes).apply(&mut request);
-    next.run(request).await
+        .method_not_allowed_fallback(refusal::method_not_allowed);
+    let (websocket, stream) = (transports.clone(), transports.clone());
+    App::new(router, transports)
+        .shortcut(Method::GET, "/v1/ws", move |request| {
+            native_websocket(State(websocket.clone()), request)
+        })
+        .shortcut(Method::GET, "/v1/sse", move |request| {
+            sse::native(State(stream.clone()), request)
+        })
 }
 
 async fn native_websocket(State(transports): State<Transports>, request: Request) -> Response {

@@ -1,10 +1,12 @@
 //! A bare socket: what transports do with one that is their own.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Bytes read at once: a burst of a busy client, and little enough for one per thread.
@@ -22,6 +24,28 @@ pub(crate) const FAREWELL_BYTES: usize = 1 << 20;
 thread_local! {
     /// Where every connection of a thread reads into, one after the other.
     pub(crate) static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// Reads what is there. When that fills only part of the buffer it was all, so the next wait is for
+/// the next bytes, without a system call that finds nothing.
+///
+/// The poller tells of edges: bytes that come after the read are a new one. Tokio's own `try_read`
+/// finds out by a second read; its `AsyncRead` does the same as this.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there, and whatever ends the connection.
+pub(crate) fn try_read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut all = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let count = (&*SockRef::from(socket)).read(buffer)?;
+        if count == 0 || count == buffer.len() {
+            return Ok(count);
+        }
+        all = Some(count);
+        // Has the socket count as not readable until the poller says otherwise.
+        Err(io::ErrorKind::WouldBlock.into())
+    });
+    all.map_or(read, Ok)
 }
 
 /// A socket that would block takes nothing.
@@ -48,7 +72,7 @@ pub(crate) async fn hear_out(socket: &TcpStream) -> io::Result<()> {
     let mut heard = 0;
     while heard < FAREWELL_BYTES {
         socket.readable().await?;
-        match BUFFER.with_borrow_mut(|buffer| socket.try_read(buffer)) {
+        match BUFFER.with_borrow_mut(|buffer| try_read(socket, buffer)) {
             Ok(0) => return Ok(()),
             Ok(count) => heard += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tidewire::{Dialect, Identity, Opening, Session};
@@ -50,27 +50,30 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let given_up = parts.extensions.get::<GivenUp>().cloned().unwrap_or_default();
-        let address = parts.extensions.get().map(|&ConnectInfo(address)| address);
-        Ok(Self { address, given_up, seat: parts.extensions.get::<Seat>().is_some() })
+        Ok(Self::of(&parts.extensions))
+    }
+}
+
+impl Peer {
+    fn of(extensions: &Extensions) -> Self {
+        let given_up = extensions.get::<GivenUp>().cloned().unwrap_or_default();
+        let address = extensions.get().map(|&ConnectInfo(address)| address);
+        Self { address, given_up, seat: extensions.get::<Seat>().is_some() }
     }
 }
 
 /// `GET /v1/sse`: topics by `topic=`, `private=`, `table=` and `notify=`, resumed by `Last-Event-ID` or
 /// `since=`; of a single table what `events=`, `columns=` and `filter=` say, with `snapshot=` its
 /// rows first.
-pub(crate) async fn native(
-    State(transports): State<Transports>,
-    peer: Peer,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub(crate) async fn native(State(transports): State<Transports>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
     let opened = async {
-        let query = Query::read(&uri)?;
+        let (headers, peer) = (&parts.headers, Peer::of(&parts.extensions));
+        let query = Query::read(&parts.uri)?;
         query.expect_only(&SUBSCRIPTION_PARAMETERS)?;
-        let since = last_event_id(&headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
+        let since = last_event_id(headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
         let subscriptions = query.subscriptions(since?)?;
-        let token = token(&headers, &query, Subprotocol::default())?;
+        let token = token(headers, &query, Subprotocol::default())?;
         let identity = transports.node().identify(token.as_ref()).await?;
         open(&transports, transports.native(), identity, subscriptions, RETRY, peer).await
     };

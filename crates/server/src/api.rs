@@ -23,11 +23,13 @@ mod realtime;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{any, get, post};
+use http::Method;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tidewire_axum::Transports;
+use tidewire_axum::{App, Transports};
 use tidewire_postgres::{NotifySource, TableSource};
 use tidewire_protocol::{Code, Refusal, Topic};
 
@@ -71,6 +73,13 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))
         .with_state(api)
+}
+
+/// Has what producers send all the time answered without a look into the router.
+pub(crate) fn shortcuts(app: App, api: Api) -> App {
+    app.shortcut(Method::POST, "/v1/publish", move |request| {
+        publish::publish(State(api.clone()), request)
+    })
 }
 
 /// The one topic that a request is about.

@@ -7,13 +7,12 @@ mod history;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::registry::Registry;
 use tidewire::history::MemorySettings;
 use tidewire::{Metrics, Namespaces, Node, Publisher, Topic};
 use tidewire_adapters::DiskHistory;
-use tidewire_axum::{Listening, ListeningMetrics, Threads, Tls, Transports};
+use tidewire_axum::{App, Listening, ListeningMetrics, Threads, Tls, Transports};
 use tidewire_postgres::wal::{SlotKind, WalOptions};
 use tidewire_postgres::{
     NotifyOptions, NotifySource, OutboxOptions, SnapshotLimits, TableOptions, TableSource, Target,
@@ -107,7 +106,7 @@ impl Parts {
     }
 
     /// Every path of the server.
-    pub(crate) fn router(&self) -> Router {
+    pub(crate) fn app(&self) -> App {
         let api = Api {
             transports: self.transports.clone(),
             notify: self.notify.clone(),
@@ -115,8 +114,8 @@ impl Parts {
             authentication: self.authentication.clone(),
             registry: Arc::clone(&self.registry),
         };
-        let paths = tidewire_axum::router(&self.transports).merge(api::router(api));
-        tidewire_axum::finish(paths, &self.transports)
+        let paths = tidewire_axum::router(&self.transports).merge(api::router(api.clone()));
+        api::shortcuts(tidewire_axum::finish(paths, &self.transports), api)
     }
 
     /// How connections are taken in.

@@ -65,9 +65,9 @@ impl Server {
     /// `reload` is asked for new settings each time `reloads` yields, see [`Reloads`].
     pub async fn run(mut self, stop: CancellationToken, mut reloads: impl Reloads) {
         let listening = self.parts.listening(&self.settings, self.threads.clone());
-        let router = self.parts.router();
+        let app = self.parts.app();
         let listeners = std::mem::take(&mut self.listeners);
-        let serving = tidewire_axum::serve(listeners, router, listening, stop.clone());
+        let serving = tidewire_axum::serve(listeners, app, listening, stop.clone());
         let mut serving = std::pin::pin!(serving);
         loop {
             tokio::select! {

@@ -1,7 +1,7 @@
 //! HTTP/1.1 on plain TCP for the requests that come all the time, without a buffer while idle.
 //!
 //! A handshake, a small publication, the beginning of a stream: their bytes are all there at the
-//! first read, so nothing has to be kept between reads. Requests go through the same router as all
+//! first read, so nothing has to be kept between reads. Requests are answered by the same app as all
 //! others. At the first one that is not so simple ([`request`] says which are), the connection is
 //! left to hyper, with what was read, for the rest of its life; so is one that is larger than the
 //! buffer of its thread.
@@ -14,7 +14,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
@@ -24,8 +23,6 @@ use http::header::UPGRADE;
 use http::{Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::service::Service;
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -33,7 +30,7 @@ use tokio::time::{Sleep, timeout};
 
 use self::response::{Follows, head};
 use super::{Door, GivenUp, KEPT_ALIVE, Knock};
-use crate::socket::{BUFFER, FAREWELL, hear_out};
+use crate::socket::{BUFFER, FAREWELL, hear_out, try_read};
 use crate::takeover::{Given, Seat, Takeover, Then};
 
 /// Bytes that are kept of a client who goes on sending while its request is answered.
@@ -102,7 +99,7 @@ async fn read(socket: &TcpStream) -> Option<Bytes> {
     loop {
         socket.readable().await.ok()?;
         let read = BUFFER.with_borrow_mut(|buffer| {
-            socket.try_read(buffer).map(|count| Bytes::copy_from_slice(&buffer[..count]))
+            try_read(socket, buffer).map(|count| Bytes::copy_from_slice(&buffer[..count]))
         });
         match read {
             Ok(bytes) if bytes.is_empty() => return None,
@@ -125,13 +122,13 @@ impl Connection<'_> {
         if read.is_empty() {
             return Turn::Next(socket, read);
         }
-        let Some(mut asked) = self.ask(&read) else { return Turn::Left(Left { socket, read }) };
+        let Some(asked) = self.ask(&read) else { return Turn::Left(Left { socket, read }) };
         drop(read);
         let mut early = BytesMut::new();
         let response = tokio::select! {
             biased;
             // 1. The answer is there.
-            Ok(response) = &mut asked.answer => response,
+            response = self.door.app.answer(asked.request) => response,
             // 2. Nobody waits for it any more.
             () = gone(&socket, &mut early) => return Turn::Over,
         };
@@ -160,7 +157,7 @@ impl Connection<'_> {
         Turn::Over
     }
 
-    /// Hands the request to the router, if it is one of those that are answered here.
+    /// The request, if it is one of those that are answered here.
     fn ask(&self, read: &Bytes) -> Option<Asked> {
         let mut request = request::read(read)?;
         self.knock.answer();
@@ -170,7 +167,7 @@ impl Connection<'_> {
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(given_up.clone());
         request.extensions_mut().insert(Seat);
-        Some(Asked { answer: Box::pin(self.door.router.call(request)), given_up, last })
+        Some(Asked { request, given_up, last })
     }
 }
 
@@ -183,9 +180,9 @@ fn without_empty_lines(mut read: Bytes) -> Bytes {
     read
 }
 
-/// A request that is being answered.
+/// A request that is to be answered.
 struct Asked {
-    answer: Pin<Box<<TowerToHyperService<Router> as Service<Request<Body>>>::Future>>,
+    request: Request<Body>,
     given_up: GivenUp,
     /// Whether the connection ends after it.
     last: bool,

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::last_words;
 use crate::router::Transports;
-use crate::socket::{FAREWELL, forget_who_waited, hear_out, or_nothing, put};
+use crate::socket::{FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read};
 use crate::takeover::Given;
 
 /// Bytes read and thrown away of a client that goes on sending; a browser sends none.
@@ -125,7 +125,7 @@ async fn turn(
 
 /// Reads once, without a system call when nothing has come; the only thing to learn is the end.
 fn hear(socket: &TcpStream, heard: &mut usize) -> Result<(), Gone> {
-    match socket.try_read(&mut [0; READ_BYTES]) {
+    match try_read(socket, &mut [0; READ_BYTES]) {
         Ok(0) => return Err(Gone),
         Ok(count) => *heard += count,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::{End, FULL, Inbound, Message, act, close_frame, parse, reason};
 use crate::router::Transports;
-use crate::socket::{BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put};
+use crate::socket::{BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read};
 use crate::takeover::Given;
 
 /// The socket as the engine's mailbox writes into it.
@@ -130,7 +130,7 @@ impl Connection {
 
     #[expect(clippy::type_complexity, reason = "one caller, right above")]
     fn read(&mut self) -> Result<Option<(Vec<Message>, Result<(), End>)>, End> {
-        BUFFER.with_borrow_mut(|buffer| match self.socket.try_read(buffer) {
+        BUFFER.with_borrow_mut(|buffer| match try_read(&self.socket, buffer) {
             Ok(0) => Err(End::Gone),
             Ok(count) => {
                 let limit = self.node.limits().message_bytes;

@@ -1,17 +1,18 @@
 //! `POST /v1/publish`: one publication, or a batch of which each has its own result.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, Extension, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, Uri};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Deserializer};
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tidewire::Action;
 use tidewire_axum::Caller;
 use tidewire_protocol::{Code, Payload, Position, Publication, Refusal, Topic, TopicKind};
@@ -20,6 +21,15 @@ use super::Api;
 
 /// The header by which repeats are recognised.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What answers are.
+const JSON: &str = "application/json";
+
+/// Bytes of an answer to one publication: a position is at most 40.
+const ANSWER_BYTES: usize = 64;
+
+/// Of writing into a string.
+const INFALLIBLE: &str = "writing into a string does not fail";
 
 /// One publication as written.
 #[derive(Deserialize)]
@@ -46,55 +56,54 @@ enum Body {
     Batch(Vec<Box<RawValue>>),
 }
 
-pub(super) async fn publish(
-    State(api): State<Api>,
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let peer = peer.map(|Extension(ConnectInfo(peer))| peer);
-    match answer(&api, peer, &uri, &headers, body).await {
-        Ok(answer) => Json(answer).into_response(),
+pub(super) async fn publish(State(api): State<Api>, request: Request) -> Response {
+    match answer(&api, request).await {
+        Ok(answer) => ([(CONTENT_TYPE, JSON)], answer).into_response(),
         Err(refusal) => api.refuse(&refusal),
     }
 }
 
-async fn answer(
-    api: &Api,
-    peer: Option<SocketAddr>,
-    uri: &Uri,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Value, Refusal> {
-    let caller = Caller::of(&api.transports, uri, headers, &[]).await?;
-    let body = body.map_err(|rejection| unreadable(&rejection, api))?;
-    let key = idempotency_key(headers)?;
-    match read(&body)? {
+/// The answer as JSON.
+async fn answer(api: &Api, request: Request) -> Result<String, Refusal> {
+    let (parts, body) = request.into_parts();
+    let peer = parts.extensions.get().map(|&ConnectInfo::<SocketAddr>(peer)| peer);
+    let caller = Caller::of(&api.transports, &parts.uri, &parts.headers, &[]).await?;
+    let key = idempotency_key(&parts.headers)?;
+    match read(&whole(body, api).await?)? {
         Body::One(item) => {
             api.transports.admit(&caller.identity, peer, 1)?;
-            let position = say(api, &caller, item, key).await?;
-            Ok(json!({ "position": printed(position) }))
+            let mut answer = String::with_capacity(ANSWER_BYTES);
+            print(say(api, &caller, item, key).await?, &mut answer);
+            Ok(answer)
         }
         Body::Batch(items) => {
             check_batch(api, items.len())?;
             api.transports.admit(&caller.identity, peer, items.len())?;
-            let mut results = Vec::with_capacity(items.len());
+            let mut answer = String::with_capacity(ANSWER_BYTES * (items.len() + 1));
+            answer.push_str("{\"results\":[");
             for (index, item) in items.into_iter().enumerate() {
+                if index > 0 {
+                    answer.push(',');
+                }
                 let key = key.as_ref().map(|key| format!("{key}/{index}").into());
-                results.push(result(api, &caller, &item, key).await);
+                result(api, &caller, &item, key, &mut answer).await;
             }
-            Ok(json!({ "results": results }))
+            answer.push_str("]}");
+            Ok(answer)
         }
     }
 }
 
-fn unreadable(rejection: &BytesRejection, api: &Api) -> Refusal {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let limit = api.transports.node().limits().body_bytes;
-        return Refusal::new(Code::TooLarge, format!("a body is at most {limit} bytes"));
+/// All of the body, within the limit in force now.
+async fn whole(body: axum::body::Body, api: &Api) -> Result<Bytes, Refusal> {
+    let limit = api.transports.node().limits().body_bytes;
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Refusal::new(Code::TooLarge, format!("a body is at most {limit} bytes")))
+        }
+        Err(_) => Err(Refusal::new(Code::BadField, "the body could not be read")),
     }
-    Refusal::new(Code::BadField, "the body could not be read")
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<Arc<str>>, Refusal> {
@@ -130,20 +139,27 @@ fn check_batch(api: &Api, count: usize) -> Result<(), Refusal> {
 }
 
 /// One publication of a batch; a refusal is its result and does not end the batch.
-async fn result(api: &Api, caller: &Caller, item: &RawValue, key: Option<Arc<str>>) -> Value {
+async fn result(
+    api: &Api,
+    caller: &Caller,
+    item: &RawValue,
+    key: Option<Arc<str>>,
+    out: &mut String,
+) {
     let said = match serde_json::from_str(item.get()) {
         Ok(item) => say(api, caller, item, key).await,
         Err(error) => Err(bad_json(&error)),
     };
     match said {
-        Ok(position) => json!({ "position": printed(position) }),
+        Ok(position) => print(position, out),
         Err(refusal) => {
             api.transports.node().metrics().refused(refusal.code);
-            json!({ "error": {
+            let error = json!({ "error": {
                 "code": refusal.code.word(),
                 "message": refusal.message,
                 "retry": refusal.code.retry().word(),
-            }})
+            }});
+            write!(out, "{error}").expect(INFALLIBLE);
         }
     }
 }
@@ -200,6 +216,10 @@ fn topic(item: &Item) -> Result<Topic, Refusal> {
     topic.map_err(|error| Refusal::new(Code::BadTopic, error.to_string()))
 }
 
-fn printed(position: Option<Position>) -> Option<String> {
-    position.map(|position| position.to_string())
+/// Appends what came of a publication; its position has no character that JSON would escape.
+fn print(position: Option<Position>, out: &mut String) {
+    match position {
+        Some(position) => write!(out, "{{\"position\":\"{position}\"}}").expect(INFALLIBLE),
+        None => out.push_str("{\"position\":null}"),
+    }
 }
