@@ -17,6 +17,7 @@ DECLARE
   old_row pg_catalog.jsonb;
   trouble pg_catalog.text;
   number pg_catalog.int8;
+  before record;
 BEGIN
   IF pg_catalog.to_regclass('tidewire.outbox') IS NOT NULL THEN
     IF TG_LEVEL = 'ROW' THEN
@@ -38,6 +39,18 @@ BEGIN
     ELSIF TG_OP <> 'TRUNCATE' THEN
       operation := 'E';
       trouble := 'the trigger is FOR EACH STATEMENT, which tells no rows';
+    ELSIF (SELECT c.relispartition FROM pg_catalog.pg_class c WHERE c.oid = TG_RELID) THEN
+      -- Nobody knows which rows of its table were in a partition. When it was truncated with the
+      -- table, that came before and nothing in between; so did another partition, truncated alone.
+      SELECT o.op, o.rel INTO before FROM tidewire.outbox o
+        WHERE o.xid = pg_catalog.pg_current_xact_id() ORDER BY o.xid DESC, o.id DESC LIMIT 1;
+      IF before.op IN ('T', 'E')
+          AND coalesce(pg_catalog.pg_partition_root(before.rel)::pg_catalog.oid, before.rel)
+            = pg_catalog.pg_partition_root(TG_RELID)::pg_catalog.oid THEN
+        RETURN NULL;
+      END IF;
+      operation := 'E';
+      trouble := 'a partition was truncated alone';
     END IF;
     INSERT INTO tidewire.outbox (op, rel, rec, old, payload)
       VALUES (operation, TG_RELID, new_row, old_row, trouble)

@@ -41,23 +41,56 @@ BEGIN
       AND t.tgfoid = '@surface@.notify_table_change()'::pg_catalog.regprocedure
       AND t.tgtype IN (29, 32) AND t.tgenabled IN ('O', 'A')
     HAVING pg_catalog.count(*) = 2;
-  IF FOUND THEN
-    RETURN;
-  END IF;
-  EXECUTE pg_catalog.format(
-    'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %I.%I '
-    'FOR EACH ROW EXECUTE FUNCTION @surface@.notify_table_change()',
-    change_trigger, schema_name, table_name);
-  EXECUTE pg_catalog.format(
-    'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %I.%I '
-    'FOR EACH STATEMENT EXECUTE FUNCTION @surface@.notify_table_change()',
-    truncate_trigger, schema_name, table_name);
-  -- Rows that logical replication brings are changes like any others; only an owner may say so.
-  IF it.owned THEN
+  IF NOT FOUND THEN
     EXECUTE pg_catalog.format(
-      'ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I, ENABLE ALWAYS TRIGGER %I',
-      schema_name, table_name, change_trigger, truncate_trigger);
+      'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %I.%I '
+      'FOR EACH ROW EXECUTE FUNCTION @surface@.notify_table_change()',
+      change_trigger, schema_name, table_name);
+    EXECUTE pg_catalog.format(
+      'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %I.%I '
+      'FOR EACH STATEMENT EXECUTE FUNCTION @surface@.notify_table_change()',
+      truncate_trigger, schema_name, table_name);
+    -- Rows that logical replication brings are changes like any others; only an owner may say so.
+    IF it.owned THEN
+      EXECUTE pg_catalog.format(
+        'ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I, ENABLE ALWAYS TRIGGER %I',
+        schema_name, table_name, change_trigger, truncate_trigger);
+    END IF;
   END IF;
+  -- PostgreSQL gives the trigger for rows to each partition, also to those that come later, and the
+  -- one for TRUNCATE to none. A partition that was followed by itself before would tell rows twice.
+  FOR it IN
+    SELECT n.nspname, c.relname, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
+        t.truncates, t.twice
+      FROM pg_catalog.pg_partition_tree(it.oid) p
+      JOIN pg_catalog.pg_class c ON c.oid = p.relid AND c.oid <> it.oid AND c.relkind IN ('r', 'p')
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      CROSS JOIN LATERAL (
+        SELECT coalesce(pg_catalog.bool_or(t.tgtype = 32 AND t.tgenabled IN ('O', 'A')), false) AS truncates,
+            pg_catalog.min(t.tgname::pg_catalog.text) FILTER (WHERE t.tgtype & 1 = 1 AND t.tgparentid = 0) AS twice
+          FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
+            AND t.tgfoid = '@surface@.notify_table_change()'::pg_catalog.regprocedure) t
+      WHERE NOT t.truncates OR t.twice IS NOT NULL
+  LOOP
+    BEGIN
+      IF it.twice IS NOT NULL THEN
+        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', it.twice, it.nspname, it.relname);
+      END IF;
+      CONTINUE WHEN it.truncates;
+      truncate_trigger := tidewire.trigger_name(it.relname, '_notify_truncate');
+      EXECUTE pg_catalog.format(
+        'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %I.%I '
+        'FOR EACH STATEMENT EXECUTE FUNCTION @surface@.notify_table_change()',
+        truncate_trigger, it.nspname, it.relname);
+      IF it.owned THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I',
+          it.nspname, it.relname, truncate_trigger);
+      END IF;
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE WARNING 'what TRUNCATE does to partition %.% alone cannot be recorded: %',
+        it.nspname, it.relname, SQLERRM;
+    END;
+  END LOOP;
 END
 $body$;
 COMMENT ON FUNCTION @surface@.enable_realtime(pg_catalog.text, pg_catalog.text) IS
@@ -69,13 +102,19 @@ DECLARE
   it record;
 BEGIN
   FOR it IN
-    SELECT t.tgname FROM pg_catalog.pg_trigger t
-      JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+    SELECT t.tgname, pn.nspname, p.relname
+      FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      CROSS JOIN LATERAL (
+        SELECT c.oid UNION SELECT t.relid::pg_catalog.oid
+          FROM pg_catalog.pg_partition_tree(c.oid) t) part (oid)
+      JOIN pg_catalog.pg_class p ON p.oid = part.oid
+      JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+      JOIN pg_catalog.pg_trigger t ON t.tgrelid = p.oid
     WHERE n.nspname = schema_name AND c.relname = table_name AND t.tgparentid = 0
       AND t.tgfoid = '@surface@.notify_table_change()'::pg_catalog.regprocedure
   LOOP
-    EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', it.tgname, schema_name, table_name);
+    EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', it.tgname, it.nspname, it.relname);
   END LOOP;
 END
 $body$;

@@ -31,6 +31,8 @@ pub mod wal;
 
 mod key;
 
+mod partitions;
+
 mod values;
 
 mod changes;

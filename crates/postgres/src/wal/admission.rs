@@ -7,11 +7,11 @@ use tidewire_protocol::{Code, Refusal, Topic};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
-use super::partitions;
 use super::publication::{self, Fit, Unfit};
 use super::shared::Shared;
 use super::tables::Want;
 use crate::connect::ConnectError;
+use crate::partitions;
 
 /// The first pause between looks at transactions that still run; most end within milliseconds.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -85,7 +85,7 @@ async fn remember_partitions(
         return Ok(());
     }
     let name = shared.publication.as_str();
-    match pooled.run(async |client| partitions::look(client, name, &[oid]).await).await {
+    match pooled.run(async |client| partitions::published(client, name, &[oid]).await).await {
         None => Err(shared.unavailable()),
         Some(Err(error)) => Err(failed(shared, &error)),
         Some(Ok(found)) => {

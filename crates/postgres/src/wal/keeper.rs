@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::admit;
 use super::error::{WalError, WalErrorKind};
-use super::partitions::{self, Layout};
+use super::partitions::misfits;
 use super::publication::{self, Member, Publication};
 use super::shared::{Reading, Shared, age};
 use super::slot::SlotStatus;
+use crate::partitions::{self, Layout};
 
 /// How often debts are looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -240,9 +241,9 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         }
     }
     let oids: Vec<u32> = members.iter().map(|member| member.oid).collect();
-    let partitions = partitions::look(client, name, &oids).await?;
+    let partitions = partitions::published(client, name, &oids).await?;
     let parted: Vec<u32> = partitions.keys().copied().collect();
-    let misfits = partitions::misfits(client, name, &parted).await?;
+    let misfits = misfits(client, name, &parted).await?;
     let row = client.query_one(SLOT, &[&slot]).await?;
     let snapshot: String = row.get("snapshot");
     let safe: Option<i64> = row.get("safe_wal_size");

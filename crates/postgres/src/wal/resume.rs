@@ -24,9 +24,9 @@ use tidewire_protocol::Topic;
 use tokio::time::Instant;
 
 use super::error::{WalError, WalErrorKind};
-use super::partitions::Layout;
 use super::pgoutput::Lsn;
 use super::slot::SlotKind;
+use crate::partitions::Layout;
 
 /// How often progress that brought nothing is written down, and so confirmed: rarely enough that an
 /// idle night writes little, often enough that PostgreSQL need not keep much.

@@ -13,13 +13,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::WalError;
 use super::metrics::WalMetrics;
-use super::partitions::{Known, Layout};
+use super::partitions::Known;
 use super::pgoutput::Lsn;
 use super::resume::Marks;
 use super::slot::SlotStatus;
 use super::tables::{Run, Tables};
 use crate::changes::SourceStatus;
 use crate::connect::Pool;
+use crate::partitions::Layout;
 
 /// How far the stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tidewire_protocol::{GapReason, Topic};
 
-use super::{Fate, Layout};
+use crate::partitions::{self, Fate, Layout};
 use crate::wal::keeper::{Keeper, topic};
 use crate::wal::position::catch_up;
 use crate::wal::publication::Member;
@@ -61,7 +61,7 @@ impl Keeper {
             Fate::Changed => true,
             Fate::Grown(new) => {
                 let Ok(pooled) = self.shared.pool.get().await else { return true };
-                let nothing = pooled.run(|client| super::brought_nothing(client, &new));
+                let nothing = pooled.run(|client| partitions::brought_nothing(client, &new));
                 !matches!(nothing.await, Some(Ok(true)))
             }
         }

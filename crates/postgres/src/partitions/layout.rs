@@ -12,20 +12,24 @@ const KEPT_IN_FULL: usize = 500;
 
 /// A partition of any level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::wal) struct Part {
+pub(crate) struct Part {
     /// The transaction that attached it.
-    pub(in crate::wal) joined: i64,
-    /// The number of its file; 0 where that does not matter.
-    pub(in crate::wal) file: u32,
+    pub(crate) joined: i64,
+    /// The number of its file. TRUNCATE gives a new one, and so do VACUUM FULL, CLUSTER, an ALTER
+    /// TABLE that rewrites, and TRUNCATE of the whole table, which is told: nothing else tells them
+    /// apart.
+    pub(crate) file: u32,
+    /// Whether a TRUNCATE of it alone is told, so that the file does not matter.
+    pub(crate) told: bool,
 }
 
 /// The partitions of a table.
-pub(in crate::wal) type Parts = BTreeMap<u32, Part>;
+pub(crate) type Parts = BTreeMap<u32, Part>;
 
 /// A partitioned table as it was at one look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::wal) struct Layout {
-    pub(in crate::wal) table: u32,
+pub(crate) struct Layout {
+    pub(crate) table: u32,
     parts: Content,
 }
 
@@ -38,7 +42,7 @@ enum Content {
 
 /// What became of a table's partitions since the last look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::wal) enum Fate {
+pub(crate) enum Fate {
     /// Nothing.
     Same,
     /// Only new ones came, which may have had rows before.
@@ -48,17 +52,23 @@ pub(in crate::wal) enum Fate {
 }
 
 impl Layout {
-    pub(in crate::wal) fn new(table: u32, parts: Parts) -> Self {
+    pub(crate) fn new(table: u32, parts: Parts) -> Self {
         Self { table, parts: Content::Full(parts) }
     }
 
     /// Whether this is one of them, as far as is known.
-    pub(in crate::wal) fn has(&self, part: u32) -> bool {
+    pub(crate) fn has(&self, part: u32) -> bool {
         matches!(&self.parts, Content::Full(parts) if parts.contains_key(&part))
     }
 
+    /// Those of which a TRUNCATE alone would not be told.
+    pub(crate) fn untold(&self) -> Vec<u32> {
+        let Content::Full(parts) = &self.parts else { return Vec::new() };
+        parts.iter().filter(|(_, part)| !part.told).map(|(oid, _)| *oid).collect()
+    }
+
     /// What became of the table since it was like this.
-    pub(in crate::wal) fn fate(&self, now: &Self) -> Fate {
+    pub(crate) fn fate(&self, now: &Self) -> Fate {
         if self.table != now.table {
             return Fate::Changed;
         }
@@ -80,7 +90,7 @@ impl Layout {
     }
 
     /// As a text to be kept.
-    pub(in crate::wal) fn put(&self) -> Bytes {
+    pub(crate) fn put(&self) -> Bytes {
         let table = self.table;
         match &self.parts {
             Content::Full(parts) if parts.len() <= KEPT_IN_FULL => {
@@ -91,7 +101,7 @@ impl Layout {
     }
 
     /// What such a text says.
-    pub(in crate::wal) fn take(text: &[u8]) -> Option<Self> {
+    pub(crate) fn take(text: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(text).ok()?.split(' ');
         if words.next()? != "1" {
             return None;
@@ -105,7 +115,11 @@ impl Layout {
             let mut numbers = word.split(':');
             let oid = numbers.next()?.parse().ok()?;
             let joined = numbers.next()?.parse().ok()?;
-            Some((oid, Part { joined, file: numbers.next()?.parse().ok()? }))
+            let (told, file) = match numbers.next() {
+                None => (true, 0),
+                Some(file) => (false, file.parse().ok()?),
+            };
+            Some((oid, Part { joined, file, told }))
         };
         Some(Self::new(table, words.map(part).collect::<Option<_>>()?))
     }
@@ -113,14 +127,21 @@ impl Layout {
 
 fn text(parts: &Parts) -> String {
     let mut text = String::new();
-    for (oid, Part { joined, file }) in parts {
-        write!(text, " {oid}:{joined}:{file}").expect("a string takes all");
+    for (oid, Part { joined, file, told }) in parts {
+        let written = match told {
+            true => write!(text, " {oid}:{joined}"),
+            false => write!(text, " {oid}:{joined}:{file}"),
+        };
+        written.expect("a string takes all");
     }
     text
 }
 
 fn fate(before: &Parts, now: &Parts) -> Fate {
-    if before.iter().any(|(oid, part)| now.get(oid) != Some(part)) {
+    let is_same = |before: &Part, now: &Part| {
+        before.joined == now.joined && (before.told || before.file == now.file)
+    };
+    if before.iter().any(|(oid, part)| !now.get(oid).is_some_and(|now| is_same(part, now))) {
         return Fate::Changed;
     }
     let new: Vec<u32> = now.keys().filter(|oid| !before.contains_key(oid)).copied().collect();
@@ -132,8 +153,9 @@ mod tests {
     use super::*;
 
     fn layout(parts: &[(u32, i64, u32)]) -> Layout {
-        let part =
-            |(oid, joined, file): &(u32, i64, u32)| (*oid, Part { joined: *joined, file: *file });
+        let part = |(oid, joined, file): &(u32, i64, u32)| {
+            (*oid, Part { joined: *joined, file: *file, told: *file == 0 })
+        };
         Layout::new(1, parts.iter().map(part).collect())
     }
 
@@ -147,10 +169,13 @@ mod tests {
             (layout(&[(2, 7, 20)]), Fate::Changed),
             (layout(&[(2, 7, 20), (3, 7, 30), (4, 9, 40)]), Fate::Grown(vec![4])),
             (layout(&[(2, 7, 20), (3, 7, 31), (4, 9, 40)]), Fate::Changed),
+            (layout(&[(2, 7, 20), (3, 7, 0)]), Fate::Changed),
             (Layout { table: 9, ..before.clone() }, Fate::Changed),
         ] {
             assert_eq!(before.fate(&now), expected, "{now:?}");
         }
+        let told = layout(&[(2, 7, 0), (3, 7, 0)]);
+        assert_eq!(told.fate(&before), Fate::Same, "new files that were told of");
     }
 
     #[test]
@@ -158,7 +183,9 @@ mod tests {
         for layout in [layout(&[]), layout(&[(2, 7, 0)]), layout(&[(2, 7, 20), (3, 8, 0)])] {
             assert_eq!(Layout::take(&layout.put()), Some(layout));
         }
-        for senseless in ["", "1", "2 5", "1 a", "1 5 6", "1 5 6:7", "1 5 a:7:0", "1 5 sum"] {
+        for senseless in
+            ["", "1", "2 5", "1 a", "1 5 6", "1 5 6:", "1 5 a:7:0", "1 5 6:7:x", "1 5 sum"]
+        {
             assert_eq!(Layout::take(senseless.as_bytes()), None, "{senseless}");
         }
     }
