@@ -10,6 +10,7 @@
 
 mod identity;
 mod keeping;
+mod members;
 mod whole;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -19,6 +20,7 @@ use tokio_postgres::Client;
 
 use crate::partitions::{Fate, Layout};
 pub(super) use identity::misfits;
+pub(super) use members::Members;
 pub(super) use whole::{Whole, whole};
 
 /// What was seen at the last look, by the partitioned table.

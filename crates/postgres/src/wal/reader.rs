@@ -24,6 +24,7 @@ use super::admission::admit;
 use super::assembly::{Assembly, Need, Trouble};
 use super::error::{WalError, WalErrorKind};
 use super::keeper::{self, Keeper};
+use super::partitions::Members;
 use super::pgoutput::Lsn;
 use super::publication::{self, Publication};
 use super::resume::{Marks, Told};
@@ -154,6 +155,7 @@ impl Reader {
     /// Everything up to the beginning of a stream.
     async fn connect(&mut self) -> Result<Stream, WalError> {
         let (publication, members) = self.publication().await?;
+        let Members { topics: members, layouts } = members;
         let mut line = match self.target.connect_for_replication().await {
             Ok(line) => line,
             Err((place, error)) => return Err(WalError::line(error, &place)),
@@ -187,6 +189,11 @@ impl Reader {
         (self.afresh, self.unstreamed) = (false, false);
         self.shared.set_epoch(facts.snapshot.clone());
         let told = self.judge(told, &mut beginning);
+        if !beginning.resumed {
+            // Each of them is told a gap before it flows, whatever became of its partitions.
+            let mut known = self.shared.partitions();
+            layouts.into_iter().for_each(|(topic, layout)| known.set(&topic, layout));
+        }
         self.begin(&beginning, &facts, told, publication, &members).await?;
         self.facts = Some(facts);
         let stream = Stream::start(line, beginning.from, self.options.stream());
@@ -200,7 +207,7 @@ impl Reader {
         format!("{}_{}", self.shared.publication, self.begun)
     }
 
-    async fn publication(&self) -> Result<(Publication, HashSet<Topic>), WalError> {
+    async fn publication(&self) -> Result<(Publication, Members), WalError> {
         let pooled = self.shared.pool.get().await?;
         let name = self.shared.publication.as_str();
         let first = self.begun == 0;
@@ -212,8 +219,7 @@ impl Reader {
                 Ok(publication) => publication,
                 Err(error) => return Ok(Err(error)),
             };
-            let members = publication::members(client, name).await?;
-            Ok(Ok((publication, keeper::topics(&members))))
+            Ok(Ok((publication, Members::ask(client, name).await?)))
         });
         match asked.await {
             Some(Ok(found)) => found,

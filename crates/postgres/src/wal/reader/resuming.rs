@@ -73,7 +73,7 @@ impl Reader {
             true => members.intersection(&flowing).cloned().collect(),
             false => members.clone(),
         };
-        if first {
+        if first && resumed {
             self.recall_partitions().await?;
         }
         let strangers = {

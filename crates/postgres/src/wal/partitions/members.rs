@@ -1,0 +1,44 @@
+//! The tables whose changes a stream that begins will bring.
+
+use std::collections::{HashMap, HashSet};
+
+use tidewire_protocol::Topic;
+use tokio_postgres::Client;
+
+use super::misfits;
+use crate::partitions::{self, Layout};
+use crate::wal::keeper::topic;
+use crate::wal::publication;
+
+/// The tables in a publication that can be told as they are.
+pub(in crate::wal) struct Members {
+    pub(in crate::wal) topics: HashSet<Topic>,
+    /// The partitions of those that have some.
+    pub(in crate::wal) layouts: HashMap<Topic, Layout>,
+}
+
+impl Members {
+    pub(in crate::wal) async fn ask(
+        client: &Client,
+        publication: &str,
+    ) -> Result<Self, tokio_postgres::Error> {
+        let members = publication::members(client, publication).await?;
+        let oids: Vec<u32> = members.iter().map(|member| member.oid).collect();
+        let mut layouts = partitions::published(client, publication, &oids).await?;
+        let parted: Vec<u32> = layouts.keys().copied().collect();
+        let misfits = misfits(client, publication, &parted).await?;
+        let mut found = Self { topics: HashSet::new(), layouts: HashMap::new() };
+        for member in members {
+            // Whoever listens to such a table is told what mends it.
+            if misfits.iter().any(|misfit| misfit.table == member.oid) {
+                continue;
+            }
+            let Some(topic) = topic(&member) else { continue };
+            if let Some(layout) = layouts.remove(&member.oid) {
+                found.layouts.insert(topic.clone(), layout);
+            }
+            found.topics.insert(topic);
+        }
+        Ok(found)
+    }
+}
