@@ -22,6 +22,8 @@ pub(crate) struct Usage {
     /// Of it in the program and in the kernel, each in hundredths of a second.
     pub(crate) user_ticks: u64,
     pub(crate) system_ticks: u64,
+    /// How often a thread had nothing to do and went to sleep.
+    pub(crate) sleeps: u64,
 }
 
 impl Watched {
@@ -55,6 +57,7 @@ impl Watched {
                 cpu: sum.cpu + clock::cpu_of(pid).unwrap_or_default(),
                 user_ticks: sum.user_ticks + user,
                 system_ticks: sum.system_ticks + system,
+                sleeps: sum.sleeps + sleeps(pid),
             }
         })
     }
@@ -75,6 +78,11 @@ impl Watched {
     }
 }
 
+/// How often a thread of this process went to sleep.
+pub(crate) fn own_sleeps() -> u64 {
+    i32::try_from(std::process::id()).map_or(0, sleeps)
+}
+
 /// Seconds of processor time that processes have used which this one started and which have ended;
 /// the kernel counts hundredths.
 pub(crate) fn of_ended_children() -> f64 {
@@ -93,6 +101,18 @@ fn parents() -> Vec<(i32, i32)> {
 fn ticks(pid: i32) -> Option<(u64, u64)> {
     let stat = stat(pid)?;
     Some((field(&stat, 14)?, field(&stat, 15)?))
+}
+
+fn sleeps(pid: i32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let statuses =
+        threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+    statuses.filter_map(|status| voluntary(&status)).sum()
+}
+
+fn voluntary(status: &str) -> Option<u64> {
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
 }
 
 fn stat(pid: i32) -> Option<String> {
@@ -129,6 +149,13 @@ mod tests {
         assert_eq!(field::<i32>(stat, 4), Some(4));
         assert_eq!(field::<u64>(stat, 14), Some(55));
         assert_eq!(field::<u64>(stat, 15), Some(66));
+    }
+
+    #[test]
+    fn sleeps_are_those_that_were_wanted() {
+        let status = "Name:\ta\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t4\n";
+        assert_eq!(voluntary(status), Some(17));
+        assert_eq!(voluntary("Name:\ta\n"), None);
     }
 
     #[test]

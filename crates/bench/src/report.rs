@@ -40,6 +40,9 @@ pub(crate) struct Report {
     pub(crate) server_cores: Option<f64>,
     /// This program's own processor time for a delivery, in microseconds.
     pub(crate) own_cpu_per_delivery: Option<f64>,
+    /// How often this program slept for a delivery; the server is charged for waking it.
+    #[serde(default)]
+    pub(crate) own_sleeps_per_delivery: Option<f64>,
 
     /// From the first message that everybody was sure to get to the end of the run.
     pub(crate) delivered_fraction: Option<f64>,
@@ -55,6 +58,9 @@ pub(crate) struct Report {
     pub(crate) connections_per_second: Option<f64>,
     /// The server's processor time for a connection, microseconds: handshake and subscribing.
     pub(crate) cpu_per_connection: Option<f64>,
+    /// How often a thread of the server slept for a connection: what it costs hangs on that.
+    #[serde(default)]
+    pub(crate) sleeps_per_connection: Option<f64>,
     /// Resident KiB of the server before anybody came.
     pub(crate) resident_before: Option<f64>,
     /// Resident KiB that each connection added: connected, subscribed, and at most under load.
@@ -99,6 +105,7 @@ const COLUMNS: &[Column] = &[
     ("clean", |report| if report.is_clean() { "yes" } else { "NO" }.to_owned()),
     ("conn/s", |report| number(report.connections_per_second, 0)),
     ("µs/conn", |report| number(report.cpu_per_connection, 1)),
+    ("sleeps/conn", |report| number(report.sleeps_per_connection, 2)),
     ("KiB idle", |report| number(report.kib_connected, 2)),
     ("KiB subscribed", |report| number(report.kib_subscribed, 2)),
     ("KiB loaded", |report| number(report.kib_loaded, 2)),

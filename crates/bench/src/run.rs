@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 
 use self::pace::Pace;
 use crate::clock::{self, SECOND};
-use crate::process::{Usage, Watched};
+use crate::process::{self, Usage, Watched};
 use crate::report::Report;
 use crate::scenario::{Kind, Load, Scenario};
 use crate::server::Server;
@@ -66,6 +66,7 @@ struct Look {
     count: Count,
     server: Usage,
     own: u64,
+    own_sleeps: u64,
 }
 
 impl<'a> Run<'a> {
@@ -104,6 +105,7 @@ impl<'a> Run<'a> {
             Kind::Idle => run.idle()?,
             Kind::Held => run.held()?,
             Kind::Storm => run.storm()?,
+            Kind::OneByOne => run.one_by_one()?,
             Kind::Resume => run.resume()?,
             Kind::Backlog => bail!("a backlog is measured from before its server begins"),
         }
@@ -349,7 +351,8 @@ impl<'a> Run<'a> {
 
     fn look(&self) -> Look {
         let server = self.watched.as_ref().map(Watched::usage).unwrap_or_default();
-        Look { at: clock::now(), count: self.swarm.tally.count, server, own: clock::own_cpu() }
+        let (at, own, own_sleeps) = (clock::now(), clock::own_cpu(), process::own_sleeps());
+        Look { at, count: self.swarm.tally.count, server, own, own_sleeps }
     }
 
     /// Puts down what happened between two looks.
@@ -364,6 +367,8 @@ impl<'a> Run<'a> {
         if count.delivered > 0 {
             let each = |nanos: u64| nanos as f64 / 1e3 / count.delivered as f64;
             report.own_cpu_per_delivery = Some(each(after.own - before.own));
+            let sleeps = (after.own_sleeps - before.own_sleeps) as f64;
+            report.own_sleeps_per_delivery = Some(sleeps / count.delivered as f64);
             let server = after.server.cpu - before.server.cpu;
             report.server_cpu_per_million = self.watched.as_ref().map(|_| each(server));
         }
@@ -382,6 +387,11 @@ impl<'a> Run<'a> {
     fn cpu_each(&self, before: Look, after: Look) -> Option<f64> {
         let cpu = (after.server.cpu - before.server.cpu) as f64;
         self.watched.as_ref().map(|_| cpu / 1e3 / self.swarm.clients.len() as f64)
+    }
+
+    fn sleeps_each(&self, before: Look, after: Look) -> Option<f64> {
+        let sleeps = after.server.sleeps.saturating_sub(before.server.sleeps) as f64;
+        self.watched.as_ref().map(|_| sleeps / self.swarm.clients.len() as f64)
     }
 
     fn resident_now(&self) -> u64 {

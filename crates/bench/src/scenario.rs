@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Held,
     /// They connect and subscribe all at once.
     Storm,
+    /// They connect and subscribe one after the other, each step when the server is at rest.
+    OneByOne,
     /// As [`Kind::Load`], but the last subscriber reads nothing.
     Stalled,
     /// All leave, something is said, all come back at once to where they were.
@@ -182,6 +184,14 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "10,000 clients connect and subscribe at once",
         kind: Kind::Storm,
         subscribers: 10_000,
+        load: Load::Silence,
+        ..BASE
+    },
+    Scenario {
+        name: "one-by-one",
+        about: "2,000 clients come one after the other, and each step finds the server at rest",
+        kind: Kind::OneByOne,
+        subscribers: 2_000,
         load: Load::Silence,
         ..BASE
     },

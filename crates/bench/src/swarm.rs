@@ -128,7 +128,8 @@ impl Swarm {
         })
     }
 
-    /// Begins to connect one more subscriber; its number.
+    /// Begins to connect one more subscriber, which does nothing until it is told to
+    /// [listen](Self::listen); its number.
     ///
     /// # Errors
     /// When there is no socket for it.
@@ -141,12 +142,20 @@ impl Swarm {
         let number = self.clients.len();
         let stream = self.connect(number, is_stalled);
         let stream = stream.with_context(|| format!("opening connection {number}"))?;
-        let mut client = Client::new(stream, template, topic);
-        self.register(number, &mut client)?;
         self.tally.add_subscriber(topic);
-        self.clients.push(client);
+        self.clients.push(Client::new(stream, template, topic));
         self.opening += 1;
         Ok(number)
+    }
+
+    /// Lets a subscriber act on what happens to its socket: as soon as it is connected, it asks.
+    ///
+    /// # Errors
+    /// When epoll takes no more.
+    pub(crate) fn listen(&mut self, number: usize) -> io::Result<()> {
+        let Some(stream) = self.clients[number].stream() else { return Ok(()) };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(stream, Token(number), interest)
     }
 
     /// Connects a subscriber that left again, under its number.
@@ -156,11 +165,9 @@ impl Swarm {
     pub(crate) fn reopen(&mut self, number: usize) -> anyhow::Result<()> {
         let Client { template, topic, .. } = self.clients[number];
         let stream = self.connect(number, false)?;
-        let mut client = Client::new(stream, template, topic);
-        self.register(number, &mut client)?;
-        self.clients[number] = client;
+        self.clients[number] = Client::new(stream, template, topic);
         self.opening += 1;
-        Ok(())
+        Ok(self.listen(number)?)
     }
 
     fn connect(&self, number: usize, is_stalled: bool) -> io::Result<mio::net::TcpStream> {
@@ -187,12 +194,6 @@ impl Swarm {
             Err(error) => return Err(error),
         }
         Ok(mio::net::TcpStream::from_std(socket.into()))
-    }
-
-    fn register(&self, number: usize, client: &mut Client) -> io::Result<()> {
-        let Some(stream) = client.stream() else { return Ok(()) };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(stream, Token(number), interest)
     }
 
     /// Connects the publishers, by the first template.

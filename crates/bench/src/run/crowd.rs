@@ -17,6 +17,10 @@ const MISSED: u32 = 50;
 /// second later: then it would be the kernel's clock that is measured.
 const CROWD: usize = 4_000;
 
+/// From step to step of clients that come one by one: long enough for the server to be at rest. How
+/// long matters, because meanwhile the processor's caches are used by others.
+const STEP: u64 = SECOND / 2_500;
+
 impl Run<'_> {
     /// Connects all without subscribing, then subscribes all.
     pub(super) fn held(&mut self) -> anyhow::Result<()> {
@@ -115,6 +119,50 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// One client after the other, and each says what it has to say only when the server has been at
+    /// rest for a while, so that the figure does not hang on how quick this program is.
+    pub(super) fn one_by_one(&mut self) -> anyhow::Result<()> {
+        let before = self.look();
+        let mut stepped = before.at;
+        for number in 0..self.scenario.subscribers {
+            self.connect_next(false)?;
+            self.rest(&mut stepped)?;
+            self.swarm.clients[number].is_stalled = true;
+            self.swarm.listen(number)?;
+            self.answer_slowly(number, &mut stepped)?;
+        }
+        self.connected(before)?;
+        // That was our choice.
+        self.report.connections_per_second = None;
+        self.report.kib_subscribed = self.kib_each(self.resident_now());
+        Ok(())
+    }
+
+    /// Waits until it is time for the next step.
+    fn rest(&mut self, stepped: &mut u64) -> anyhow::Result<()> {
+        self.wait((*stepped + STEP).saturating_sub(clock::now()))?;
+        *stepped = clock::now();
+        Ok(())
+    }
+
+    /// Lets a client read what came and answer it, step by step until it is subscribed.
+    fn answer_slowly(&mut self, number: usize, stepped: &mut u64) -> anyhow::Result<()> {
+        let deadline = clock::now() + CONNECT;
+        while self.swarm.opening > 0 {
+            self.rest(stepped)?;
+            self.swarm.wake_stalled(number);
+            self.swarm.clients[number].is_stalled = true;
+            if clock::now() > deadline {
+                bail!("connection {number} was not ready in time{}", self.complaint());
+            }
+        }
+        self.swarm.clients[number].is_stalled = false;
+        match self.swarm.clients[number].phase {
+            Phase::Lost => bail!("connection {number} was lost{}", self.complaint()),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens all subscribers, at most so many under way, and waits until they are where they go.
     pub(super) fn connect(&mut self, at_once: usize) -> anyhow::Result<()> {
         let before = self.look();
@@ -128,7 +176,9 @@ impl Run<'_> {
         let took = (clock::now() - before.at) as f64 / SECOND as f64;
         self.report.connections_per_second = Some(self.scenario.subscribers as f64 / took);
         self.settle()?;
-        self.report.cpu_per_connection = self.cpu_each(before, self.look());
+        let after = self.look();
+        self.report.cpu_per_connection = self.cpu_each(before, after);
+        self.report.sleeps_per_connection = self.sleeps_each(before, after);
         Ok(())
     }
 
@@ -157,6 +207,12 @@ impl Run<'_> {
     }
 
     pub(super) fn open_next(&mut self, is_stalled: bool) -> anyhow::Result<usize> {
+        let number = self.connect_next(is_stalled)?;
+        self.swarm.listen(number)?;
+        Ok(number)
+    }
+
+    fn connect_next(&mut self, is_stalled: bool) -> anyhow::Result<usize> {
         let number = self.swarm.clients.len();
         let topic = u32::try_from(number % self.swarm.topic_count()).expect("topics are few");
         self.swarm.open(number % self.scenario.templates.len(), topic, is_stalled)
