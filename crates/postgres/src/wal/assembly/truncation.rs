@@ -71,3 +71,132 @@ impl Assembly {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use tidewire_protocol::Body;
+    use tidewire_protocol::change::{Column, Relation};
+
+    use super::super::{Described, Description, Flow, Known, Need, Trouble};
+    use super::*;
+    use crate::values::Shape;
+    use crate::wal::pgoutput::encoder::encode;
+    use crate::wal::pgoutput::{
+        Begin, Commit, Datum, Delete, Identity, Insert, Lsn, Message, Moment, Old, Truncate, Tuple,
+    };
+
+    /// The table and two partitions of it, the second with its columns the other way round.
+    const TABLE: u32 = 1;
+    const PARTS: [u32; 2] = [10, 11];
+
+    fn known(oid: u32, turned: bool) -> Known {
+        let (sent, order) = if turned { (["n", "id"], [1, 0]) } else { (["id", "n"], [0, 1]) };
+        let described = |name: &&str| Described {
+            name: (*name).to_owned(),
+            type_oid: 23,
+            identity: *name == "id",
+        };
+        let description = Description {
+            oid,
+            schema: "public".to_owned(),
+            table: format!("t{oid}"),
+            identity: Identity::Default,
+            columns: sent.iter().map(described).collect(),
+        };
+        let column = |name: &str| Column {
+            name: name.into(),
+            type_oid: 23,
+            type_name: "integer".into(),
+            key: name == "id",
+        };
+        let columns = vec![column("id"), column("n")];
+        let (schema, table) = ("public".into(), "t".into());
+        let relation = Relation { oid: TABLE, schema, table, columns };
+        let flow = Flow::default();
+        flow.turn(true);
+        let shapes = vec![Arc::new(Shape::Number); 2];
+        Known::new(description, relation, flow, shapes).reordered(&order)
+    }
+
+    fn assembly() -> Assembly {
+        let mut assembly = Assembly::default();
+        assembly.begin(Lsn(10), false);
+        assembly.know(known(PARTS[0], false));
+        assembly.know(known(PARTS[1], true));
+        assembly
+    }
+
+    /// What a transaction of these messages tells, where the table has these partitions.
+    fn told(messages: &[Message<'_>], parts: &[u32]) -> Vec<String> {
+        let mut assembly = assembly();
+        let committed_at = Moment(0);
+        let begin = Begin { commit_lsn: Lsn(20), committed_at, xid: 7 };
+        let commit = Commit { commit_lsn: Lsn(20), end_lsn: Lsn(28), committed_at };
+        assembly.begin_transaction(begin).unwrap();
+        for message in messages {
+            let bytes = encode(message);
+            if let Err(Trouble::Need(need)) = assembly.take(&bytes, false) {
+                assert!(matches!(&*need, Need::Parts(tables) if *tables == [TABLE]), "{need:?}");
+                let parts: BTreeSet<u32> = parts.iter().copied().collect();
+                assembly.know_parts([(TABLE, parts)].into());
+                assembly.take(&bytes, false).unwrap();
+            }
+        }
+        assembly.commit(commit).unwrap();
+        assembly.harvest().iter().map(word).collect()
+    }
+
+    fn word(draft: &Draft) -> String {
+        let Body::Change(change) = &draft.body else { return "gap".to_owned() };
+        let row = change.record.as_ref().or(change.old.as_ref());
+        let json = |row: &tidewire_protocol::change::Row| row.0[0].json().map(str::to_owned);
+        let id = row.and_then(json).unwrap_or_default();
+        format!("{}{id} at {}", change.operation.word(), change.index)
+    }
+
+    fn truncate(relations: &[u32]) -> Message<'static> {
+        let relations = relations.to_vec();
+        Message::Truncate(Truncate { cascade: false, restart_identity: false, relations })
+    }
+
+    fn insert(relation: u32, values: [&'static str; 2]) -> Message<'static> {
+        let new = Tuple(values.map(|value| Datum::Text(value.as_bytes())).to_vec());
+        Message::Insert(Insert { relation, new })
+    }
+
+    #[test]
+    fn a_statement_that_empties_all_partitions_empties_the_table() {
+        let after = || insert(PARTS[0], ["5", "6"]);
+        assert_eq!(told(&[truncate(&PARTS), after()], &PARTS), ["TRUNCATE at 0", "INSERT5 at 1"]);
+        // One that is gone since does not matter, and one that came since may have had rows.
+        assert_eq!(told(&[truncate(&PARTS)], &PARTS[..1]), ["TRUNCATE at 0"]);
+        assert_eq!(told(&[truncate(&PARTS), after()], &[10, 11, 12]), ["gap", "INSERT5 at 1"]);
+    }
+
+    #[test]
+    fn a_partition_emptied_alone_is_a_gap_of_its_table() {
+        let after = || insert(PARTS[0], ["5", "6"]);
+        assert_eq!(told(&[truncate(&PARTS[1..]), after()], &PARTS), ["gap", "INSERT5 at 1"]);
+        let twice = [truncate(&PARTS[1..]), truncate(&PARTS[..1]), after()];
+        assert_eq!(told(&twice, &PARTS), ["gap", "INSERT5 at 2"], "one gap tells of both");
+    }
+
+    #[test]
+    fn columns_of_a_partition_are_told_in_the_order_of_the_table() {
+        assert_eq!(told(&[insert(PARTS[1], ["6", "5"])], &PARTS), ["INSERT5 at 0"]);
+    }
+
+    #[test]
+    fn a_key_with_a_null_is_a_gap() {
+        let delete = |id| {
+            let old = Old::Key(Tuple(vec![id, Datum::Null]));
+            Message::Delete(Delete { relation: PARTS[0], old })
+        };
+        let whole = delete(Datum::Text(b"5"));
+        let messages = [delete(Datum::Null), delete(Datum::Null), whole];
+        assert_eq!(told(&messages, &PARTS), ["gap", "DELETE5 at 2"]);
+    }
+}
