@@ -45,11 +45,13 @@ CREATE INDEX IF NOT EXISTS outbox_xid ON tidewire.outbox (xid, id);
 CREATE UNLOGGED TABLE IF NOT EXISTS tidewire.outbox_epoch (
   only_row pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (only_row),
   epoch pg_catalog.uuid NOT NULL,
-  -- Which reader was the last to read, and so may go on where it was.
+  -- A reader of version 1 put its name here; it removes changes and does not say which.
   reader pg_catalog.uuid
 );
+-- Since version 2. What readers have told and may have removed: who is not that far cannot go on.
+ALTER TABLE tidewire.outbox_epoch ADD COLUMN IF NOT EXISTS told pg_catalog.pg_snapshot;
 
--- Moves when a writer removed changes that nobody had read.
+-- Moves when a writer removes changes that nobody had told.
 CREATE SEQUENCE IF NOT EXISTS tidewire.outbox_losses;
 
 INSERT INTO tidewire.settings (sink, retention, surface)
@@ -63,6 +65,7 @@ CREATE OR REPLACE FUNCTION tidewire.prune() RETURNS pg_catalog.void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $body$
 DECLARE
   stale pg_catalog.int8[];
+  told pg_catalog.pg_snapshot;
 BEGIN
   -- In a stricter isolation a row removed by another writer would fail this transaction.
   IF pg_catalog.current_setting('transaction_isolation') <> 'read committed' THEN
@@ -83,7 +86,13 @@ BEGIN
       AND o.at < pg_catalog.clock_timestamp() - (SELECT s.retention FROM tidewire.settings s)
     FOR UPDATE SKIP LOCKED);
   IF pg_catalog.cardinality(stale) > 0 THEN
-    PERFORM pg_catalog.nextval('tidewire.outbox_losses');
+    SELECT e.told INTO told FROM tidewire.outbox_epoch e;
+    -- First, and without waiting for the commit: so whoever misses one of them finds this moved.
+    PERFORM pg_catalog.nextval('tidewire.outbox_losses') FROM (
+      SELECT FROM tidewire.outbox o
+      WHERE o.id = ANY (stale)
+        AND (told IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(o.xid, told))
+      LIMIT 1) unread;
     DELETE FROM tidewire.outbox o WHERE o.id = ANY (stale);
   END IF;
 END

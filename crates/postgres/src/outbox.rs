@@ -5,14 +5,19 @@
 //! change is skipped because an older transaction commits later, and a long transaction delays
 //! nobody but itself. While the reader sleeps, writers wake it; while it is awake, they need not.
 //!
-//! `window` knows what was told, `pace` when to look, `relations` what tables look like; these are
-//! pure. `reader` waits, over `link`, and `teller` hands over. The SQL is in [`crate::sql`].
+//! `window` knows what was told of a poll, `place` where to go on and whether that can be, `pace` when
+//! to look, `relations` what tables look like; these are pure. `reader` waits, over `link`, and
+//! `teller` hands over. Where the history outlives the process, what was told and how far it is are
+//! kept together (`marks`), so a restart repeats nothing and misses nothing that is still in the
+//! outbox. The SQL is in [`crate::sql`].
 //! Guide: `docs/row-changes.md`.
 
 mod enabling;
 mod link;
+pub(crate) mod marks;
 mod metrics;
 mod pace;
+mod place;
 mod reader;
 mod relations;
 mod shared;
@@ -27,7 +32,7 @@ use parking_lot::Mutex;
 use tidewire::Publisher;
 use tidewire_protocol::{Code, Refusal, Topic};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{ChangeSource, SourceStatus};
@@ -45,6 +50,9 @@ pub struct OutboxOptions {
     /// Pause between two polls while changes come; 10 ms by default, and so half of that is what
     /// a change waits on average. When nothing happens there are no polls but one a second.
     pub poll_interval: Duration,
+    /// How long a table is followed after its last listener left, and after the start where it was
+    /// followed before, so that who comes back misses nothing; a minute by default.
+    pub linger: Duration,
     /// How long [`OutboxSource::add`] waits in all; 10 s by default.
     pub add_timeout: Duration,
     /// How long [`OutboxSource::catch_up`] waits; 5 s by default.
@@ -56,6 +64,7 @@ impl Default for OutboxOptions {
         Self {
             install: true,
             poll_interval: Duration::from_millis(10),
+            linger: Duration::from_secs(60),
             add_timeout: Duration::from_secs(10),
             catch_up_timeout: Duration::from_secs(5),
         }
@@ -89,7 +98,7 @@ impl OutboxSource {
         let stop = CancellationToken::new();
         let pool = Pool::new(&target, POOL_SIZE, options.add_timeout, STATEMENT_LIMIT);
         let (sharing, stopping) = (Arc::clone(&shared), stop.clone());
-        let reader = Reader::new(target, publisher, sharing, stopping, options.poll_interval);
+        let reader = Reader::new(target, publisher, sharing, stopping, options.clone());
         let task = Mutex::new(Some(tokio::spawn(reader.run())));
         Self { shared, pool, options, enabling: tokio::sync::Mutex::new(()), stop, task }
     }
@@ -103,7 +112,7 @@ impl OutboxSource {
     /// A refusal for the client that asked: no such table, nothing installed and no right to do
     /// it, or a database that is down.
     pub async fn add(&self, table: &Topic) -> Result<(), Refusal> {
-        if self.shared.is_ready(table) {
+        if self.shared.want(table) {
             return Ok(());
         }
         let added = timeout(self.options.add_timeout, self.follow(table)).await;
@@ -116,15 +125,16 @@ impl OutboxSource {
             enabling::ensure(&self.pool, table, self.options.install).await?
         };
         self.shared.follow(table, oid);
-        while !self.shared.is_ready(table) {
+        while !self.shared.want(table) {
             self.shared.next_round().await;
         }
         Ok(())
     }
 
-    /// Nobody on this node listens to the table any more. Its triggers stay.
+    /// Nobody on this node listens to the table any more. It is followed for a while, see
+    /// [`OutboxOptions::linger`]; its triggers stay.
     pub fn remove(&self, table: &Topic) {
-        self.shared.forget(table);
+        self.shared.release(table, Instant::now() + self.options.linger);
     }
 
     /// Returns once every change that any query sent before this call could have seen was

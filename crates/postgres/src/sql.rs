@@ -11,8 +11,9 @@ use tokio_postgres::Client;
 
 use crate::connect::{ConnectError, Pool, Target};
 
-/// The version that this program installs: the number of the last script but the frame's.
-pub const VERSION: i32 = 1;
+/// The version that this program installs; one more whenever an older program could not work with it,
+/// or this one not with what an older one installed.
+pub const VERSION: i32 = 2;
 
 /// The scripts in order. The first and the last are the frame of the transaction.
 const SCRIPTS: [&str; 6] = [
@@ -88,6 +89,8 @@ pub struct Installation {
     pub schema: String,
     /// Where `tidewire.publish` says things: `outbox` or `wal`.
     pub sink: String,
+    /// How long changes wait for a server that is down.
+    pub retention: Duration,
 }
 
 /// Why installing or uninstalling failed.
@@ -176,15 +179,17 @@ pub async fn installation(target: &Target) -> Result<Option<Installation>, SqlEr
 pub(crate) async fn found(client: &Client) -> Result<Option<Installation>, tokio_postgres::Error> {
     const IS_THERE: &str = "SELECT to_regclass('tidewire.versions') IS NOT NULL \
                             AND to_regclass('tidewire.settings') IS NOT NULL";
-    const WHAT: &str = "SELECT (SELECT max(version) FROM tidewire.versions), surface::text, sink \
-                        FROM tidewire.settings";
+    const WHAT: &str = "SELECT (SELECT max(version) FROM tidewire.versions), surface::text, sink, \
+                        extract(epoch FROM retention)::float8 FROM tidewire.settings";
     if !client.query_one(IS_THERE, &[]).await?.get::<_, bool>(0) {
         return Ok(None);
     }
     let row = client.query_opt(WHAT, &[]).await?;
     Ok(row.and_then(|row| {
         let version: Option<i32> = row.get(0);
-        Some(Installation { version: version?, schema: row.get(1), sink: row.get(2) })
+        let retention = Duration::try_from_secs_f64(row.get(3)).unwrap_or_default();
+        let (schema, sink) = (row.get(1), row.get(2));
+        Some(Installation { version: version?, schema, sink, retention })
     }))
 }
 
@@ -261,8 +266,7 @@ mod tests {
 
     #[test]
     fn the_version_is_that_of_the_scripts() {
-        // Scripts that change tables are numbered; raising VERSION with each keeps old programs
-        // from writing into new tables.
-        assert!(print(&InstallOptions::default()).contains("VALUES (1) ON CONFLICT"));
+        let text = format!("VALUES ({VERSION}) ON CONFLICT");
+        assert!(print(&InstallOptions::default()).contains(&text));
     }
 }

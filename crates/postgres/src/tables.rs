@@ -1,6 +1,8 @@
 //! Tables as a world outside: which source their changes come from, what listeners want of them,
 //! and their rows.
 
+mod former;
+
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::changes::{SharedSource, SourceStatus};
 use crate::connect::Target;
-use crate::outbox::{OutboxOptions, OutboxSource};
+use crate::outbox::{OutboxOptions, OutboxSource, marks};
 use crate::prepare::Preparer;
 use crate::snapshot::{SnapshotLimits, Snapshots};
 use crate::sql::{Sink, installation, set_sink};
@@ -213,6 +215,11 @@ async fn choose(
             "tidewire.publish() may write where nobody reads"
         );
     }
+    let other = if wal { marks::OUTBOX } else { former::WAL };
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = end_former(&publisher, other) => {}
+    }
     let registry = options.registry;
     let mut registry = registry.as_ref().map(|registry| registry.lock());
     let source: SharedSource = if wal {
@@ -227,6 +234,18 @@ async fn choose(
     drop(registry);
     tracing::info!(source = source.status().name, "following row changes");
     chosen.send_replace(Some(Chosen { source, why_not_wal }));
+}
+
+/// Ends what the other source left in the history, however long that takes: until then nothing must be
+/// told.
+async fn end_former(publisher: &Publisher, other: &str) {
+    while let Err(error) = former::end(publisher, other).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the history does not take that the source of row changes is another now"
+        );
+        tokio::time::sleep(PROBE_PAUSE).await;
+    }
 }
 
 /// Asks until the database answers, and gives why its log cannot be read, if it cannot.

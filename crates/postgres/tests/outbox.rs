@@ -3,6 +3,7 @@
 mod failures;
 mod newer;
 mod oracle;
+mod restarts;
 mod right;
 
 use std::sync::Arc;
@@ -35,9 +36,14 @@ impl Setup {
 
     /// The same in another cluster.
     async fn on(cluster: &PrivateCluster, name: &str, sql: &str) -> Self {
+        Self::with(cluster, name, sql, OutboxOptions::default()).await
+    }
+
+    async fn with(cluster: &PrivateCluster, name: &str, sql: &str, options: OutboxOptions) -> Self {
         let (target, client) = database(cluster, name).await;
         client.batch_execute(sql).await.unwrap();
-        let (source, witness) = start(&target);
+        let (publisher, witness) = Witness::new();
+        let source = OutboxSource::start(target.clone(), publisher, options);
         Self { source, witness, client, target }
     }
 
@@ -335,9 +341,26 @@ async fn partitions_are_told_as_the_table_they_are_part_of() {
 }
 
 #[tokio::test]
+async fn who_comes_back_soon_misses_nothing() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_returns", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.add("public.a").await;
+    setup.source.remove(&table("public.a"));
+    assert_eq!(setup.source.status().tables, 0);
+    setup.run("INSERT INTO a VALUES (1)").await;
+    setup.source.add(&table("public.a")).await.unwrap();
+    setup.run("INSERT INTO a VALUES (2)").await;
+    for id in ["1", "2"] {
+        assert_eq!(new_row(&*setup.witness.change().await)[0].1, id);
+    }
+}
+
+#[tokio::test]
 async fn a_table_nobody_listens_to_is_silent_and_coming_back_is_a_gap() {
     let _cluster = cluster();
-    let mut setup = Setup::new("ob_leaves", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    let options = OutboxOptions { linger: Duration::ZERO, ..OutboxOptions::default() };
+    let sql = "CREATE TABLE a (id int PRIMARY KEY)";
+    let mut setup = Setup::with(&cluster(), "ob_leaves", sql, options).await;
     setup.add("public.a").await;
     setup.source.remove(&table("public.a"));
     setup.run("INSERT INTO a VALUES (1)").await;

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 
 use super::relations;
 use crate::connect::Pool;
-use crate::sql::{self, InstallOptions, SqlError};
+use crate::sql::{self, InstallOptions, Installation, SqlError};
 
 /// The table of a name.
 const TABLE: &str = "\
@@ -26,25 +26,24 @@ const LOCK_PATIENCE: &str = "300ms";
 pub(super) async fn ensure(pool: &Pool, topic: &Topic, may: bool) -> Result<u32, Refusal> {
     let connection = pool.get().await.map_err(|error| unavailable(&error.to_string()))?;
     let oid = ask(connection.run(async |client| find(client, topic).await).await)??;
+    let installed = ask(connection.run(sql::found).await)?;
+    let schema = installed.as_ref().map_or("public".to_owned(), |it| it.schema.clone());
+    if installed.as_ref().is_none_or(|it| it.version < sql::VERSION) {
+        if !may {
+            return Err(Refusal::new(Code::NotConfigured, sql::NOT_INSTALLED));
+        }
+        let script = sql::print(&as_it_is(installed));
+        let done = connection.run(async |client| install(client, &script).await).await;
+        let explain = |error| refuse(&sql::explain(error, &schema));
+        done.ok_or_else(silence)?.map_err(explain)?;
+        tracing::info!(schema, version = sql::VERSION, "installed the outbox");
+    }
     let recorded = async |client: &Client| relations::load(client, &[oid]).await;
     let known = ask(connection.run(recorded).await)?;
     if known.iter().any(|(_, known)| known.flows) {
         return Ok(oid);
     }
-    let installed = ask(connection.run(sql::found).await)?;
-    let mut schema = installed.as_ref().map_or("public".to_owned(), |it| it.schema.clone());
-    if installed.is_none_or(|it| it.version < sql::VERSION) {
-        let options = InstallOptions { schema, ..InstallOptions::default() };
-        if !may {
-            return Err(Refusal::new(Code::NotConfigured, sql::NOT_INSTALLED));
-        }
-        let script = sql::print(&options);
-        let done = connection.run(async |client| install(client, &script).await).await;
-        let explain = |error| refuse(&sql::explain(error, &options.schema));
-        done.ok_or_else(silence)?.map_err(explain)?;
-        tracing::info!(schema = options.schema, "installed the outbox");
-        schema = options.schema;
-    } else if !may {
+    if !may {
         let message = format!(
             "changes of {} are not recorded: run SELECT enable_realtime for it",
             topic.name()
@@ -64,6 +63,17 @@ pub(super) async fn ensure(pool: &Pool, topic: &Topic, may: bool) -> Result<u32,
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// An upgrade leaves what was chosen.
+fn as_it_is(installed: Option<Installation>) -> InstallOptions {
+    let fresh = InstallOptions::default();
+    match installed {
+        Some(Installation { schema, retention, .. }) => {
+            InstallOptions { schema, retention, ..fresh }
+        }
+        None => fresh,
+    }
 }
 
 async fn find(
@@ -103,7 +113,7 @@ async fn install(client: &Client, script: &str) -> Result<(), tokio_postgres::Er
     done
 }
 
-async fn enable(client: &Client, oid: u32, schema: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn enable(client: &Client, oid: u32, schema: &str) -> Result<(), tokio_postgres::Error> {
     let schema = schema.replace('"', "\"\"");
     let sql = format!(
         "SELECT \"{schema}\".enable_realtime(n.nspname::text, c.relname::text) \

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Row, RowStream, Statement};
 
+use super::place::{Outbox, Scene};
 use crate::connect::{ConnectError, ErrorKind, Target, Wire};
 
 /// First half of the keys of our advisory locks: `tide`. The SQL scripts have the same numbers.
@@ -34,72 +35,75 @@ const SESSION: &str = "\
 SET statement_timeout = 0; SET lock_timeout = '5s'; SET jit = off; SET enable_seqscan = off; \
 SET enable_bitmapscan = off; SET plan_cache_mode = force_custom_plan; LISTEN tidewire";
 
-/// What became visible since a snapshot ($1), of the tables $2 with their rows.
+/// What became visible since a snapshot ($1), of the tables $2 with their rows; up to the snapshot
+/// $3 where there is one, else up to now.
 ///
-/// The first row is the snapshot that this query saw. Then come transactions in an order in which
-/// they may have committed: when one waited for another, what it wrote last has the higher id.
-/// The transaction $3, of which a poll that broke off told a part, comes first of all.
-/// Partitions are told as the table they are part of.
+/// The first row is the snapshot up to which this reads, and the state of the outbox: a writer moves
+/// `losses` before it removes anything, so what a poll does not see because it was removed is told
+/// by the same poll. Then come transactions in an order in which they may have committed: when one
+/// waited for another, what it wrote last has the higher id. The same two snapshots give the same
+/// order. Partitions are told as the table they are part of.
 const POLL: &str = "\
-WITH seen AS MATERIALIZED (SELECT pg_current_snapshot() AS now), news AS (
+WITH seen AS MATERIALIZED (
+  SELECT coalesce($3::text::pg_snapshot, pg_current_snapshot()) AS now
+), news AS (
   SELECT o.* FROM seen, tidewire.outbox o
   WHERE o.xid >= pg_snapshot_xmax($1::text::pg_snapshot) AND o.xid < pg_snapshot_xmax(seen.now)
+    AND ($3::text IS NULL OR pg_visible_in_snapshot(o.xid, $3::text::pg_snapshot))
   UNION ALL
   SELECT o.* FROM tidewire.outbox o
   WHERE o.xid = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+    AND ($3::text IS NULL OR pg_visible_in_snapshot(o.xid, $3::text::pg_snapshot))
 )
-SELECT seen.now::text AS snapshot, NULL::int8 AS id, NULL::int8 AS xid, NULL::int8 AS at,
-  NULL::\"char\" AS op, NULL::oid AS root, NULL::bool AS wanted, NULL::text AS rec,
-  NULL::text AS old, NULL::text AS topic, NULL::text AS event, NULL::text AS payload,
-  NULL::int8 AS place
+SELECT seen.now::text AS snapshot,
+  (SELECT last_value + is_called::int4 FROM tidewire.outbox_losses) AS losses,
+  pg_relation_filenode('tidewire.outbox') AS file, NULL::int8 AS id, NULL::int8 AS xid,
+  NULL::int8 AS at, NULL::\"char\" AS op, NULL::oid AS root, NULL::bool AS wanted,
+  NULL::text AS rec, NULL::text AS old, NULL::text AS topic, NULL::text AS event,
+  NULL::text AS payload, NULL::int8 AS place
 FROM seen
 UNION ALL
-SELECT NULL, n.id, n.xid::text::int8,
+SELECT NULL, NULL, NULL, n.id, n.xid::text::int8,
   (extract(epoch FROM max(n.at) OVER written) * 1000000)::int8, n.op, n.root,
   n.root = ANY ($2), CASE WHEN n.root = ANY ($2) THEN n.rec::text END,
   CASE WHEN n.root = ANY ($2) THEN n.old::text END, n.topic, n.event, n.payload,
-  CASE WHEN n.xid::text::int8 = $3 THEN 0 ELSE max(n.id) OVER written END
+  max(n.id) OVER written
 FROM (SELECT o.*, coalesce(pg_partition_root(o.rel)::oid, o.rel) AS root FROM news o) n
 WINDOW written AS (PARTITION BY n.xid)
 ORDER BY place NULLS FIRST, id";
 
 /// Removes rows that were told (visible in $1) a while ago, and rows from a future that belongs
-/// to another cluster, as a restored dump has them. Only the oldest are looked at.
+/// to another cluster, as a restored dump has them. Only the oldest are looked at. In the same step
+/// it says what may be gone now: to readers whose history is older, and to writers, for whom to
+/// remove such rows is no loss.
 const PRUNE: &str = "\
-DELETE FROM tidewire.outbox WHERE id = ANY (ARRAY(
-  SELECT o.id FROM (SELECT id, xid, at FROM tidewire.outbox ORDER BY id LIMIT 10000) o
-  WHERE (o.at < clock_timestamp() - interval '10 seconds'
-      AND pg_visible_in_snapshot(o.xid, $1::text::pg_snapshot))
-    OR o.xid >= pg_snapshot_xmax(pg_current_snapshot())))";
+WITH told AS (
+  UPDATE tidewire.outbox_epoch SET told = $1::text::pg_snapshot
+  WHERE told::text IS DISTINCT FROM $1::text AND EXISTS (SELECT FROM tidewire.outbox)
+), gone AS (
+  DELETE FROM tidewire.outbox WHERE id = ANY (ARRAY(
+    SELECT o.id FROM (SELECT id, xid, at FROM tidewire.outbox ORDER BY id LIMIT 10000) o
+    WHERE (o.at < clock_timestamp() - interval '10 seconds'
+        AND pg_visible_in_snapshot(o.xid, $1::text::pg_snapshot))
+      OR o.xid >= pg_snapshot_xmax(pg_current_snapshot())))
+  RETURNING 1
+)
+SELECT count(*) FROM gone";
 
 /// Rows that one [`Link::prune`] looks at; as many removed means that there are more.
 pub(super) const PRUNED_AT_ONCE: u64 = 10_000;
 
-/// Takes over the outbox. The old row says whether anybody else read meanwhile.
+/// Takes over the outbox. A reader of the first version leaves its name in the old row.
 const TAKE_OVER: &str = "\
-WITH before AS (SELECT epoch, reader FROM tidewire.outbox_epoch), now AS (
-  INSERT INTO tidewire.outbox_epoch (epoch, reader)
-  VALUES (gen_random_uuid(), $1::text::uuid)
-  ON CONFLICT (only_row) DO UPDATE SET reader = EXCLUDED.reader RETURNING epoch)
-SELECT now.epoch::text, (before.reader = $1::text::uuid) IS TRUE AS mine,
-  pg_current_snapshot()::text, current_setting('max_prepared_transactions')::int4 = 0,
-  (SELECT last_value + is_called::int4 FROM tidewire.outbox_losses)
+WITH before AS (SELECT reader, told FROM tidewire.outbox_epoch), now AS (
+  INSERT INTO tidewire.outbox_epoch (epoch) VALUES (gen_random_uuid())
+  ON CONFLICT (only_row) DO UPDATE SET reader = NULL RETURNING epoch)
+SELECT now.epoch::text, pg_relation_filenode('tidewire.outbox'),
+  (SELECT last_value + is_called::int4 FROM tidewire.outbox_losses),
+  pg_current_snapshot()::text, before.told::text, before.reader IS NOT NULL,
+  current_setting('max_prepared_transactions')::int4 = 0,
+  (SELECT oid FROM pg_database WHERE datname = current_database())
 FROM now LEFT JOIN before ON true";
-
-/// What is there when a reader takes over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Scene {
-    /// Which outbox: a new one after a crash, and another in another cluster.
-    pub(super) epoch: String,
-    /// Nobody else read since this reader last did.
-    pub(super) mine: bool,
-    /// What is visible now.
-    pub(super) snapshot: String,
-    /// Writers can notify: no transaction of theirs may be prepared, which excludes it.
-    pub(super) may_sleep: bool,
-    /// Moves when writers removed changes that waited too long.
-    pub(super) losses: i64,
-}
 
 /// The reader's connection.
 pub(super) struct Link {
@@ -144,17 +148,18 @@ impl Link {
         Ok(self.answer(self.client.query_one(&sql, &[])).await?.get(0))
     }
 
-    /// Takes over the outbox in the name of `reader`, a UUID.
-    pub(super) async fn take_over(&self, reader: &str) -> Result<Scene, ConnectError> {
-        let row = self.answer(self.client.query_one(TAKE_OVER, &[&reader])).await?;
+    /// Takes over the outbox.
+    pub(super) async fn take_over(&self) -> Result<Scene, ConnectError> {
+        let row = self.answer(self.client.query_one(TAKE_OVER, &[])).await?;
         let cluster = self.cluster().await?;
-        let losses: i64 = row.get(4);
+        let (epoch, database): (String, u32) = (row.get(0), row.get(7));
+        let epoch = format!("{epoch}/{cluster}/{database}");
         Ok(Scene {
-            epoch: format!("{}/{cluster}", row.get::<_, String>(0)),
-            mine: row.get(1),
-            snapshot: row.get(2),
-            may_sleep: row.get(3),
-            losses,
+            outbox: Outbox { epoch, file: row.get(1), losses: row.get(2) },
+            snapshot: row.get(3),
+            told: row.get(4),
+            secretive: row.get(5),
+            may_sleep: row.get(6),
         })
     }
 
@@ -186,22 +191,23 @@ impl Link {
         self.answer(self.client.prepare(POLL)).await
     }
 
-    /// What became visible since `snapshot`. The server waits while the rows are not taken.
+    /// What became visible since a snapshot, up to another or else up to now. The server waits while
+    /// the rows are not taken.
     pub(super) async fn poll(
         &self,
         statement: &Statement,
-        snapshot: &str,
+        since: &str,
         tables: &[u32],
-        torn: u64,
+        upto: Option<&str>,
     ) -> Result<RowStream, ConnectError> {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
-            [&snapshot, &tables, &torn.cast_signed()];
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&since, &tables, &upto];
         self.answer(self.client.query_raw(statement, parameters)).await
     }
 
     /// Removes rows that were told, and says how many.
-    pub(super) async fn prune(&self, snapshot: &str) -> Result<u64, ConnectError> {
-        self.answer(self.client.execute(PRUNE, &[&snapshot])).await
+    pub(super) async fn prune(&self, told: &str) -> Result<u64, ConnectError> {
+        let row = self.answer(self.client.query_one(PRUNE, &[&told])).await?;
+        Ok(row.get::<_, i64>(0).cast_unsigned())
     }
 
     /// Waits until a writer notifies. Cancel safe.

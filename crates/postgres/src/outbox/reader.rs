@@ -2,7 +2,11 @@
 //! is lost.
 //!
 //! It decides nothing of its own: [`Window`] knows what was told, [`Pace`] when to look again,
-//! [`Shared`] which tables are followed.
+//! [`Shared`] which tables are followed, [`Place`] whether reading can go on.
+
+mod beginning;
+mod partitions;
+mod rows;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,20 +14,22 @@ use std::time::Duration;
 
 use tidewire::Publisher;
 use tidewire_protocol::GapReason;
-use tidewire_protocol::change::Operation;
 use tokio::time::{Instant, sleep};
-use tokio_postgres::{Row, Statement};
+use tokio_postgres::Statement;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, PRUNED_AT_ONCE, Scene};
+use super::OutboxOptions;
+use super::link::{Link, PRUNED_AT_ONCE};
 use super::pace::{Next, Pace};
+use super::place::{Part, Place};
 use super::relations;
 use super::shared::{Round, Shared};
 use super::teller::{CATALOG_LIMIT, Table, Teller};
-use super::window::{Stored, What, Window};
+use super::window::Window;
 use crate::connect::{ConnectError, Pool, Target};
 use crate::notify::Backoff;
-use crate::sql;
+use partitions::Parted;
+use rows::{Head, stored};
 
 /// A reader that sleeps looks anyway after this long, should a notification get lost.
 const SAFETY: Duration = Duration::from_secs(1);
@@ -35,21 +41,36 @@ const IDLE_UPKEEP: Duration = Duration::from_secs(5);
 /// How often rows that were told are removed.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often progress that brought nothing is kept: rarely enough that tables nobody listens to
+/// cost a history little, often enough that their rows do not pile up.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// Pause before asking again whether the other reader is gone, or somebody installed the outbox.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The task and what it knows.
 pub(super) struct Reader {
-    pub(super) target: Target,
-    pub(super) shared: Arc<Shared>,
-    pub(super) stop: CancellationToken,
-    pub(super) interval: Duration,
+    target: Target,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    options: OutboxOptions,
     teller: Teller,
     window: Window,
-    /// Who we are, to the outbox.
-    name: String,
     /// Where to go on; none before the first connection.
-    place: Option<Scene>,
+    place: Option<Place>,
+    /// The snapshot up to which the poll of now reads.
+    seen: Option<String>,
+    /// The place that a history which outlives the process holds.
+    kept: Option<Kept>,
+    parted: Parted,
+}
+
+/// A place that was kept.
+struct Kept {
+    place: Place,
+    at: Instant,
+    /// Rows were read since.
+    is_old: bool,
 }
 
 /// Why a connection is no longer read from.
@@ -60,11 +81,38 @@ enum Ended {
     Lost(ConnectError),
     /// Somebody else reads, or nothing is installed: nothing is wrong with the connection.
     Waiting(String),
+    /// The history does not take, or give, what has to be kept.
+    History(tidewire::Error),
+    /// Changes were removed, so it has to be seen what can still be told.
+    Removed,
 }
 
 impl From<ConnectError> for Ended {
     fn from(error: ConnectError) -> Self {
         Self::Lost(error)
+    }
+}
+
+impl From<tidewire::Error> for Ended {
+    fn from(error: tidewire::Error) -> Self {
+        Self::History(error)
+    }
+}
+
+impl Ended {
+    /// In words, for who asks how reading goes.
+    fn explain(self) -> Option<String> {
+        match self {
+            Self::Stopped => None,
+            Self::Lost(error) => Some(error.to_string()),
+            Self::Waiting(why) => Some(why),
+            Self::History(error) => Some(format!(
+                "the history does not take what the outbox says, so reading waits for it: {error}"
+            )),
+            Self::Removed => {
+                Some("changes were removed from the outbox, by writers or by hand".to_owned())
+            }
+        }
     }
 }
 
@@ -74,12 +122,13 @@ impl Reader {
         publisher: Publisher,
         shared: Arc<Shared>,
         stop: CancellationToken,
-        interval: Duration,
+        options: OutboxOptions,
     ) -> Self {
         let pool = Pool::new(&target, 1, CATALOG_LIMIT, CATALOG_LIMIT);
         let teller = Teller::new(publisher, Arc::clone(&shared), pool);
-        let (window, name) = (Window::default(), random_uuid());
-        Self { target, shared, stop, interval, teller, window, name, place: None }
+        let (window, place, seen, kept) = (Window::default(), None, None, None);
+        let parted = Parted::default();
+        Self { target, shared, stop, options, teller, window, place, seen, kept, parted }
     }
 
     /// Reads until told to stop.
@@ -88,28 +137,20 @@ impl Reader {
         while !self.stop.is_cancelled() {
             let ended = self.read(&mut backoff).await;
             self.shared.disconnected();
-            let pause = match ended {
-                Ended::Stopped => break,
-                Ended::Lost(error) => {
-                    self.shared.failed(error.to_string());
-                    None
-                }
-                Ended::Waiting(why) => {
-                    self.shared.failed(why);
-                    Some(STANDBY_PAUSE)
-                }
-            };
+            let is_waiting = matches!(ended, Ended::Waiting(_));
+            let Some(why) = ended.explain() else { break };
+            self.shared.failed(why);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
                 () = async {
-                    match pause {
+                    match is_waiting {
                         // Whoever adds a table may just have installed what was missing.
-                        Some(pause) => tokio::select! {
-                            () = sleep(pause) => {}
+                        true => tokio::select! {
+                            () = sleep(STANDBY_PAUSE) => {}
                             () = self.shared.wanted() => {}
                         },
-                        None => backoff.pause().await,
+                        false => backoff.pause().await,
                     }
                 } => {}
             }
@@ -136,73 +177,22 @@ impl Reader {
             }
             Err(ended) => ended,
         };
-        // What counts as told is told before a gap that the next connection may bring.
-        self.teller.flush().await;
+        let ended = self.leave(ended).await;
         link.close().await;
         ended
     }
 
-    /// Becomes the reader and finds the place to go on from.
-    async fn begin(&mut self, link: &Link) -> Result<Reading, Ended> {
-        let installed = link.answer(sql::found(link.client())).await?;
-        let Some(installed) = installed.filter(|it| it.version >= sql::VERSION) else {
-            return Err(Ended::Waiting(sql::NOT_INSTALLED.to_owned()));
+    /// What counts as told is told before a gap that the next connection may bring.
+    async fn leave(&mut self, ended: Ended) -> Ended {
+        let flushed = match &ended {
+            // Nobody knows what it took, so that is asked first.
+            Ended::History(_) => Ok(()),
+            _ => self.flush_all().await,
         };
-        if !link.become_reader().await? {
-            let who = link.other_reader().await.map_or_else(String::new, |pid| format!(" ({pid})"));
-            let why = format!("another Tidewire server reads this database's outbox{who}");
-            return Err(Ended::Waiting(why));
-        }
-        if installed.sink != sql::Sink::Outbox.word() {
-            self.claim_messages(link).await;
-        }
-        let scene = link.take_over(&self.name).await?;
-        self.go_on(scene.clone()).await;
-        let poll = link.prepare_poll().await?;
-        Ok(Reading {
-            poll,
-            pace: Pace::new(self.interval, scene.may_sleep, Instant::now()),
-            brought: false,
-            upkeep: Upkeep::due_now(),
-        })
-    }
-
-    /// `tidewire.publish` has to say things where somebody reads.
-    async fn claim_messages(&self, link: &Link) {
-        const SQL: &str = "UPDATE tidewire.settings SET sink = 'outbox'";
-        if let Err(error) = link.answer(link.client().batch_execute(SQL)).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "tidewire.publish still writes to the write-ahead log, which is not read"
-            );
-        }
-    }
-
-    /// Goes on where reading ended, or tells that it cannot.
-    async fn go_on(&mut self, scene: Scene) {
-        let lost = match &self.place {
-            None => {
-                self.teller.recall_voices().await;
-                None
-            }
-            Some(before) if before.epoch != scene.epoch => Some(GapReason::EpochChanged),
-            Some(before) if !scene.mine || before.losses != scene.losses => {
-                Some(GapReason::ConnectionLost)
-            }
-            Some(before) => {
-                let snapshot = before.snapshot.clone();
-                self.place = Some(Scene { snapshot, ..scene });
-                self.shared.metrics.reconnects.inc();
-                return;
-            }
-        };
-        self.place = Some(scene);
-        self.window = Window::default();
-        if let Some(reason) = lost {
-            tracing::warn!(%reason, "changes of all tables that are followed were lost");
-            self.shared.owe_all(reason);
-            self.teller.lost_messages(reason).await;
-        }
+        self.teller.forget_drafts();
+        self.window.begin(None);
+        self.seen = None;
+        flushed.err().map_or(ended, Ended::History)
     }
 
     async fn keep_reading(&mut self, link: &Link, reading: &mut Reading) -> Ended {
@@ -216,7 +206,7 @@ impl Reader {
     /// One poll and the pause after it.
     async fn step(&mut self, link: &Link, reading: &mut Reading) -> Result<(), Ended> {
         self.upkeep(link, reading).await?;
-        self.say_gaps().await;
+        self.say_gaps(link).await?;
         let brought = self.poll(link, reading).await?;
         reading.brought |= brought;
         let mut next = reading.pace.after_poll(brought, Instant::now());
@@ -269,13 +259,18 @@ impl Reader {
     }
 
     /// Says the gaps that are owed. One that cannot be said stays owed, and its table silent.
-    async fn say_gaps(&mut self) {
+    async fn say_gaps(&mut self, link: &Link) -> Result<(), Ended> {
         self.teller.begin_round().await;
-        for (topic, reason) in self.shared.owed() {
-            if self.teller.gap(&topic, reason).await {
-                self.shared.paid(&topic);
-            }
+        if self.shared.owed().is_empty() {
+            return Ok(());
         }
+        // Their triggers are to be as they are when the gap is said.
+        self.look_at_catalog(link).await?;
+        let here = self.here();
+        self.teller.pay(self.shared.owed(), &here).await?;
+        self.was_kept(here);
+        self.keep_partitions().await;
+        Ok(())
     }
 
     /// Reads and tells what became visible; gives whether there was anything.
@@ -283,11 +278,13 @@ impl Reader {
         self.shared.metrics.polls.inc();
         let round = self.begin_round(link).await?;
         let tables: Vec<u32> = round.tables.iter().map(|(oid, _)| *oid).collect();
-        let place = self.place.as_ref().expect("a place was found when reading began");
-        let rows = link.poll(&reading.poll, &place.snapshot, &tables, self.window.torn()).await?;
+        let Place { since, part, .. } = self.here();
+        // One that broke off is read to its end first.
+        let upto = part.as_ref().map(|part| &*part.seen);
+        let rows = link.poll(&reading.poll, &since, &tables, upto).await?;
         let mut rows = pin!(rows);
-        self.window.begin();
-        let (mut seen, mut count, mut items) = (None, 0_u64, Vec::new());
+        self.window.begin(part.as_ref().map(|part| &part.spot));
+        let (mut count, mut items) = (0_u64, Vec::new());
         while let Some(row) = link.next_row(&mut rows).await? {
             if self.stop.is_cancelled() {
                 return Err(Ended::Stopped);
@@ -297,32 +294,114 @@ impl Reader {
                     self.window.take(stored, &mut items);
                     count += 1;
                     self.teller.tell(&mut items).await;
+                    if self.teller.is_full() {
+                        self.flush().await?;
+                    }
                 }
-                None => seen = row.get("snapshot"),
+                None => self.seen = Some(self.look_at_head(Head::of(&row))?),
             }
         }
-        self.window.finish(&mut items);
+        let whole = self.window.finish(&mut items);
         self.teller.tell(&mut items).await;
-        self.teller.flush().await;
-        if let (Some(snapshot), Some(place)) = (seen, &mut self.place) {
-            place.snapshot = snapshot;
+        self.end_poll(whole, count).await?;
+        if upto.is_none() {
+            self.tell_partitions();
+            self.shared.end_round(&round);
         }
-        self.shared.metrics.rows.inc_by(count);
-        self.shared.end_round(&round);
         Ok(count > 0)
+    }
+
+    /// Whether nothing was removed; gives the snapshot up to which the poll reads.
+    fn look_at_head(&self, head: Head) -> Result<String, Ended> {
+        let outbox = &self.place.as_ref().expect("it was found when reading began").outbox;
+        match (head.file, head.losses) == (outbox.file, outbox.losses) {
+            true => Ok(head.seen),
+            false => Err(Ended::Removed),
+        }
+    }
+
+    /// Everything up to the end of the poll is told.
+    async fn end_poll(&mut self, whole: bool, count: u64) -> Result<(), Ended> {
+        let since = self.seen.take().expect("the first row of a poll says it");
+        let place = self.place.as_mut().expect("it was found when reading began");
+        (place.since, place.part) = (since, None);
+        self.window.begin(None);
+        if !whole {
+            // Somebody deleted rows that were there when this poll was first read.
+            let place = place.clone();
+            self.begin_at(place, Some(GapReason::ConnectionLost)).await?;
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.is_old |= count > 0;
+        }
+        self.flush().await?;
+        self.keep_now_and_then().await?;
+        self.shared.metrics.rows.inc_by(count);
+        Ok(())
+    }
+
+    /// How far everything is told once what the teller has is handed over.
+    fn here(&self) -> Place {
+        let place = self.place.clone().expect("it was found when reading began");
+        match self.seen.clone().zip(self.window.spot()) {
+            Some((seen, spot)) => Place { part: Some(Part { seen, spot }), ..place },
+            None => place,
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), tidewire::Error> {
+        if self.place.is_none() {
+            return Ok(());
+        }
+        let here = self.here();
+        if self.teller.flush(&here).await? {
+            self.was_kept(here.clone());
+        }
+        self.place = Some(here);
+        Ok(())
+    }
+
+    async fn flush_all(&mut self) -> Result<(), tidewire::Error> {
+        self.flush().await?;
+        self.keep_if(|kept| kept.is_old).await
+    }
+
+    /// The history holds everything up to there, and says so.
+    fn was_kept(&mut self, place: Place) {
+        if self.teller.publisher.keeps_marks() {
+            self.kept = Some(Kept { place, at: Instant::now(), is_old: false });
+        }
+    }
+
+    /// Rows that brought nothing are to be removed, too, and for that they must be behind what is
+    /// kept.
+    async fn keep_now_and_then(&mut self) -> Result<(), tidewire::Error> {
+        self.keep_if(|kept| kept.is_old && kept.at.elapsed() >= KEEP_PAUSE).await
+    }
+
+    async fn keep_if(&mut self, is_due: impl Fn(&Kept) -> bool) -> Result<(), tidewire::Error> {
+        if self.kept.as_ref().is_some_and(is_due) {
+            let here = self.here();
+            self.teller.keep(&here).await?;
+            self.was_kept(here);
+        }
+        Ok(())
     }
 
     /// The tables of this round, each with what the catalog says about it.
     async fn begin_round(&mut self, link: &Link) -> Result<Round, Ended> {
+        self.shared.expire(Instant::now());
         let mut round = self.shared.begin_round();
         let is_known = |(oid, topic): &(u32, tidewire_protocol::Topic)| {
             self.teller.tables.get(oid).is_some_and(|table| table.topic == *topic)
         };
         if !round.tables.iter().all(is_known) {
             self.look_at_catalog(link).await?;
+            self.shared.leave_out_owing(&mut round);
         }
         // Those that are gone have told so, and are asked for again by whoever listens anew.
         round.tables.retain(|(oid, _)| self.teller.tables.contains_key(oid));
+        self.teller.tells_only(&round.tables).await?;
         Ok(round)
     }
 
@@ -336,8 +415,9 @@ impl Reader {
             self.look_at_catalog(link).await?;
         }
         if now >= reading.upkeep.prune + PRUNE_INTERVAL {
-            let place = self.place.as_ref().expect("a place was found when reading began");
-            if link.prune(&place.snapshot).await? < PRUNED_AT_ONCE / 2 {
+            let place = self.kept.as_ref().map(|kept| &kept.place).or(self.place.as_ref());
+            let told = &place.expect("it was found when reading began").since;
+            if link.prune(told).await? < PRUNED_AT_ONCE / 2 {
                 reading.upkeep.prune = now;
             }
         }
@@ -362,6 +442,11 @@ impl Reader {
                     "the table was dropped or renamed, or its triggers were: its changes are not \
                      told until somebody subscribes anew or they are back");
             }
+            let is_altered = |known| self.teller.is_altered(&topic, oid, known);
+            if named && known.as_ref().is_some_and(is_altered) {
+                tracing::warn!(%topic, "the table's triggers were made anew, or switched off and on");
+                self.shared.owe(&topic, GapReason::NotListening);
+            }
             match (known, self.teller.tables.get_mut(&oid)) {
                 (Some(known), Some(table)) if table.topic == topic => table.known.renew(known),
                 (Some(known), _) => {
@@ -370,7 +455,7 @@ impl Reader {
                 (None, _) => {}
             }
         }
-        Ok(())
+        self.look_at_partitions(link).await
     }
 }
 
@@ -395,52 +480,4 @@ impl Upkeep {
         let long_ago = now.checked_sub(IDLE_UPKEEP).unwrap_or(now);
         Self { catalog: long_ago, prune: now }
     }
-}
-
-/// A row of the outbox; `None` for the first row of a poll, which is the snapshot.
-fn stored(row: &Row) -> Option<Stored> {
-    let id: i64 = row.get::<_, Option<i64>>("id")?;
-    let xid: i64 = row.get("xid");
-    Some(Stored { id, xid: xid.cast_unsigned(), at: row.get("at"), what: what(row) })
-}
-
-fn what(row: &Row) -> What {
-    let op = row.get::<_, i8>("op").cast_unsigned();
-    if matches!(op, b'J' | b'M') {
-        return What::Message {
-            topic: text(row, "topic").unwrap_or_default(),
-            name: text(row, "event"),
-            payload: text(row, "payload").unwrap_or_default(),
-            json: op == b'J',
-        };
-    }
-    let (Some(true), Some(rel)) = (row.get("wanted"), row.get::<_, Option<u32>>("root")) else {
-        return What::Unwanted;
-    };
-    let operation = match op {
-        b'I' => Operation::Insert,
-        b'U' => Operation::Update,
-        b'D' => Operation::Delete,
-        b'T' => Operation::Truncate,
-        _ => {
-            let why = text(row, "payload").unwrap_or_else(|| "unknown operation".to_owned());
-            return What::Unrecorded { rel, why };
-        }
-    };
-    What::Change { rel, operation, record: text(row, "rec"), old: text(row, "old") }
-}
-
-fn text(row: &Row, column: &str) -> Option<String> {
-    row.get(column)
-}
-
-/// A name that no other reader has.
-fn random_uuid() -> String {
-    let mut bytes = [0_u8; 16];
-    // Without randomness two readers could take each other for themselves, so the process id
-    // stands in; this happens on no system that can speak TLS.
-    if getrandom::fill(&mut bytes).is_err() {
-        bytes[..4].copy_from_slice(&std::process::id().to_be_bytes());
-    }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

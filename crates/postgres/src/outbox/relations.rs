@@ -20,6 +20,7 @@ const UNKNOWN: u32 = 705;
 /// One row for each table asked for that exists, its columns in arrays.
 ///
 /// `flows` is whether its changes are recorded: a row trigger of ours that is switched on.
+/// `triggers` names ours, each with the transaction that last altered it.
 const RELATIONS: &str = concat!(
     "\
 SELECT c.oid, n.nspname::text, c.relname::text,
@@ -28,6 +29,10 @@ SELECT c.oid, n.nspname::text, c.relname::text,
     WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
       AND p.proname = 'notify_table_change'
       AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS flows,
+  coalesce((
+    SELECT string_agg(t.oid::text || ':' || t.xmin::text, ' ' ORDER BY t.oid)
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = c.oid AND p.proname = 'notify_table_change'), '') AS triggers,
   array_agg(a.attnum ORDER BY a.attnum) AS numbers,
   array_agg(a.attname::text ORDER BY a.attnum) AS names,
   array_agg(a.atttypid ORDER BY a.attnum) AS types,
@@ -55,6 +60,8 @@ pub(super) struct Known {
     pub(super) relation: Arc<Relation>,
     /// Whether its changes are recorded.
     pub(super) flows: bool,
+    /// Its triggers as they are: another text once one was made anew, or switched off and on.
+    pub(super) triggers: String,
     /// Places of the columns, and of generated ones, which are not told, none.
     places: HashMap<Arc<str>, Option<usize>>,
     /// PostgreSQL's numbers of the columns, which they keep when they are renamed.
@@ -116,12 +123,14 @@ impl Known {
         let (schema, table) = (schema.into(), table.into());
         let relation = Arc::new(Relation { oid: row.get(0), schema, table, columns });
         let (former, shapes) = (Vec::new(), Vec::new());
-        Self { relation, flows: row.get("flows"), places, numbers: told, former, shapes }
+        let (flows, triggers) = (row.get("flows"), row.get("triggers"));
+        Self { relation, flows, triggers, places, numbers: told, former, shapes }
     }
 
     /// Takes over what a newer look at the catalog says; an equal relation stays the same one.
     pub(super) fn renew(&mut self, newer: Self) {
         self.flows = newer.flows;
+        self.triggers.clone_from(&newer.triggers);
         if *self.relation != *newer.relation || self.places.len() != newer.places.len() {
             let mut former = std::mem::take(&mut self.former);
             former.extend(self.columns().map(|(number, column)| (number, column.clone())));
@@ -234,7 +243,8 @@ mod tests {
         let numbers = (1..).take(columns.len()).collect();
         let relation = Relation { oid: 1, schema: "s".into(), table: "t".into(), columns };
         let (former, shapes) = (Vec::new(), Vec::new());
-        Known { relation: Arc::new(relation), flows: true, places, numbers, former, shapes }
+        let (relation, triggers) = (Arc::new(relation), String::new());
+        Known { relation, flows: true, triggers, places, numbers, former, shapes }
     }
 
     fn json(text: &str) -> Value {

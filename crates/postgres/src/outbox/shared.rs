@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tidewire_protocol::{GapReason, Topic};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::metrics::OutboxMetrics;
 use crate::changes::SourceStatus;
@@ -24,6 +25,16 @@ struct Followed {
     ready: bool,
     /// Its triggers are there.
     flows: bool,
+    /// Until when it is followed although nobody listens; `None` while somebody does.
+    lingers: Option<Instant>,
+}
+
+impl Followed {
+    /// Somebody listens, and what happened before is unknown.
+    fn fresh(oid: u32) -> Self {
+        let owed = Some(GapReason::NotListening);
+        Self { oid, owed, ready: false, flows: true, lingers: None }
+    }
 }
 
 /// What the reading task and those who add tables share.
@@ -45,6 +56,16 @@ struct Health {
     last_error: Option<String>,
 }
 
+/// A gap that a table owes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owed {
+    pub(super) topic: Topic,
+    pub(super) oid: u32,
+    /// Whether its changes flow once the gap was said.
+    pub(super) flows: bool,
+    pub(super) reason: GapReason,
+}
+
 /// A poll that begins: the tickets it answers, and the tables whose changes it is to bring.
 pub(super) struct Round {
     pub(super) ticket: u64,
@@ -64,26 +85,45 @@ impl Shared {
         }
     }
 
-    /// Whether all changes of the table are being told.
-    pub(super) fn is_ready(&self, topic: &Topic) -> bool {
-        self.tables.lock().get(topic).is_some_and(|t| t.ready && t.flows && t.owed.is_none())
+    /// Somebody listens; gives whether all changes of the table are being told.
+    pub(super) fn want(&self, topic: &Topic) -> bool {
+        let mut tables = self.tables.lock();
+        let Some(table) = tables.get_mut(topic) else { return false };
+        table.lingers = None;
+        table.ready && table.flows && table.owed.is_none()
     }
 
     /// Follows a table from the next poll on.
     pub(super) fn follow(&self, topic: &Topic, oid: u32) {
-        let fresh =
-            Followed { oid, owed: Some(GapReason::NotListening), ready: false, flows: true };
         let mut tables = self.tables.lock();
-        let followed = tables.entry(topic.clone()).or_insert(fresh);
+        let followed = tables.entry(topic.clone()).or_insert_with(|| Followed::fresh(oid));
+        followed.lingers = None;
         if followed.oid != oid || !followed.flows {
-            *followed =
-                Followed { oid, owed: Some(GapReason::NotListening), ready: false, flows: true };
+            *followed = Followed::fresh(oid);
         }
     }
 
-    /// Does not follow a table any more.
-    pub(super) fn forget(&self, topic: &Topic) {
-        self.tables.lock().remove(topic);
+    /// Goes on following a table that was told before this process began.
+    pub(super) fn inherit(&self, topic: &Topic, oid: u32, until: Instant) {
+        let mut tables = self.tables.lock();
+        let lingering = Followed { lingers: Some(until), ..Followed::fresh(oid) };
+        let followed = tables.entry(topic.clone()).or_insert(lingering);
+        // Somebody may have been quicker to listen than we were to connect.
+        if followed.oid == oid {
+            followed.owed = None;
+        }
+    }
+
+    /// Nobody listens to a table any more; it is followed for a while.
+    pub(super) fn release(&self, topic: &Topic, until: Instant) {
+        if let Some(table) = self.tables.lock().get_mut(topic) {
+            table.lingers.get_or_insert(until);
+        }
+    }
+
+    /// Does not follow tables any more that nobody came back to.
+    pub(super) fn expire(&self, now: Instant) {
+        self.tables.lock().retain(|_, table| table.lingers.is_none_or(|until| until > now));
     }
 
     /// Every table that is followed, silent ones too.
@@ -104,9 +144,14 @@ impl Shared {
         }
     }
 
-    pub(super) fn owed(&self) -> Vec<(Topic, GapReason)> {
+    /// Gaps to be said.
+    pub(super) fn owed(&self) -> Vec<Owed> {
         let tables = self.tables.lock();
-        tables.iter().filter_map(|(topic, table)| Some((topic.clone(), table.owed?))).collect()
+        let owed = tables.iter().filter_map(|(topic, table)| {
+            let (oid, flows, reason) = (table.oid, table.flows, table.owed?);
+            Some(Owed { topic: topic.clone(), oid, flows, reason })
+        });
+        owed.collect()
     }
 
     /// The gap was said.
@@ -137,6 +182,12 @@ impl Shared {
         let tables = self.tables.lock();
         let speaking = tables.iter().filter(|(_, table)| table.owed.is_none());
         Round { ticket, tables: speaking.map(|(topic, t)| (t.oid, topic.clone())).collect() }
+    }
+
+    /// Leaves out of a poll that begins what came to owe a gap meanwhile.
+    pub(super) fn leave_out_owing(&self, round: &mut Round) {
+        let tables = self.tables.lock();
+        round.tables.retain(|(_, topic)| tables.get(topic).is_some_and(|t| t.owed.is_none()));
     }
 
     /// A poll ended, and what it brought was published.
@@ -210,7 +261,7 @@ impl Shared {
             connected: health.connected,
             since: health.since,
             last_error: health.last_error.clone(),
-            tables: self.tables.lock().len(),
+            tables: self.tables.lock().values().filter(|table| table.lingers.is_none()).count(),
         }
     }
 }
@@ -228,13 +279,14 @@ mod tests {
         let shared = Shared::new();
         shared.follow(&orders(), 1);
         assert!(shared.begin_round().tables.is_empty());
-        assert_eq!(shared.owed(), [(orders(), GapReason::NotListening)]);
+        let reason = GapReason::NotListening;
+        assert_eq!(shared.owed(), [Owed { topic: orders(), oid: 1, flows: true, reason }]);
         shared.paid(&orders());
         let round = shared.begin_round();
         assert_eq!(round.tables, [(1, orders())]);
-        assert!(!shared.is_ready(&orders()));
+        assert!(!shared.want(&orders()));
         shared.end_round(&round);
-        assert!(shared.is_ready(&orders()));
+        assert!(shared.want(&orders()));
     }
 
     #[test]
@@ -244,9 +296,35 @@ mod tests {
         shared.paid(&orders());
         shared.end_round(&shared.begin_round());
         shared.follow(&orders(), 1);
-        assert!(shared.is_ready(&orders()));
+        assert!(shared.want(&orders()));
         shared.follow(&orders(), 2);
         assert_eq!(shared.owed().len(), 1);
+    }
+
+    #[test]
+    fn a_table_is_followed_for_a_while_after_the_last_listener_and_before_the_first() {
+        let (shared, now) = (Shared::new(), Instant::now());
+        let while_ = |seconds| now + std::time::Duration::from_secs(seconds);
+        shared.inherit(&orders(), 1, while_(2));
+        assert_eq!(shared.begin_round().tables, [(1, orders())], "it flows at once");
+        shared.expire(while_(1));
+        shared.follow(&orders(), 1);
+        shared.expire(while_(3));
+        assert_eq!(shared.owed(), []);
+        shared.release(&orders(), while_(4));
+        shared.release(&orders(), while_(9));
+        shared.expire(while_(4));
+        assert_eq!(shared.followed(), []);
+    }
+
+    #[test]
+    fn who_was_quicker_than_the_inheritance_is_told_no_gap_of_the_same_table() {
+        let shared = Shared::new();
+        for (oid, owed) in [(1, 0), (2, 1)] {
+            shared.follow(&orders(), oid);
+            shared.inherit(&orders(), 1, Instant::now());
+            assert_eq!(shared.owed().len(), owed);
+        }
     }
 
     #[test]

@@ -1,18 +1,24 @@
 //! From what the window tells to the publisher: rows are put in the order of their columns, and
 //! handed over in batches.
+//!
+//! Where the history outlives the process, what is handed over comes with how far it is
+//! ([`lasting`]); elsewhere what the history does not take is a gap ([`fleeting`]).
+
+mod fleeting;
+mod lasting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tidewire::Publisher;
-use tidewire::history::Mark;
+use tidewire::{Error, Publisher};
 use tidewire_protocol::change::{Change, Relation, Row};
-use tidewire_protocol::{Draft, GapReason, Payload, Topic, TopicKind};
+use tidewire_protocol::{Draft, GapReason, Payload, Topic};
 
+use super::marks::Told;
+use super::place::Place;
 use super::relations::{self, Known, Misfit};
-use super::shared::Shared;
+use super::shared::{Owed, Shared};
 use super::window::Item;
 use crate::connect::Pool;
 
@@ -24,13 +30,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Topics of messages that are remembered, to be told when messages were lost.
 const VOICES: usize = 10_000;
 
-/// Those of them that are remembered over restarts, where the history is; each segment of one on
-/// disk repeats all.
-const LASTING_VOICES: usize = 2_000;
-
-/// What begins the names of their marks.
-const VOICE: &str = "outbox/topic:";
-
 /// A table that is followed.
 pub(super) struct Table {
     pub(super) topic: Topic,
@@ -39,19 +38,21 @@ pub(super) struct Table {
 
 /// Hands over what is told.
 pub(super) struct Teller {
-    publisher: Publisher,
+    pub(super) publisher: Publisher,
     shared: Arc<Shared>,
     /// For questions to the catalog while the reader's connection is busy with a poll.
     pool: Pool,
     pub(super) tables: HashMap<u32, Table>,
     drafts: Vec<Draft>,
     bytes: usize,
-    /// Topics that have to be told a gap before anything newer, so nothing more in this round.
-    silent: HashSet<Topic>,
+    /// Tables whose changes are told, as they were when their gap was.
+    flowing: HashMap<Topic, Told>,
     /// Topics of messages told.
     voices: HashSet<Topic>,
-    /// Those of them that a history which outlives the process has yet to remember.
-    new_voices: HashSet<Topic>,
+    /// Those of them that a history which outlives the process remembers.
+    lasting: HashSet<Topic>,
+    /// Topics that have to be told a gap before anything newer, so nothing more in this round.
+    silent: HashSet<Topic>,
     /// Topics of messages that owe a gap and are silent until it was told.
     indebted: HashMap<Topic, GapReason>,
 }
@@ -65,141 +66,130 @@ impl Teller {
             tables: HashMap::new(),
             drafts: Vec::new(),
             bytes: 0,
-            silent: HashSet::new(),
+            flowing: HashMap::new(),
             voices: HashSet::new(),
-            new_voices: HashSet::new(),
+            lasting: HashSet::new(),
+            silent: HashSet::new(),
             indebted: HashMap::new(),
         }
     }
 
-    /// Tells items in order. Not cancel safe: they count as told.
+    /// Takes items in order. Not cancel safe: they count as told.
     pub(super) async fn tell(&mut self, items: &mut Vec<Item>) {
         for item in items.drain(..) {
             match item {
                 Item::Message { topic, name, payload, json } => {
                     self.message(&topic, name, &payload, json);
                 }
-                Item::Unrecorded { rel, why } => self.unrecorded(rel, &why).await,
+                Item::Unrecorded { rel, why } => self.unrecorded(rel, &why),
                 change @ Item::Change { .. } => self.change(change).await,
             }
-            if self.drafts.len() >= BATCH || self.bytes >= BATCH_BYTES {
-                self.flush().await;
-            }
         }
     }
 
-    /// Hands over what was not handed over yet.
-    pub(super) async fn flush(&mut self) {
+    /// Whether there is enough to be handed over.
+    pub(super) fn is_full(&self) -> bool {
+        self.drafts.len() >= BATCH || self.bytes >= BATCH_BYTES
+    }
+
+    /// Hands over what was not handed over yet, which is all up to the place. Gives whether the
+    /// place was kept.
+    ///
+    /// # Errors
+    /// When the history, which outlives the process, did not take it, or nobody knows: reading has
+    /// to begin behind what it holds.
+    pub(super) async fn flush(&mut self, place: &Place) -> Result<bool, Error> {
         self.bytes = 0;
-        let mut drafts = std::mem::take(&mut self.drafts);
-        self.remember_voices().await;
-        drafts.retain(|draft| !self.silent.contains(&draft.topic));
+        let drafts = std::mem::take(&mut self.drafts);
         if drafts.is_empty() {
-            return;
+            return Ok(false);
         }
-        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-        let outcomes = self.publisher.publish(drafts).await;
-        for (topic, outcome) in topics.into_iter().zip(outcomes) {
-            if let Err(error) = outcome {
-                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                    "a change could not be published");
-                self.owe(topic, GapReason::ConnectionLost);
-            }
+        if self.publisher.keeps_marks() {
+            return self.publish_kept(drafts, place).await.map(|()| true);
         }
+        self.publish_alone(drafts).await;
+        Ok(false)
     }
 
-    /// A round begins: topics of messages are told the gaps that they owe, or stay silent.
-    pub(super) async fn begin_round(&mut self) {
-        self.silent.clear();
-        for (topic, reason) in std::mem::take(&mut self.indebted) {
-            // Once one failed, the others would not fare better.
-            if !self.silent.is_empty() || !self.gap(&topic, reason).await {
-                self.owe(topic, reason);
-            }
-        }
+    /// Reading begins again elsewhere.
+    pub(super) fn forget_drafts(&mut self) {
+        self.drafts.clear();
+        self.bytes = 0;
     }
 
-    /// Something of the topic was lost, so it is silent until a gap was told there.
-    fn owe(&mut self, topic: Topic, reason: GapReason) {
-        match topic.kind() {
-            TopicKind::Table => self.shared.owe(&topic, reason),
-            _ if self.indebted.len() < VOICES => {
-                self.indebted.entry(topic.clone()).or_insert(reason);
-            }
-            _ => {}
-        }
-        self.silent.insert(topic);
-    }
-
-    /// Tells a gap; gives whether it was told.
-    pub(super) async fn gap(&mut self, topic: &Topic, reason: GapReason) -> bool {
-        match self.publisher.interrupt(topic, reason).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
-                    "a gap could not be told, so the table stays silent until it can");
-                false
-            }
-        }
-    }
-
-    /// Tells the topics of messages that some were lost.
-    pub(super) async fn lost_messages(&mut self, reason: GapReason) {
-        for topic in std::mem::take(&mut self.voices) {
-            if !self.gap(&topic, reason).await {
-                self.owe(topic, reason);
-            }
-        }
-    }
-
-    /// The process begins. Where the history outlived the one before, messages that were said in
-    /// between may be missing on every topic that was spoken on.
-    pub(super) async fn recall_voices(&mut self) {
-        let marks = self.publisher.marks(VOICE).await.unwrap_or_default();
-        for mark in marks {
-            let name = mark.source.strip_prefix(VOICE).expect("it was asked for");
-            let Ok(topic) = Topic::application(name) else { continue };
-            let forget = vec![Mark { place: Bytes::new(), ..mark.clone() }];
-            let reason = GapReason::ConnectionLost;
-            if let Err(error) = self.publisher.interrupt_marked(&topic, reason, forget).await {
-                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                    "a gap could not be told, so the topic stays silent until it can");
-                self.owe(topic, reason);
-            }
-        }
-    }
-
-    /// Before anything is told on them, so that none is forgotten. Where that fails they stay
-    /// silent.
-    async fn remember_voices(&mut self) {
-        let voices = std::mem::take(&mut self.new_voices);
-        if voices.is_empty() {
-            return;
-        }
-        let mark = |topic: &Topic| Mark {
-            source: format!("{VOICE}{}", topic.name()).into(),
-            place: Bytes::from_static(b"1"),
+    /// Tells the gaps that tables owe, from which on they are told.
+    ///
+    /// # Errors
+    /// As [`Teller::flush`].
+    pub(super) async fn pay(&mut self, owed: Vec<Owed>, place: &Place) -> Result<(), Error> {
+        let told = |owed: &Owed| {
+            let table = self.tables.get(&owed.oid).filter(|table| table.topic == owed.topic);
+            let triggers = table.filter(|_| owed.flows)?.known.triggers.clone();
+            Some(Told { oid: owed.oid, triggers })
         };
-        let marks = voices.iter().map(mark).collect();
-        if let Err(error) = self.publisher.publish_marked(Vec::new(), marks).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "topics that SQL speaks on could not be remembered"
-            );
-            for topic in &voices {
-                self.owe(topic.clone(), GapReason::ConnectionLost);
+        let with_told = |owed| {
+            let told = told(&owed);
+            (owed, told)
+        };
+        let debts = owed.into_iter().map(with_told).collect();
+        match self.publisher.keeps_marks() {
+            true => self.pay_kept(debts, place).await,
+            false => {
+                self.pay_alone(debts).await;
+                Ok(())
             }
-            self.new_voices = voices;
         }
+    }
+
+    fn paid(&mut self, topic: Topic, told: Option<Told>) {
+        self.shared.paid(&topic);
+        match told {
+            Some(told) => drop(self.flowing.insert(topic, told)),
+            None => drop(self.flowing.remove(&topic)),
+        }
+    }
+
+    /// Everything between what was told and the place was lost.
+    ///
+    /// # Errors
+    /// As [`Teller::flush`].
+    pub(super) async fn lose(&mut self, reason: GapReason, place: &Place) -> Result<(), Error> {
+        match self.publisher.keeps_marks() {
+            true => self.lose_kept(reason, place).await,
+            false => {
+                self.lose_alone(reason).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// A poll begins that tells of these tables, and so not of others.
+    ///
+    /// # Errors
+    /// As [`Teller::flush`].
+    pub(super) async fn tells_only(&mut self, tables: &[(u32, Topic)]) -> Result<(), Error> {
+        let told: HashSet<&Topic> = tables.iter().map(|(_, topic)| topic).collect();
+        let others = self.flowing.keys().filter(|topic| !told.contains(topic));
+        let others: Vec<Topic> = others.cloned().collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.forget_kept(&others).await?;
+        others.iter().for_each(|topic| drop(self.flowing.remove(topic)));
+        Ok(())
+    }
+
+    /// Whether a table's triggers are not those with which it began to be told, so that changes may
+    /// have been left out.
+    pub(super) fn is_altered(&self, topic: &Topic, oid: u32, known: &Known) -> bool {
+        let told = self.flowing.get(topic);
+        told.is_some_and(|told| told.oid != oid || told.triggers != known.triggers)
     }
 
     /// A message is told on a topic.
     fn heard(&mut self, topic: &Topic) {
-        if self.voices.len() >= VOICES || !self.voices.insert(topic.clone()) {
-            return;
-        }
-        if self.publisher.keeps_marks() && self.voices.len() <= LASTING_VOICES {
-            self.new_voices.insert(topic.clone());
+        if self.voices.len() < VOICES && !self.voices.contains(topic) {
+            self.voices.insert(topic.clone());
         }
     }
 
@@ -224,14 +214,11 @@ impl Teller {
         self.drafts.push(draft);
     }
 
-    async fn unrecorded(&mut self, rel: u32, why: &str) {
+    fn unrecorded(&mut self, rel: u32, why: &str) {
         self.shared.metrics.unrecorded.inc();
         let Some(topic) = self.tables.get(&rel).map(|table| table.topic.clone()) else { return };
         tracing::warn!(%topic, why, "a change could not be recorded, so it is told as a gap");
-        self.flush().await;
-        if !self.gap(&topic, GapReason::ConnectionLost).await {
-            self.owe(topic, GapReason::ConnectionLost);
-        }
+        self.drafts.push(Draft::gap(topic, GapReason::ConnectionLost));
     }
 
     async fn change(&mut self, item: Item) {

@@ -1,13 +1,13 @@
 //! What is told of the rows between two snapshots: pure, so that it can be tested with every
 //! interruption.
 //!
-//! One poll reads what became visible since the last one, transaction by transaction. A connection
-//! that breaks in the middle is no harm: the next poll begins at the same snapshot, reads the same
-//! rows and more, and the window knows what was told already. To know which change is the last of
-//! its transaction on a topic, the newest one of each table is held back until another of the
-//! same table follows or the transaction ends.
+//! One poll reads what became visible since the last one, transaction by transaction. Where it
+//! breaks off, a [`Spot`] says how far it was told. The next poll reads the same rows in the same
+//! order, from the beginning, and the window passes over what was told. To know which change is the
+//! last of its transaction on a topic, the newest one of each table is held back until another of
+//! the same table follows or the transaction ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidewire_protocol::change::{Operation, Transaction};
@@ -57,13 +57,22 @@ pub(super) enum Item {
     Message { topic: String, name: Option<String>, payload: String, json: bool },
 }
 
-/// What was told of the rows that the next poll reads.
+/// A place among the rows of a poll: everything before it was told, but for what is held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    /// The transaction that was being told.
+    pub(super) xid: u64,
+    /// The newest row of it that was taken.
+    pub(super) upto: i64,
+    /// Of those, the rows that were held back, in order; one at most for each table.
+    pub(super) held: Vec<i64>,
+}
+
+/// What was told of the rows of one poll.
 #[derive(Default)]
 pub(super) struct Window {
-    /// Transactions told completely.
-    done: HashSet<u64>,
-    /// The newest id told of each table of a transaction; messages count as table 0.
-    told: HashMap<(u64, u32), i64>,
+    /// Where an earlier poll of the same rows broke off, until that is passed.
+    before: Option<Spot>,
     /// The transaction being read.
     open: Option<Open>,
 }
@@ -72,6 +81,8 @@ struct Open {
     transaction: Arc<Transaction>,
     /// Changes of it met so far.
     met: u32,
+    /// The newest row of it that was taken.
+    upto: i64,
     /// The newest change of each table, which may be the last.
     held: BTreeMap<u32, Held>,
 }
@@ -85,15 +96,14 @@ struct Held {
 }
 
 impl Window {
-    /// A poll begins, perhaps after one that broke off.
-    pub(super) fn begin(&mut self) {
-        self.open = None;
+    /// A poll begins; `before` is where one of the same rows broke off.
+    pub(super) fn begin(&mut self, before: Option<&Spot>) {
+        *self = Self { before: before.cloned(), open: None };
     }
 
-    /// The transaction that was told in part when a poll broke off, or 0. The next poll is to begin
-    /// with it, or it would be torn apart by one that became visible meanwhile.
-    pub(super) fn torn(&self) -> u64 {
-        self.told.keys().next().map_or(0, |(xid, _)| *xid)
+    /// How far the rows are told, if anything was read.
+    pub(super) fn spot(&self) -> Option<Spot> {
+        self.before.clone().or_else(|| self.open.as_ref().map(Open::spot))
     }
 
     /// Takes the next row; what can be told goes to `out` and counts as told.
@@ -102,54 +112,55 @@ impl Window {
             self.end_transaction(out);
             self.open = Some(Open::new(&row));
         }
-        let index = self.open.as_mut().expect("it was just opened").index_of(&row.what);
-        if self.done.contains(&row.xid) {
+        let open = self.open.as_mut().expect("it was just opened");
+        let index = open.index_of(&row.what);
+        open.upto = row.id;
+        if self.was_told(&row) {
             return;
         }
         match row.what {
             What::Change { rel, operation, record, old } => {
-                self.hold(row.xid, rel, Held { id: row.id, index, operation, record, old }, out);
-            }
-            What::Unrecorded { rel, why } if self.is_news(row.xid, rel, row.id) => {
                 self.release(rel, false, out);
-                self.told.insert((row.xid, rel), row.id);
+                let open = self.open.as_mut().expect("it is open while its rows are read");
+                open.held.insert(rel, Held { id: row.id, index, operation, record, old });
+            }
+            What::Unrecorded { rel, why } => {
+                self.release(rel, false, out);
                 out.push(Item::Unrecorded { rel, why });
             }
-            What::Message { topic, name, payload, json } if self.is_news(row.xid, 0, row.id) => {
-                self.told.insert((row.xid, 0), row.id);
+            What::Message { topic, name, payload, json } => {
                 out.push(Item::Message { topic, name, payload, json });
             }
-            What::Unrecorded { .. } | What::Message { .. } | What::Unwanted => {}
+            What::Unwanted => {}
         }
     }
 
-    /// The poll was read to its end: the next one begins where it ended.
-    pub(super) fn finish(&mut self, out: &mut Vec<Item>) {
+    /// The poll was read to its end. Gives whether the place was met where an earlier one broke off;
+    /// if not, rows are gone that were there, so nobody knows what was missed.
+    pub(super) fn finish(&mut self, out: &mut Vec<Item>) -> bool {
         self.end_transaction(out);
-        self.done.clear();
-        self.told.clear();
+        self.before.take().is_none()
     }
 
-    fn is_news(&self, xid: u64, rel: u32, id: i64) -> bool {
-        self.told.get(&(xid, rel)).is_none_or(|told| *told < id)
-    }
-
-    fn hold(&mut self, xid: u64, rel: u32, held: Held, out: &mut Vec<Item>) {
-        if self.is_news(xid, rel, held.id) {
-            self.release(rel, false, out);
-            let open = self.open.as_mut().expect("a transaction is open while its rows are read");
-            open.held.insert(rel, held);
+    /// Whether an earlier poll told the row; one that it held back was not told.
+    fn was_told(&mut self, row: &Stored) -> bool {
+        match &self.before {
+            Some(before) if before.xid != row.xid => true,
+            Some(before) if row.id <= before.upto => !before.held.contains(&row.id),
+            _ => {
+                self.before = None;
+                false
+            }
         }
     }
 
     /// Tells what is held of a table.
     fn release(&mut self, rel: u32, last: bool, out: &mut Vec<Item>) {
         let Some(open) = &mut self.open else { return };
-        let Some(Held { id, index, operation, record, old }) = open.held.remove(&rel) else {
+        let Some(Held { index, operation, record, old, .. }) = open.held.remove(&rel) else {
             return;
         };
         let transaction = Arc::clone(&open.transaction);
-        self.told.insert((transaction.id, rel), id);
         out.push(Item::Change { rel, operation, record, old, transaction, index, last });
     }
 
@@ -162,8 +173,7 @@ impl Window {
         for (_, rel) in rest {
             self.release(rel, true, out);
         }
-        self.told.retain(|(of, _), _| *of != xid);
-        self.done.insert(xid);
+        self.before.take_if(|before| before.xid == xid);
         self.open = None;
     }
 }
@@ -171,7 +181,8 @@ impl Window {
 impl Open {
     fn new(row: &Stored) -> Self {
         let transaction = Transaction { id: row.xid, lsn: None, committed_at: row.at };
-        Self { transaction: Arc::new(transaction), met: 0, held: BTreeMap::new() }
+        let (transaction, held) = (Arc::new(transaction), BTreeMap::new());
+        Self { transaction, met: 0, upto: row.id, held }
     }
 
     /// The place of a row among the changes of its transaction; messages have none.
@@ -179,6 +190,12 @@ impl Open {
         let index = self.met;
         self.met += u32::from(!matches!(what, What::Message { .. }));
         index
+    }
+
+    fn spot(&self) -> Spot {
+        let mut held: Vec<i64> = self.held.values().map(|held| held.id).collect();
+        held.sort_unstable();
+        Spot { xid: self.transaction.id, upto: self.upto, held }
     }
 }
 

@@ -23,18 +23,60 @@ pub(crate) enum Mood {
     Full,
 }
 
-/// A history that can be made to fail or to stand still. It keeps marks, as if it outlived us.
+/// A history that can be made to fail or to stand still.
 pub(crate) struct Moody {
     memory: MemoryHistory,
     marks: Mutex<HashMap<Arc<str>, Bytes>>,
     mood: watch::Receiver<Mood>,
+    /// Drafts that it takes with marks before it stands still for good, if it does.
+    left: Mutex<Option<usize>>,
+    lasting: bool,
 }
 
 impl Moody {
+    /// One that keeps marks, as if it outlived us.
     pub(crate) fn new() -> (watch::Sender<Mood>, Arc<Self>) {
+        Self::of(true)
+    }
+
+    /// One that ends with the process, so it keeps no marks.
+    pub(crate) fn fleeting() -> (watch::Sender<Mood>, Arc<Self>) {
+        Self::of(false)
+    }
+
+    fn of(lasting: bool) -> (watch::Sender<Mood>, Arc<Self>) {
         let (sender, mood) = watch::channel(Mood::Well);
         let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
-        (sender, Arc::new(Self { memory, marks: Mutex::default(), mood }))
+        let (marks, left) = (Mutex::default(), Mutex::default());
+        (sender, Arc::new(Self { memory, marks, mood, left, lasting }))
+    }
+
+    /// Takes so many more drafts and no more, as one whose process is killed then; `None` takes all.
+    pub(crate) fn takes(&self, drafts: Option<usize>) {
+        *self.left.lock() = drafts;
+    }
+
+    /// Whether it took all that it takes, and was asked for more.
+    pub(crate) fn stands_still(&self) -> bool {
+        *self.left.lock() == Some(0)
+    }
+
+    /// The marks that are kept, for a backup.
+    pub(crate) fn marks_now(&self) -> HashMap<Arc<str>, Bytes> {
+        self.marks.lock().clone()
+    }
+
+    /// Goes back to a backup.
+    pub(crate) fn put_marks(&self, marks: HashMap<Arc<str>, Bytes>) {
+        *self.marks.lock() = marks;
+    }
+
+    fn has_room(&self, drafts: usize) -> bool {
+        let mut left = self.left.lock();
+        let rest = left.map(|left| left.checked_sub(drafts));
+        // What does not fit ends it.
+        *left = rest.map(Option::unwrap_or_default);
+        rest != Some(None)
     }
 }
 
@@ -75,7 +117,7 @@ impl History for Moody {
     }
 
     fn keeps_marks(&self) -> bool {
-        true
+        self.lasting
     }
 
     async fn append_marked(
@@ -87,6 +129,9 @@ impl History for Moody {
             // Until progress that brings nothing is due to be written down.
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             return Err(moody());
+        }
+        if !self.has_room(drafts.len()) {
+            std::future::pending::<()>().await;
         }
         let events = self.append(drafts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut kept = self.marks.lock();

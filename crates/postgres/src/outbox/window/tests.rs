@@ -1,5 +1,7 @@
 //! The window against random transactions and interruptions.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -29,17 +31,10 @@ fn rows() -> impl Strategy<Value = Vec<Stored>> {
 /// What is told of the rows in one go.
 fn told(rows: &[Stored]) -> Vec<Item> {
     let (mut window, mut out) = (Window::default(), Vec::new());
-    window.begin();
+    window.begin(None);
     rows.iter().for_each(|row| window.take(row.clone(), &mut out));
-    window.finish(&mut out);
+    assert!(window.finish(&mut out));
     out
-}
-
-/// Rows as a poll gives them when a transaction was told in part.
-fn as_polled(rows: &[Stored], torn: u64) -> Vec<Stored> {
-    let mut rows = rows.to_vec();
-    rows.sort_by_key(|row| row.xid != torn);
-    rows
 }
 
 /// Of a topic: a table, or 0 for messages.
@@ -89,42 +84,31 @@ proptest! {
     fn a_poll_that_breaks_off_changes_nothing(
         rows in rows(),
         breaks in prop::collection::vec(0usize..30, 0..4),
-        later in 0usize..6,
     ) {
-        let (mut window, mut out) = (Window::default(), Vec::new());
-        // Some transactions become visible only in the second poll, among the others.
-        let late = 100 + later as u64;
+        let (mut window, mut out, mut spot) = (Window::default(), Vec::new(), None);
         for end in breaks {
-            let seen: Vec<_> = rows.iter().filter(|row| row.xid != late).cloned().collect();
-            window.begin();
-            for row in as_polled(&seen, window.torn()).into_iter().take(end) {
-                window.take(row, &mut out);
-            }
+            window.begin(spot.as_ref());
+            rows.iter().take(end).for_each(|row| window.take(row.clone(), &mut out));
+            spot = window.spot();
         }
-        window.begin();
-        for row in as_polled(&rows, window.torn()) {
-            window.take(row, &mut out);
-        }
-        window.finish(&mut out);
-        let order = out.iter().filter_map(|item| match item {
-            Item::Change { transaction, .. } => Some(transaction.id),
-            _ => None,
-        });
-        let mut order: Vec<u64> = order.collect();
-        order.dedup();
-        let distinct: HashSet<u64> = order.iter().copied().collect();
-        prop_assert_eq!(distinct.len(), order.len(), "a transaction was torn apart");
-        let whole = told(&rows);
-        let sorted = |items: &[Item], topic| {
-            let mut found = of(items, topic).iter().map(|i| format!("{i:?}")).collect::<Vec<_>>();
-            found.sort_unstable();
-            found
-        };
-        for topic in 0..4 {
-            // The late transaction may come after others it stands before in one poll.
-            prop_assert_eq!(sorted(&out, topic), sorted(&whole, topic));
-        }
-        prop_assert!(window.done.is_empty() && window.told.is_empty());
+        window.begin(spot.as_ref());
+        rows.iter().for_each(|row| window.take(row.clone(), &mut out));
+        prop_assert!(window.finish(&mut out), "the place where it broke off was met");
+        prop_assert_eq!(out, told(&rows));
+    }
+
+    #[test]
+    fn rows_that_are_gone_are_noticed(rows in rows(), end in 1usize..30) {
+        let (mut window, mut out) = (Window::default(), Vec::new());
+        window.begin(None);
+        rows.iter().take(end).for_each(|row| window.take(row.clone(), &mut out));
+        let Some(spot) = window.spot() else { return Ok(()) };
+        window.begin(Some(&spot));
+        let left: Vec<_> = rows.iter().filter(|row| row.xid != spot.xid).collect();
+        out.clear();
+        left.into_iter().for_each(|row| window.take(row.clone(), &mut out));
+        prop_assert!(!window.finish(&mut out));
+        prop_assert_eq!(out, []);
     }
 }
 
