@@ -5,6 +5,7 @@ mod doctor;
 mod filter;
 mod notify;
 mod outbox;
+mod partitions;
 mod private_cluster;
 mod snapshot;
 mod sql;
