@@ -117,3 +117,27 @@ async fn with_the_outbox_a_killed_connection_is_no_gap_and_a_killed_postgresql_o
     let outcome = endure(own_cluster(lasting()).await, &[OUTBOX], &EVERYTHING).await;
     outcome.has_at_most(4, &["epoch_changed"]);
 }
+
+/// A history that outlives the server, in this folder.
+fn on_disk(folder: &str) -> [(&'static str, &str); 3] {
+    [OUTBOX, ("TIDEWIRE_HISTORY_STORE", "disk"), ("TIDEWIRE_HISTORY_PATH", folder)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_outbox_and_a_history_on_disk_a_killed_server_is_no_gap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("history").display().to_string();
+    let servers = [Mishap::Server, Mishap::Connection, Mishap::Server, Mishap::Server];
+    let outcome = endure(own_cluster(lasting()).await, &on_disk(&path), &servers).await;
+    outcome.has_at_most(0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_outbox_and_a_history_on_disk_a_killed_postgresql_is_a_gap_told_at_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("history").display().to_string();
+    let mishaps = [Mishap::Server, Mishap::Both, Mishap::Postgres, Mishap::Connection];
+    let outcome = endure(own_cluster(lasting()).await, &on_disk(&path), &mishaps).await;
+    outcome.has_at_most(2, &["epoch_changed"]);
+    assert!(outcome.gaps.iter().all(|gaps| !gaps.is_empty()), "{:?}", outcome.gaps);
+}

@@ -9,7 +9,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::support::{Client, Database, Program, client, database, get, post, until};
+use tidewire_postgres::private_cluster::Options;
+
+use crate::support::{
+    Client, Database, Program, Psql, client, database, get, own_cluster, post, until,
+};
 
 /// Rows of a large transaction: several of the pieces in which such a one is told.
 const LARGE: u64 = 12_000;
@@ -28,7 +32,10 @@ struct Scene {
 
 impl Scene {
     async fn new(keys: &[(&'static str, &str)]) -> Self {
-        let database = database().await;
+        Self::of(database().await, keys).await
+    }
+
+    async fn of(database: Database, keys: &[(&'static str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("history").display().to_string();
         let mut variables = vec![
@@ -71,8 +78,8 @@ struct Writer {
 }
 
 impl Writer {
-    async fn start(table: &'static str) -> Self {
-        let mut sql = database().await;
+    async fn start(url: &str, table: &'static str, voice: Voice) -> Self {
+        let mut sql = Psql::open(url);
         let written = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (counted, stopped) = (Arc::clone(&written), Arc::clone(&stop));
@@ -80,7 +87,7 @@ impl Writer {
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
                 number += 1;
-                sql.sql(&transaction(table, number)).await;
+                sql.sql(&transaction(table, number, voice)).await;
                 counted.store(number, Ordering::Relaxed);
             }
         });
@@ -105,7 +112,20 @@ fn is_large(number: u64) -> bool {
     number.is_multiple_of(BETWEEN)
 }
 
-fn transaction(table: &str, number: u64) -> String {
+/// How SQL says something on a topic.
+type Voice = fn(&str, u64) -> String;
+
+/// In the write-ahead log, where nothing need be installed.
+fn in_the_log(topic: &str, number: u64) -> String {
+    let message = format!("{{\"topic\":\"{topic}\",\"json\":{number}}}");
+    format!("SELECT pg_logical_emit_message(true, 'tidewire', '{message}')")
+}
+
+fn by_function(topic: &str, number: u64) -> String {
+    format!("SELECT tidewire.publish('{topic}', '{number}'::jsonb)")
+}
+
+fn transaction(table: &str, number: u64, voice: Voice) -> String {
     let large = match is_large(number) {
         true => {
             format!("INSERT INTO {table} SELECT {number}, g FROM generate_series(1, {LARGE}) g;")
@@ -114,9 +134,8 @@ fn transaction(table: &str, number: u64) -> String {
     };
     format!(
         "BEGIN; INSERT INTO {table} VALUES ({number}, 0); {large} \
-         UPDATE {table} SET part = -1 WHERE number = {number} AND part = 0; \
-         SELECT pg_logical_emit_message(true, 'tidewire', \
-         '{{\"topic\":\"{table}\",\"json\":{number}}}'); COMMIT"
+         UPDATE {table} SET part = -1 WHERE number = {number} AND part = 0; {}; COMMIT",
+        voice(table, number)
     )
 }
 
@@ -244,9 +263,8 @@ async fn drop_slot(database: &mut Database, slot: &str) {
     .await;
 }
 
-/// Kills the server again and again under a writer; the gaps and outcomes that the hearer met.
-async fn endure(table: &'static str, keys: &[(&'static str, &str)], kills: u64) {
-    let mut scene = Scene::new(keys).await;
+/// Kills the server again and again under a writer; the hearer misses nothing.
+async fn endure(scene: &mut Scene, table: &'static str, voice: Voice, kills: u64) {
     let create = format!(
         "CREATE TABLE {table} (number int, part int, PRIMARY KEY (number, part)); \
          ALTER TABLE {table} REPLICA IDENTITY FULL"
@@ -254,7 +272,7 @@ async fn endure(table: &'static str, keys: &[(&'static str, &str)], kills: u64) 
     scene.database.sql(&create).await;
     let mut hearer = Hearer::new(scene.address, table);
     hearer.come_back().await;
-    let writer = Writer::start(table).await;
+    let writer = Writer::start(&scene.database.url(), table, voice).await;
     for round in 1..=kills {
         hearer.hear(round * 70).await;
         // Now and then in the middle of a large transaction, at whatever place.
@@ -280,7 +298,6 @@ async fn endure(table: &'static str, keys: &[(&'static str, &str)], kills: u64) 
     assert_eq!(hearer.changes.len(), expected.len(), "each change once");
     println!("{last} transactions, {} changes, {kills} kills, no gap", expected.len());
     scene.kill().await;
-    drop_slot(&mut scene.database, table).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -290,7 +307,55 @@ async fn with_a_slot_and_a_history_that_stay_a_killed_server_is_no_gap() {
         ("TIDEWIRE_HISTORY_STORE", "disk"),
         ("TIDEWIRE_HISTORY_PATH", "FOLDER"),
     ];
-    endure("survival", &keys, 6).await;
+    let mut scene = Scene::new(&keys).await;
+    endure(&mut scene, "survival", in_the_log, 6).await;
+    drop_slot(&mut scene.database, "survival").await;
+}
+
+const OUTBOX_ON_DISK: [(&str, &str); 3] = [
+    ("TIDEWIRE_SOURCE", "outbox"),
+    ("TIDEWIRE_HISTORY_STORE", "disk"),
+    ("TIDEWIRE_HISTORY_PATH", "FOLDER"),
+];
+
+/// A server that reads the outbox of a cluster of its own.
+async fn outbox() -> Scene {
+    let cluster = Arc::new(own_cluster(Options::default()).await);
+    Scene::of(Database::of(cluster), &OUTBOX_ON_DISK).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_outbox_and_a_history_that_stays_a_killed_server_is_no_gap() {
+    endure(&mut outbox().await, "survival", by_function, 6).await;
+}
+
+#[tokio::test]
+async fn what_the_outbox_did_not_keep_long_enough_is_a_gap_at_its_place() {
+    let mut scene = outbox().await;
+    scene.database.sql("CREATE TABLE late (number int, part int)").await;
+    let mut hearer = Hearer::new(scene.address, "late");
+    hearer.come_back().await;
+    scene.database.sql(&transaction("late", 1, by_function)).await;
+    hearer.hear(1).await;
+    scene.kill().await;
+    hearer.hear_the_rest().await;
+    scene.database.sql("UPDATE tidewire.settings SET retention = '0 seconds'").await;
+    scene.database.sql(&transaction("late", 2, by_function)).await;
+    until("writers remove what nobody reads", async || {
+        scene.database.sql("INSERT INTO late SELECT 2, g FROM generate_series(1, 256) g").await;
+        let read = "SELECT EXISTS (SELECT FROM tidewire.outbox WHERE rec->>'part' = '0')";
+        scene.database.sql(read).await == "f"
+    })
+    .await;
+    scene.restart().await;
+    for answer in hearer.come_back().await {
+        assert_eq!(answer["outcome"], "resumed", "{answer}");
+    }
+    scene.database.sql(&transaction("late", 3, by_function)).await;
+    hearer.hear(2).await;
+    let reasons: Vec<_> = hearer.gaps.iter().map(|gap| gap["reason"].clone()).collect();
+    assert_eq!(reasons, ["connection_lost"; 2], "on the table and on the topic");
+    assert_eq!((hearer.messages, &hearer.changes[2..]), (vec![1, 3], &[(3, 0), (3, -1)][..]));
 }
 
 #[tokio::test]
@@ -299,7 +364,7 @@ async fn with_a_history_in_memory_a_killed_server_is_a_gap_though_the_slot_stays
     scene.database.sql("CREATE TABLE forgetful (number int, part int, PRIMARY KEY (number))").await;
     let mut hearer = Hearer::new(scene.address, "forgetful");
     hearer.come_back().await;
-    scene.database.sql(&transaction("forgetful", 1)).await;
+    scene.database.sql(&transaction("forgetful", 1, in_the_log)).await;
     hearer.hear(1).await;
     scene.kill().await;
     hearer.hear_the_rest().await;
@@ -319,15 +384,15 @@ async fn with_a_temporary_slot_a_history_that_stays_tells_the_gap_at_its_place()
     scene.database.sql("CREATE TABLE passing (number int, part int, PRIMARY KEY (number))").await;
     let mut hearer = Hearer::new(scene.address, "passing");
     hearer.come_back().await;
-    scene.database.sql(&transaction("passing", 1)).await;
+    scene.database.sql(&transaction("passing", 1, in_the_log)).await;
     hearer.hear(1).await;
     scene.kill().await;
     hearer.hear_the_rest().await;
-    scene.database.sql(&transaction("passing", 2)).await;
+    scene.database.sql(&transaction("passing", 2, in_the_log)).await;
     scene.restart().await;
     let outcomes = hearer.come_back().await;
     assert_eq!(outcomes[0]["outcome"], "resumed", "{outcomes:?}");
-    scene.database.sql(&transaction("passing", 3)).await;
+    scene.database.sql(&transaction("passing", 3, in_the_log)).await;
     hearer.hear(2).await;
     let mut gaps: Vec<_> = hearer
         .gaps

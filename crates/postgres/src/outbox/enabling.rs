@@ -113,7 +113,11 @@ async fn install(client: &Client, script: &str) -> Result<(), tokio_postgres::Er
     done
 }
 
-pub(super) async fn enable(client: &Client, oid: u32, schema: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn enable(
+    client: &Client,
+    oid: u32,
+    schema: &str,
+) -> Result<(), tokio_postgres::Error> {
     let schema = schema.replace('"', "\"\"");
     let sql = format!(
         "SELECT \"{schema}\".enable_realtime(n.nspname::text, c.relname::text) \

@@ -18,6 +18,8 @@ pub(super) enum Mishap {
     Server,
     /// `kill -9` of PostgreSQL, all its processes, which is started again.
     Postgres,
+    /// PostgreSQL, while the server is away.
+    Both,
     /// The connection on which changes come is ended.
     Connection,
 }
@@ -56,23 +58,38 @@ impl Scene {
     pub(super) async fn suffer(&mut self, mishap: Mishap) {
         match mishap {
             Mishap::Server => {
-                self.server.signal(Signal::SIGKILL);
-                self.server.ended().await;
-                let address;
-                (self.server, address) = start(&self.variables).await;
-                self.address.send_replace(address);
+                self.kill_server().await;
+                self.start_server().await;
             }
-            Mishap::Postgres => {
-                let mut cluster = self.cluster.take().expect("there is one");
-                let started = tokio::task::spawn_blocking(move || {
-                    kill_all(&cluster);
-                    cluster.resume().expect("PostgreSQL recovers");
-                    cluster
-                });
-                self.cluster = Some(started.await.expect("it does not panic"));
+            Mishap::Postgres => self.kill_postgres().await,
+            Mishap::Both => {
+                self.kill_server().await;
+                self.kill_postgres().await;
+                self.start_server().await;
             }
             Mishap::Connection => self.cut().await,
         }
+    }
+
+    async fn kill_server(&mut self) {
+        self.server.signal(Signal::SIGKILL);
+        self.server.ended().await;
+    }
+
+    async fn start_server(&mut self) {
+        let address;
+        (self.server, address) = start(&self.variables).await;
+        self.address.send_replace(address);
+    }
+
+    async fn kill_postgres(&mut self) {
+        let mut cluster = self.cluster.take().expect("there is one");
+        let started = tokio::task::spawn_blocking(move || {
+            kill_all(&cluster);
+            cluster.resume().expect("PostgreSQL recovers");
+            cluster
+        });
+        self.cluster = Some(started.await.expect("it does not panic"));
     }
 
     /// Ends the connection of the replication, or of whoever reads the outbox.
