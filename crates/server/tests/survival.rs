@@ -78,7 +78,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn start(url: &str, table: &'static str, voice: Voice) -> Self {
+    fn start(url: &str, table: &'static str, voice: Voice) -> Self {
         let mut sql = Psql::open(url);
         let written = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -272,7 +272,7 @@ async fn endure(scene: &mut Scene, table: &'static str, voice: Voice, kills: u64
     scene.database.sql(&create).await;
     let mut hearer = Hearer::new(scene.address, table);
     hearer.come_back().await;
-    let writer = Writer::start(&scene.database.url(), table, voice).await;
+    let writer = Writer::start(&scene.database.url(), table, voice);
     for round in 1..=kills {
         hearer.hear(round * 70).await;
         // Now and then in the middle of a large transaction, at whatever place.
