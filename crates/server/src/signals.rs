@@ -1,4 +1,5 @@
-//! Signals: SIGTERM and SIGINT stop the server, SIGHUP has it read its configuration again.
+//! Signals: SIGTERM and SIGINT stop the server, SIGHUP has it read its configuration again, and
+//! SIGXFSZ is ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,6 +11,20 @@ use crate::telemetry::Telemetry;
 /// What a shell reports of a process that a signal has ended: 128 and the signal's number.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
+
+/// What a process is sent that writes beyond its limit on the size of files (`ulimit -f`); the same
+/// number on Linux and macOS.
+const FILE_TOO_LARGE: i32 = 25;
+
+/// From here on such a write is an error of its own, as on a full disk, and not the end of the
+/// process.
+///
+/// # Errors
+/// When the system does not let us listen to signals.
+pub(crate) fn outlive_file_limits() -> std::io::Result<()> {
+    // What is once listened to stays so.
+    signal(SignalKind::from_raw(FILE_TOO_LARGE)).map(drop)
+}
 
 /// A token that is cancelled at the first SIGTERM or SIGINT; a second one ends the process.
 ///

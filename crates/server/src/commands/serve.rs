@@ -14,6 +14,7 @@ pub(super) fn run(written: &Written) -> anyhow::Result<()> {
     }
     runtime(&settings)?.block_on(async {
         let stop = signals::stop().context("listening to signals")?;
+        signals::outlive_file_limits().context("listening to signals")?;
         let hangups = signals::Hangups::listen(written.clone(), telemetry)?;
         let server = Server::start(settings).await?;
         for address in server.addresses() {
