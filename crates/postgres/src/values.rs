@@ -99,9 +99,11 @@ pub(crate) fn to_json(shape: &Shape, text: &[u8]) -> Result<Arc<str>, Misshapen>
         Shape::Jsonb => Ok(text.into()),
         _ => SCRATCH.with_borrow_mut(|out| {
             out.clear();
-            out.shrink_to(LARGEST_SCRATCH);
-            write(shape, &text, out)?;
-            Ok(out.as_str().into())
+            let json = write(shape, &text, out).map(|()| out.as_str().into());
+            if out.capacity() > LARGEST_SCRATCH {
+                *out = String::new();
+            }
+            json
         }),
     }
 }

@@ -318,17 +318,17 @@ impl Reader {
     }
 
     /// Takes a batch and what is there beside it, publishes all of it, and confirms it.
-    async fn take(&mut self, batch: Batch, stream: &mut Stream) -> Result<(), Ended> {
+    async fn take(&mut self, mut batch: Batch, stream: &mut Stream) -> Result<(), Ended> {
         if let Some(epoch) = self.shared.epoch() {
             self.assembly.set_epoch(epoch);
         }
-        let mut outcome = self.take_items(&batch.items).await;
+        let mut outcome = self.take_items(batch.take()).await;
         while outcome.is_ok()
             && !self.assembly.is_ripe()
             && let Some(next) = stream.try_next()
         {
             outcome = match next {
-                Ok(batch) => self.take_items(&batch.items).await,
+                Ok(mut batch) => self.take_items(batch.take()).await,
                 Err(error) => Err(error.into()),
             };
         }
@@ -346,13 +346,14 @@ impl Reader {
         outcome
     }
 
-    async fn take_items(&mut self, items: &[Item]) -> Result<(), Ended> {
+    /// Takes things one by one; a large one is gone before what it became is published.
+    async fn take_items(&mut self, items: Vec<Item>) -> Result<(), Ended> {
         self.shared.metrics.bytes.inc_by(items.iter().map(Item::bytes).sum());
         for item in items {
             match item {
-                Item::Data(bytes) => self.take_message(bytes, 0).await?,
-                Item::Oversized(head, skipped) => self.take_message(head, *skipped).await?,
-                Item::Sent(lsn) => self.assembly.sent(*lsn),
+                Item::Data(bytes) => self.take_message(&bytes, 0).await?,
+                Item::Oversized(head, skipped) => self.take_message(&head, skipped).await?,
+                Item::Sent(lsn) => self.assembly.sent(lsn),
             }
             if self.assembly.is_ripe() {
                 self.publish().await?;

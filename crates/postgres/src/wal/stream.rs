@@ -65,8 +65,15 @@ impl Item {
 /// Things that came, in order; their room in the queue is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) items: Vec<Item>,
+    items: Vec<Item>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Batch {
+    /// What came; its room stays taken.
+    pub(super) fn take(&mut self) -> Vec<Item> {
+        std::mem::take(&mut self.items)
+    }
 }
 
 /// What is told to the server.

@@ -16,6 +16,9 @@ const KEPT: usize = 64;
 /// Room made for reading at least; larger reads mean fewer calls when rows pour in.
 const ROOM: usize = 64 * 1024;
 
+/// Larger messages have a buffer to themselves.
+const LARGE: usize = 1024 * 1024;
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -93,11 +96,17 @@ impl Frames {
         let body = length - 4;
         let kept = if body > self.limit { KEPT } else { body };
         if self.input.len() < HEAD + kept {
-            self.input.reserve(HEAD + kept - self.input.len());
+            // With room for reading, so that a large buffer need not be doubled for the last bytes.
+            self.input.reserve(HEAD + kept - self.input.len() + ROOM);
             return Ok(None);
         }
         self.input.advance(HEAD);
-        let frame = Frame { tag, body: self.input.split_to(kept).freeze(), skipped: body - kept };
+        let cut = self.input.split_to(kept);
+        if kept > LARGE {
+            // What follows does not keep its memory.
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        let frame = Frame { tag, body: cut.freeze(), skipped: body - kept };
         self.skipping = frame.skipped;
         self.skip();
         Ok(Some(frame))
