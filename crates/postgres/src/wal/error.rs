@@ -37,6 +37,27 @@ pub enum WalErrorKind {
     Connection(ErrorKind),
 }
 
+impl WalErrorKind {
+    /// A word for it, by which it is counted.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::WalLevel => "wal_level",
+            Self::Version => "version",
+            Self::Privilege => "privilege",
+            Self::NoneFree => "none_free",
+            Self::SlotInUse => "slot_in_use",
+            Self::SlotLost => "slot_lost",
+            Self::SlotWaits => "slot_waits",
+            Self::PublicationLost => "publication_lost",
+            Self::TooFarBehind => "too_far_behind",
+            Self::Unstreamable => "unstreamable",
+            Self::History => "history",
+            Self::Protocol => "protocol",
+            Self::Connection(_) => "connection",
+        }
+    }
+}
+
 /// A failed attempt to read the write-ahead log; the message never holds a password.
 #[derive(Debug, Error)]
 #[error("{message}")]

@@ -1,8 +1,12 @@
 //! What the source counts; `docs/metrics.md` lists the names.
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tidewire::metrics::NameLabel;
+
+use super::error::WalErrorKind;
 
 /// Counters and gauges of a [`WalSource`](super::WalSource); cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +23,8 @@ pub struct WalMetrics {
     pub bytes: Counter,
     /// Times the stream began again.
     pub reconnects: Counter,
+    /// Times reading ended or could not begin, by [`WalErrorKind::word`].
+    pub setbacks: Family<NameLabel, Counter>,
     /// Rows that were too large; their tables were told a gap.
     pub oversized: Counter,
     /// Values that did not fit their type and were told as strings.
@@ -44,6 +50,10 @@ pub struct WalMetrics {
 }
 
 impl WalMetrics {
+    pub(super) fn set_back(&self, why: WalErrorKind) {
+        self.setbacks.get_or_create(&NameLabel { name: why.word() }).inc();
+    }
+
     /// Registers everything under names that begin with `wal_`.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("wal");
@@ -53,6 +63,11 @@ impl WalMetrics {
         r.register("bad_messages", "Messages without sense", self.bad_messages.clone());
         r.register("bytes", "Bytes of the log's messages read", self.bytes.clone());
         r.register("reconnects", "Times the stream began again", self.reconnects.clone());
+        r.register(
+            "setbacks",
+            "Times reading ended or could not begin, by reason",
+            self.setbacks.clone(),
+        );
         r.register("oversized", "Rows that were too large", self.oversized.clone());
         r.register("misshapen", "Values told as strings", self.misshapen.clone());
         r.register("failures", "Drafts the history did not take", self.failures.clone());

@@ -134,6 +134,7 @@ impl Reader {
                 }
             };
             self.shared.failed(&failure);
+            self.shared.metrics.set_back(failure.kind());
             self.afresh |= is_useless(&failure);
             if failure.kind() == WalErrorKind::Unstreamable {
                 self.shared.metrics.spool_refusals.inc();
