@@ -162,6 +162,7 @@ impl DiskHistory {
             namespaces: Arc::clone(&namespaces),
             applied,
             metrics: metrics.clone(),
+            complaints: Default::default(),
             closed: false,
             sweeps: 0,
             buffer: Vec::new(),

@@ -80,6 +80,8 @@ pub mod metrics;
 
 pub mod error;
 
+pub mod sparing;
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 

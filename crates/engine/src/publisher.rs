@@ -17,6 +17,7 @@ use crate::history::{History, Mark};
 use crate::idempotency::{Idempotency, Said};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::sparing::Sparing;
 use crate::upstream::Upstream;
 
 /// Longest idempotency key in bytes: a UUID, a ULID, or a path of some.
@@ -231,9 +232,14 @@ fn not_configured(topic: &Topic) -> Refusal {
     Refusal::new(Code::NotConfigured, message).about(topic)
 }
 
+/// A history that fails, fails all who ask.
+static FAILED: Sparing = Sparing::new();
+
 /// What a client is told when the history fails.
 pub(crate) fn unavailable(error: &Error) -> Refusal {
-    tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
+    if let Some(unsaid) = FAILED.due() {
+        tracing::warn!(error = error as &dyn std::error::Error, unsaid, "a request failed");
+    }
     match error.kind() {
         Kind::Refused => Refusal::new(Code::TooLarge, error.to_string()),
         Kind::Full => {

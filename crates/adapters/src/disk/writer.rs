@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 use tidewire::Namespaces;
 use tidewire::history::Mark;
+use tidewire::sparing::Sparing;
 use tidewire_protocol::{Draft, Event, Topic};
 use tokio::sync::{mpsc, oneshot};
 
@@ -67,6 +68,7 @@ pub(super) struct Writer {
     /// The namespaces that the rings' limits are of.
     pub(super) applied: Arc<Namespaces>,
     pub(super) metrics: DiskMetrics,
+    pub(super) complaints: Sparing,
     pub(super) closed: bool,
     pub(super) sweeps: u32,
     /// A sweep is asked for; taken back when it begins.
@@ -257,7 +259,10 @@ impl Writer {
 
     pub(super) fn complain(&self, error: &DiskError) {
         self.metrics.failures.inc();
-        tracing::warn!(error = error as &dyn std::error::Error, "the history on disk failed");
+        if let Some(unsaid) = self.complaints.due() {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, unsaid, "the history on disk failed");
+        }
     }
 
     /// Begins another segment, which repeats what older ones say of all topics.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub(super) use facts::Facts;
 use futures_util::stream::{self, StreamExt};
+use tidewire::sparing::Sparing;
 use tidewire_protocol::Topic;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -72,6 +73,8 @@ pub(super) struct Reader {
     afresh: bool,
     /// What runs could not be kept: the next stream does without.
     unstreamed: bool,
+    /// What the history does not take.
+    complaints: Sparing,
     begun: u64,
 }
 
@@ -113,6 +116,7 @@ impl Reader {
             pulse: Pulse::default(),
             afresh: false,
             unstreamed: false,
+            complaints: Sparing::new(),
             begun: 0,
         }
     }

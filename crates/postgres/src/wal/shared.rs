@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, MutexGuard};
 use tidewire::Publisher;
 use tidewire::history::Mark;
+use tidewire::sparing::Sparing;
 use tidewire_protocol::change::Snapshot;
 use tidewire_protocol::{Code, GapReason, Refusal, Topic};
 use tokio::sync::{Notify, watch};
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     reading: Mutex<Option<Reading>>,
     status: Mutex<Status>,
     slot: Mutex<SlotStatus>,
+    /// Gaps that the history does not take.
+    complaints: Sparing,
 }
 
 struct Status {
@@ -98,6 +101,7 @@ impl Shared {
                 connections: 0,
             }),
             slot: Mutex::default(),
+            complaints: Sparing::new(),
         }
     }
 
@@ -286,8 +290,11 @@ impl Shared {
         match self.publisher.interrupt_marked(topic, reason, marks).await {
             Ok(()) => true,
             Err(error) => {
-                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
-                    "a gap could not be told, so the table stays silent until it can");
+                if let Some(unsaid) = self.complaints.due() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(%topic, %reason, error, unsaid,
+                        "a gap could not be told, so the table stays silent until it can");
+                }
                 false
             }
         }

@@ -37,8 +37,10 @@ impl Reader {
             }
         }
         for (topic, error) in failed {
-            tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                "what PostgreSQL's log says could not be published");
+            if let Some(unsaid) = self.complaints.due() {
+                tracing::warn!(%topic, error = &error as &dyn std::error::Error, unsaid,
+                    "what PostgreSQL's log says could not be published");
+            }
             match topic.kind() {
                 TopicKind::Table => self.shared.tables().owe(topic, GapReason::ConnectionLost),
                 _ => self.owe(topic),
