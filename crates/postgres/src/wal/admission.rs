@@ -45,6 +45,10 @@ async fn admitted(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<(
             return Ok(());
         }
         shared.until(deadline, |progress| progress.run.is_some()).await?;
+        // A stream that goes on where the last one was brings its tables with it.
+        if matches!(shared.tables().want(topic), Want::Flowing) {
+            return Ok(());
+        }
         publish(shared, topic, deadline).await?;
         shared.tables().admitted(topic);
         if shared.pay(topic).await {
