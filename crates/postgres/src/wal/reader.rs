@@ -191,6 +191,9 @@ impl Reader {
         };
         let mut beginning = opening.begin(&mut line).await?;
         beginning.resumed &= same;
+        if beginning.was_lost {
+            self.shared.metrics.set_back(WalErrorKind::SlotLost);
+        }
         (self.afresh, self.unstreamed) = (false, false);
         self.shared.set_epoch(facts.snapshot.clone());
         let told = self.judge(told, &mut beginning);

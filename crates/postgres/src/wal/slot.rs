@@ -54,6 +54,14 @@ pub(super) struct Beginning {
     pub(super) from: Lsn,
     /// Whether it goes on exactly where it was, so nothing is missed.
     pub(super) resumed: bool,
+    /// Whether there was a slot that PostgreSQL had given up.
+    pub(super) was_lost: bool,
+}
+
+impl Beginning {
+    fn anew(slot: &str, from: Lsn) -> Self {
+        Self { slot: slot.to_owned(), from, resumed: false, was_lost: false }
+    }
 }
 
 /// What is needed to begin.
@@ -79,7 +87,7 @@ impl Opening<'_> {
                 let slot = self.temporary_name;
                 let from = self.create(line, slot).await?;
                 self.start(line, slot).await?;
-                Ok(Beginning { slot: slot.to_owned(), from, resumed: false })
+                Ok(Beginning::anew(slot, from))
             }
             SlotKind::Persistent { name, .. } => self.begin_persistent(line, name).await,
         }
@@ -87,23 +95,27 @@ impl Opening<'_> {
 
     async fn begin_persistent(&self, line: &mut Line, name: &str) -> Result<Beginning, WalError> {
         let existing = self.find(line, name).await?;
+        let mut was_lost = existing.as_ref().is_some_and(|slot| slot.lost);
         let usable = existing.filter(|slot| !slot.lost && !self.afresh);
         if let Some(slot) = usable {
             match self.start(line, name).await {
                 Ok(()) => {
-                    let slot = Beginning { slot: name.to_owned(), from: slot.from, resumed: true };
-                    return Ok(slot);
+                    return Ok(Beginning { resumed: true, ..Beginning::anew(name, slot.from) });
                 }
                 Err(error) if error.kind() == WalErrorKind::SlotLost => {
-                    tracing::warn!(slot = name, %error, "the slot is lost, a new one is made");
+                    tracing::debug!(slot = name, %error, "beginning to read");
+                    was_lost = true;
                 }
                 Err(error) => return Err(error),
             }
         }
+        if was_lost {
+            tracing::warn!(slot = name, "PostgreSQL gave up the slot, so a new one is made");
+        }
         self.drop_if_there(line, name).await?;
         let from = self.create(line, name).await?;
         self.start(line, name).await?;
-        Ok(Beginning { slot: name.to_owned(), from, resumed: false })
+        Ok(Beginning { was_lost, ..Beginning::anew(name, from) })
     }
 
     async fn find(&self, line: &mut Line, name: &str) -> Result<Option<Found>, WalError> {
