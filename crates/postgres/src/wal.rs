@@ -48,6 +48,7 @@ use crate::changes::{ChangeSource, SourceStatus};
 use crate::connect::{Pool, Target};
 pub use error::{WalError, WalErrorKind};
 pub use metrics::WalMetrics;
+pub(crate) use partitions::misfits;
 use reader::Reader;
 use resume::Marks;
 use shared::Shared;

@@ -124,3 +124,33 @@ async fn tables_tell_how_they_are_followed_and_why_not() {
     );
     assert!(tables[2].obstacles()[0].contains("SET LOGGED"));
 }
+
+#[tokio::test]
+async fn partitions_are_looked_at_with_their_table() {
+    let cluster = cluster();
+    let (target, client) = database(&cluster, "doctor_parts").await;
+    sql::install(&target, &InstallOptions::default()).await.unwrap();
+    let setup = "CREATE TABLE p (id int PRIMARY KEY, n int NOT NULL) PARTITION BY RANGE (id); \
+                 CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10); \
+                 SELECT enable_realtime('p'); CREATE PUBLICATION tidewire FOR TABLE p";
+    client.batch_execute(setup).await.unwrap();
+    let report = doctor::examine(&target, &WalOptions::default()).await;
+    assert_eq!(of(&report, "triggers"), (Outcome::Ok, "on 1 tables"));
+    let tables = doctor::tables(&target).await.unwrap();
+    assert_eq!((tables.len(), tables[0].live()), (1, vec!["wal", "outbox"]));
+    assert_eq!(tables[0].obstacles(), [""; 0]);
+    let worse = "CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20); \
+                 CREATE UNIQUE INDEX p_2_n ON p_2 (n); \
+                 ALTER TABLE p_2 REPLICA IDENTITY USING INDEX p_2_n";
+    client.batch_execute(worse).await.unwrap();
+    let report = doctor::examine(&target, &WalOptions::default()).await;
+    let found = "on 1 tables; incomplete or switched off on p";
+    assert_eq!(of(&report, "triggers"), (Outcome::Warn, found));
+    let tables = doctor::tables(&target).await.unwrap();
+    let expected = "wal: the replica identity of public.p_2 does not tell (id), the key of its \
+                    table: ALTER TABLE public.p_2 REPLICA IDENTITY DEFAULT";
+    assert_eq!(tables[0].obstacles(), [expected]);
+    client.batch_execute("SELECT enable_realtime('p')").await.unwrap();
+    let report = doctor::examine(&target, &WalOptions::default()).await;
+    assert_eq!(of(&report, "triggers").0, Outcome::Ok, "{}", report.text());
+}

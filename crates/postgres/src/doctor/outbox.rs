@@ -1,5 +1,7 @@
 //! What the outbox needs: to be installed, or the rights for it.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::Client;
 
 use super::Check;
@@ -73,26 +75,28 @@ async fn rights(client: &Client) -> Result<Check, tokio_postgres::Error> {
     })
 }
 
-/// Row triggers are types 29, those for TRUNCATE 32.
+/// Row triggers are types 29, those for TRUNCATE 32. A partition has its table's row trigger and one of
+/// its own for TRUNCATE; with another row trigger it would be told twice.
 async fn triggers(client: &Client) -> Result<Check, tokio_postgres::Error> {
     const SQL: &str = "\
-        SELECT c.oid::regclass::text, count(*) FILTER (WHERE t.tgtype = 29), \
-          count(*) FILTER (WHERE t.tgtype = 32), bool_and(t.tgenabled IN ('O', 'A')) \
+        SELECT coalesce(pg_partition_root(c.oid), c.oid)::regclass::text, c.relispartition, \
+          count(*) FILTER (WHERE t.tgtype = 29) = 1 \
+            AND count(*) FILTER (WHERE t.tgtype = 32) = 1 AND bool_and(t.tgenabled IN ('O', 'A')) \
+            AND bool_and(t.tgtype = 32 OR (t.tgparentid <> 0) = c.relispartition) \
         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid \
-        WHERE p.proname = 'notify_table_change' AND t.tgparentid = 0 \
+        WHERE p.proname = 'notify_table_change' \
           AND obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%' GROUP BY c.oid";
     let rows = client.query(SQL, &[]).await?;
-    let whole = |row: &&tokio_postgres::Row| {
-        row.get::<_, i64>(1) == 1 && row.get::<_, i64>(2) == 1 && row.get(3)
-    };
-    let odd: Vec<&str> = rows.iter().filter(|row| !whole(row)).map(|row| row.get(0)).collect();
-    let found = format!("on {} tables", rows.len());
+    let odd: BTreeSet<&str> =
+        rows.iter().filter(|row| !row.get::<_, bool>(2)).map(|row| row.get(0)).collect();
+    let odd: Vec<&str> = odd.into_iter().collect();
+    let found = format!("on {} tables", rows.iter().filter(|row| !row.get::<_, bool>(1)).count());
     Ok(match odd.is_empty() {
         true => Check::ok("triggers", found),
         false => Check::warn(
             "triggers",
             format!("{found}; incomplete or switched off on {}", odd.join(", ")),
-            "SELECT enable_realtime for each of these",
+            "SELECT enable_realtime, or disable_realtime, for each of these",
         ),
     })
 }

@@ -8,6 +8,7 @@ use tokio_postgres::{Client, Row};
 use super::{Check, STATEMENT_LIMIT};
 use crate::connect::{Pool, Target};
 use crate::sql::SqlError;
+use crate::wal::misfits;
 
 /// Every table of the application.
 const SQL: &str = "\
@@ -18,13 +19,16 @@ SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence::text
   c.relrowsecurity,
   has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'TRIGGER'),
   pg_has_role(c.relowner, 'USAGE'),
-  ARRAY(SELECT p.pubname::text FROM pg_publication_tables t
-    JOIN pg_publication p ON p.pubname = t.pubname
-    WHERE t.schemaname = n.nspname AND t.tablename = c.relname ORDER BY 1) AS publications,
+  ARRAY(SELECT p.pubname::text FROM pg_publication p
+    WHERE EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)
+      OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname
+                 AND t.schemaname = n.nspname AND t.tablename = c.relname)
+    ORDER BY 1) AS publications,
   EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
     WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
       AND p.proname = 'notify_table_change'
-      AND obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS triggers
+      AND obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS triggers,
+  c.oid
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
   AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'tidewire')
@@ -58,6 +62,8 @@ pub struct TableReport {
     pub publications: Vec<String>,
     /// Whether its changes are written to the outbox.
     pub triggers: bool,
+    /// Which of its partitions does not tell its key in the write-ahead log, with what mends it.
+    pub partition: Option<String>,
 }
 
 impl TableReport {
@@ -87,6 +93,7 @@ impl TableReport {
             owned: row.get(10),
             publications: publications.into_iter().filter(|p| p.starts_with("tidewire")).collect(),
             triggers: row.get(12),
+            partition: None,
         }
     }
 
@@ -106,6 +113,9 @@ impl TableReport {
                  UPDATE fail: add a primary key, or ALTER TABLE {name} REPLICA IDENTITY FULL",
                 self.replica_identity
             ));
+        }
+        if let Some(words) = &self.partition {
+            found.push(format!("wal: {words}"));
         }
         if self.unlogged {
             found.push(format!("wal: it is unlogged: ALTER TABLE {name} SET LOGGED"));
@@ -167,7 +177,15 @@ pub async fn tables(target: &Target) -> Result<Vec<TableReport>, SqlError> {
 }
 
 async fn list(client: &Client) -> Result<Vec<TableReport>, tokio_postgres::Error> {
-    Ok(client.query(SQL, &[]).await?.iter().map(TableReport::of).collect())
+    let rows = client.query(SQL, &[]).await?;
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(13)).collect();
+    let mut misfits = misfits(client, "", &oids).await?;
+    let report = |row: &Row| {
+        let of = misfits.iter().position(|misfit| misfit.table == row.get::<_, u32>(13));
+        let partition = of.map(|at| misfits.swap_remove(at).words);
+        TableReport { partition, ..TableReport::of(row) }
+    };
+    Ok(rows.iter().map(report).collect())
 }
 
 pub(super) async fn examine(

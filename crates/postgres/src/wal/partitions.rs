@@ -19,7 +19,7 @@ use tidewire_protocol::Topic;
 use tokio_postgres::Client;
 
 use crate::partitions::{Fate, Layout};
-pub(super) use identity::misfits;
+pub(crate) use identity::misfits;
 pub(super) use members::Members;
 pub(super) use whole::{Whole, whole};
 

@@ -117,7 +117,7 @@ mod tests {
         let relation = Relation { oid: TABLE, schema, table, columns };
         let flow = Flow::default();
         flow.turn(true);
-        let shapes = vec![Arc::new(Shape::Number); 2];
+        let shapes = std::iter::repeat_with(|| Arc::new(Shape::Number)).take(2).collect();
         Known::new(description, relation, flow, shapes).reordered(&order)
     }
 

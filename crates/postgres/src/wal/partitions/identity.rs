@@ -10,10 +10,10 @@ use crate::wal::sql_text::{readable, readable_part};
 
 /// A table with a partition of which not enough is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::wal) struct Misfit {
-    pub(in crate::wal) table: u32,
+pub(crate) struct Misfit {
+    pub(crate) table: u32,
     /// Which partition, what is wrong with it, and the statement that mends it.
-    pub(in crate::wal) words: String,
+    pub(crate) words: String,
 }
 
 /// The names of the columns of index `i`, without those that it only includes.
@@ -75,7 +75,7 @@ ORDER BY n.oid, p.oid"
 );
 
 /// Which of these tables have partitions of which too little is told.
-pub(in crate::wal) async fn misfits(
+pub(crate) async fn misfits(
     client: &Client,
     publication: &str,
     tables: &[u32],
