@@ -65,6 +65,11 @@ impl Query {
         }
     }
 
+    /// Whether the parameter stands there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(found, _)| found == name)
+    }
+
     /// The value of a parameter that may stand once at most.
     ///
     /// # Errors
@@ -117,8 +122,7 @@ impl Query {
     /// Notes what of a table is wanted.
     fn narrow(&self, list: &mut [Subscription]) -> Result<(), Refusal> {
         let names = ["events", "columns", "filter", "snapshot"];
-        let Some(named) = names.into_iter().find(|name| self.0.iter().any(|(it, _)| it == name))
-        else {
+        let Some(named) = names.into_iter().find(|name| self.has(name)) else {
             return Ok(());
         };
         let [wish] = list else { return Err(bad(format!("{named} goes with a single table"))) };

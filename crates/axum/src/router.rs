@@ -155,7 +155,7 @@ pub fn finish(router: Router, transports: &Transports) -> App {
 
 async fn native_websocket(State(transports): State<Transports>, request: Request) -> Response {
     let dialect = Arc::clone(transports.native());
-    websocket::open(&transports, dialect, Parameters::TokenOnly, request).await
+    websocket::open(&transports, dialect, Parameters::Subscriptions, request).await
 }
 
 async fn alle_websocket(State(transports): State<Transports>, request: Request) -> Response {

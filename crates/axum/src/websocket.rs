@@ -26,12 +26,12 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tidewire::{Dialect, Identity, Session};
 use tidewire_protocol::wire::websocket_pong;
-use tidewire_protocol::{Close, Code, Frame, Refusal, Token};
+use tidewire_protocol::{Close, Code, Command, Frame, Refusal, Subscription, Token};
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use self::inbound::{Inbound, Message};
-use crate::handshake::{Query, Subprotocol, token};
+use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::listen::{Patient, Prefixed};
 use crate::refusal;
 use crate::router::Transports;
@@ -40,8 +40,8 @@ use crate::takeover::{Given, Seat, Takeover};
 /// Which parameters a WebSocket's address may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parameters {
-    /// Only a token; others are refused.
-    TokenOnly,
+    /// A token, and what is subscribed to from the beginning; others are refused.
+    Subscriptions,
     /// Any; those that are not a token are ignored.
     Any,
 }
@@ -96,17 +96,36 @@ pub(crate) async fn try_open(
     let shown = Shown::read(&request, parameters)?;
     let mut response = with_subprotocol(response, shown.accepted);
     let identity = admit(transports, shown.token).await?;
+    let admitted = Admitted { dialect, identity, wishes: shown.wishes };
     let transports = transports.clone();
     if request.extensions().get::<Seat>().is_some() {
-        let begin = async move |given| plain::start(&transports, dialect, identity, given).await;
+        let begin = async move |given| plain::start(&transports, admitted, given).await;
         Takeover::by(&mut response, begin);
     } else {
         let peer = request.extensions().get().map(|&ConnectInfo(peer)| peer);
         let upgrade = hyper::upgrade::on(&mut request);
         let tasks = transports.tasks().clone();
-        tasks.spawn(upgraded(transports, dialect, identity, peer, upgrade));
+        tasks.spawn(upgraded(transports, admitted, peer, upgrade));
     }
     Ok(response)
+}
+
+/// A client that is let in.
+struct Admitted {
+    dialect: Arc<dyn Dialect>,
+    identity: Identity,
+    /// What it subscribes to from the beginning.
+    wishes: Vec<Subscription>,
+}
+
+/// The first words, and the subscriptions that came with the address, as if they were said next.
+async fn begin(session: &mut Session, wishes: Vec<Subscription>) {
+    session.welcome();
+    if !wishes.is_empty() {
+        let commands = wishes.into_iter().map(Command::Subscribe).collect();
+        // What a request needs is five times what a handshake does.
+        Box::pin(session.carry_out(commands)).await;
+    }
 }
 
 /// What a handshake shows beside being one.
@@ -114,18 +133,30 @@ struct Shown {
     token: Option<Token>,
     /// The subprotocol to answer with.
     accepted: Option<&'static str>,
+    /// What is subscribed to from the beginning.
+    wishes: Vec<Subscription>,
 }
 
 impl Shown {
     fn read(request: &Request, parameters: Parameters) -> Result<Self, Refusal> {
         let query = Query::read(request.uri())?;
-        if parameters == Parameters::TokenOnly {
-            query.expect_only(&[])?;
-        }
+        let wishes = match parameters {
+            Parameters::Subscriptions => wishes(&query)?,
+            Parameters::Any => Vec::new(),
+        };
         let subprotocol = Subprotocol::read(request.headers());
         let accepted = subprotocol.accepted;
         let token = token(request.headers(), &query, subprotocol)?;
-        Ok(Self { token, accepted })
+        Ok(Self { token, accepted, wishes })
+    }
+}
+
+/// What the address asks for, if anything.
+fn wishes(query: &Query) -> Result<Vec<Subscription>, Refusal> {
+    query.expect_only(&SUBSCRIPTION_PARAMETERS)?;
+    match SUBSCRIPTION_PARAMETERS.iter().any(|name| query.has(name)) {
+        true => query.subscriptions(query.one("since")?),
+        false => Ok(Vec::new()),
     }
 }
 
@@ -214,8 +245,7 @@ async fn admit(transports: &Transports, token: Option<Token>) -> Result<Identity
 /// handshake needed is given back.
 async fn upgraded(
     transports: Transports,
-    dialect: Arc<dyn Dialect>,
-    identity: Identity,
+    admitted: Admitted,
     peer: Option<SocketAddr>,
     upgrade: OnUpgrade,
 ) {
@@ -227,11 +257,11 @@ async fn upgraded(
             // What hyper read beyond the handshake, and what it had no room for.
             let early = [&parts.read_buf[..], &unread[..]].concat().into();
             let given = Given { socket, head: Bytes::new(), early };
-            plain::start(&transports, dialect, identity, given).await;
+            plain::start(&transports, admitted, given).await;
         }
         Err(upgraded) => {
             let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
-            stream::start(&transports, dialect, identity, peer, io).await;
+            stream::start(&transports, admitted, peer, io).await;
         }
     }
 }

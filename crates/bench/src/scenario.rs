@@ -181,10 +181,20 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "connect-storm",
-        about: "10,000 clients connect and subscribe at once",
+        about: "10,000 clients connect and subscribe at once, their topic in the address",
+        kind: Kind::Storm,
+        templates: &["native-address"],
+        subscribers: 10_000,
+        load: Load::Silence,
+        ..BASE
+    },
+    Scenario {
+        name: "connect-storm-frame",
+        about: "as connect-storm, subscribing by a frame once they are connected",
         kind: Kind::Storm,
         subscribers: 10_000,
         load: Load::Silence,
+        for_peers: false,
         ..BASE
     },
     Scenario {

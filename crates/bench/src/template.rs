@@ -11,6 +11,7 @@ use crate::inbound::Framing;
 /// The built-in templates.
 const BUILT_IN: &[&str] = &[
     include_str!("../templates/native.toml"),
+    include_str!("../templates/native-address.toml"),
     include_str!("../templates/native-sse.toml"),
     include_str!("../templates/notify.toml"),
     include_str!("../templates/rows.toml"),

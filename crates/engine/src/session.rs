@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::{
-    Answer, Close, Code, Event, Frame, Interest, Position, Refusal, SessionId, Shape, Subscription,
-    Tag, Topic, TopicKind, Wire,
+    Answer, Close, Code, Command, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
+    Subscription, Tag, Topic, TopicKind, Wire,
 };
 use tokio::time::Instant;
 
@@ -231,14 +231,22 @@ impl Session {
         self.node.metrics.requests.inc();
         if !self.is_in_time() {
             self.refuse_too_fast(&frame)?;
-        } else if let Err(refusal) = self.carry_out(&frame).await {
-            self.refuse(refusal);
+        } else {
+            match self.form.shape.dialect.decode(&frame) {
+                Ok(commands) => self.carry_out(commands).await,
+                Err(refusal) => self.refuse(refusal),
+            }
         }
         self.mailbox.closing().map_or(Ok(()), Err)
     }
 
-    async fn carry_out(&mut self, frame: &Frame) -> Result<(), Refusal> {
-        for command in self.form.shape.dialect.decode(frame)? {
+    /// Does what the client wants, in order; it is told what came of each, also of what cannot be
+    /// done at once. For what is asked for otherwise than in a frame, such as by the address of a
+    /// connection.
+    ///
+    /// Not cancel safe: a command that is dropped halfway may or may not be carried out.
+    pub async fn carry_out(&mut self, commands: Vec<Command>) {
+        for command in commands {
             self.patience = Patience::Later;
             let done = self.perform(command).await;
             self.patience = Patience::Now;
@@ -246,7 +254,6 @@ impl Session {
                 self.refuse(refusal);
             }
         }
-        Ok(())
     }
 
     /// Whether another request may come already.

@@ -8,13 +8,13 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 use socket2::SockRef;
-use tidewire::{Dialect, Identity, Node, Opening, Outlet, Session};
+use tidewire::{Node, Opening, Outlet, Session};
 use tidewire_protocol::Wire;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{End, FULL, Inbound, Message, act, close_frame, parse, reason};
+use super::{Admitted, End, FULL, Inbound, Message, act, begin, close_frame, parse, reason};
 use crate::router::Transports;
 use crate::socket::{BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read};
 use crate::takeover::Given;
@@ -34,20 +34,16 @@ impl Outlet for Socket {
 
 /// Opens a session on the socket and gives it a task; the handshake's answer, if it was not
 /// written yet, leaves with the session's first words.
-pub(super) async fn start(
-    transports: &Transports,
-    dialect: Arc<dyn Dialect>,
-    identity: Identity,
-    given: Given,
-) {
+pub(super) async fn start(transports: &Transports, admitted: Admitted, given: Given) {
     let Given { socket, head, early } = given;
+    let Admitted { dialect, identity, wishes } = admitted;
     forget_who_waited(&socket);
     let peer = socket.peer_addr().ok();
     let socket = Arc::new(socket);
     let node = transports.node().clone();
     let outlet = Box::new(Socket(Arc::clone(&socket)));
     let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer).outlet(outlet);
-    let Ok(session) = node.open(opening) else {
+    let Ok(mut session) = node.open(opening) else {
         let goodbye = async {
             put(&socket, &head).await?;
             say_goodbye(&socket, End::Server(FULL)).await
@@ -58,12 +54,11 @@ pub(super) async fn start(
     if !head.is_empty() {
         session.push_raw(head);
     }
-    session.welcome();
+    begin(&mut session, wishes).await;
     let inbound = Inbound::default();
     let mut connection = Connection { node, session, socket, inbound, full: false };
     let begun = match early.is_empty() {
         true => Ok(()),
-        // What a request needs is five times what a handshake does.
         false => Box::pin(connection.begin(early.to_vec())).await,
     };
     // The block uses the connection in place; a function that took it would hold it twice.
@@ -168,6 +163,7 @@ async fn say_goodbye(socket: &TcpStream, end: End) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tidewire::Identity;
     use tidewire::protocol::dialect::Native;
     use tokio::net::TcpListener;
 

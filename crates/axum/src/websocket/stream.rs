@@ -7,36 +7,35 @@ use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tidewire::{Dialect, Identity, Node, Opening, Outgoing, Session};
+use tidewire::{Node, Opening, Outgoing, Session};
 use tidewire_protocol::{Close, Wire};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{End, FULL, Inbound, Message, act, close_frame, parse, reason};
+use super::{Admitted, End, FULL, Inbound, Message, act, begin, close_frame, parse, reason};
 use crate::router::Transports;
 use crate::socket::{BUFFER, FAREWELL, FAREWELL_BYTES};
 
 /// Opens a session on the stream and gives it a task.
 pub(super) async fn start<IO>(
     transports: &Transports,
-    dialect: Arc<dyn Dialect>,
-    identity: Identity,
+    admitted: Admitted,
     peer: Option<SocketAddr>,
     mut io: IO,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Admitted { dialect, identity, wishes } = admitted;
     let node = transports.node().clone();
     let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer);
-    let Ok(session) = node.open(opening) else {
+    let Ok(mut session) = node.open(opening) else {
         let _ = timeout(FAREWELL, say_goodbye(&mut io, End::Server(FULL))).await;
         return;
     };
-    session.welcome();
+    begin(&mut session, wishes).await;
     let mut connection = Connection {
         node,
         session,

@@ -62,6 +62,37 @@ async fn a_position_from_one_transport_resumes_on_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_in_the_address_are_subscribed_to_from_the_beginning() {
+    let server = Server::start().await;
+    let first = server.say(&topic("a"), [1]).await;
+    server.say(&topic("a"), [2]).await;
+    let path = format!("/v1/ws?topic=a&notify=b&since={first},-");
+
+    let mut client = server.websocket(&path).await;
+    assert_eq!(client.hear().await["type"], "welcome");
+    let begun = client.hear_type("subscribed").await;
+    assert_eq!((&begun["topic"], &begun["outcome"]), (&json!("a"), &json!("resumed")));
+    assert_eq!(client.hear_type("event").await["data"], 2);
+
+    client.say(json!({"type": "subscribe", "topic": "c"})).await;
+    while client.hear_type("subscribed").await["topic"] != "c" {}
+    server.say(&topic("c"), [3]).await;
+    assert_eq!(client.hear_type("event").await["data"], 3);
+    assert_eq!(server.node.stats().subscriptions, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_address_may_not_have_is_told_and_the_connection_lives_on() {
+    let limits = Limits { subscriptions: 1, ..Limits::default() };
+    let server = Server::with(Settings { limits, ..Settings::default() }).await;
+    let mut client = server.websocket("/v1/ws?topic=a&topic=b").await;
+    assert_eq!(client.hear_type("subscribed").await["topic"], "a");
+    assert_eq!(client.hear_type("error").await["topic"], "b");
+    server.say(&topic("a"), [1]).await;
+    assert_eq!(client.hear_type("event").await["data"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_never_reads_costs_only_itself() {
     const OTHERS: usize = 99;
     const MESSAGES: usize = 3_000;

@@ -115,6 +115,10 @@ async fn what_is_no_handshake_is_refused_with_a_status() {
         (good.replace("GET ", "POST "), "400"),
         (good.replace("/v1/ws", "/v1/ws?tokn=x"), "400"),
         (good.replace("/v1/ws", "/v1/ws?token=a&token=b"), "400"),
+        (good.replace("/v1/ws", "/v1/ws?topic="), "400"),
+        (good.replace("/v1/ws", "/v1/ws?since=a-1"), "400"),
+        (good.replace("/v1/ws", "/v1/ws?topic=a&topic=b&since=a-1"), "400"),
+        (good.replace("/v1/ws", "/v1/ws?topic=a&columns=id"), "400"),
         (upgrade("/v1/ws", "Origin: https://evil.example\r\n"), "403"),
         (upgrade("/v1/nothing", ""), "404"),
     ] {
