@@ -256,7 +256,7 @@ async fn upgraded(
             let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
             // What hyper read beyond the handshake, and what it had no room for.
             let early = [&parts.read_buf[..], &unread[..]].concat().into();
-            let given = Given { socket, head: Bytes::new(), early };
+            let given = Given { socket, peer, head: Bytes::new(), early };
             plain::start(&transports, admitted, given).await;
         }
         Err(upgraded) => {

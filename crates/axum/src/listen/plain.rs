@@ -135,7 +135,7 @@ impl Connection<'_> {
         let early = early.freeze();
         let (response, then) = taken_over(response);
         if let Some((then, head)) = then {
-            then(Given { socket, head, early }).await;
+            then(Given { socket, peer: Some(self.peer), head, early }).await;
             return Turn::Over;
         }
         let last = asked.last || self.door.stop.is_cancelled();

@@ -49,7 +49,7 @@ impl Late {
         first: Bytes,
         given: Given,
     ) {
-        let Given { socket, head, early } = given;
+        let Given { socket, head, early, .. } = given;
         let patience = transports.node().limits().write_timeout;
         let hello = [&head[..], &first[..]].concat();
         if !matches!(timeout(patience, put(&socket, &hello)).await, Ok(Ok(()))) {

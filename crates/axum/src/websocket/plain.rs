@@ -35,10 +35,9 @@ impl Outlet for Socket {
 /// Opens a session on the socket and gives it a task; the handshake's answer, if it was not
 /// written yet, leaves with the session's first words.
 pub(super) async fn start(transports: &Transports, admitted: Admitted, given: Given) {
-    let Given { socket, head, early } = given;
+    let Given { socket, peer, head, early } = given;
     let Admitted { dialect, identity, wishes } = admitted;
     forget_who_waited(&socket);
-    let peer = socket.peer_addr().ok();
     let socket = Arc::new(socket);
     let node = transports.node().clone();
     let outlet = Box::new(Socket(Arc::clone(&socket)));
