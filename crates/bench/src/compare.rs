@@ -47,6 +47,8 @@ const MEASURES: &[Measure] = &[
     Measure { title: "beside/s", decimals: 0, of: |report| report.beside_per_second },
     Measure { title: "p50 ms", decimals: 2, of: |report| Some(report.latency?.p50) },
     Measure { title: "p99 ms", decimals: 2, of: |report| Some(report.latency?.p99) },
+    Measure { title: "p50 over commit", decimals: 2, of: |report| Some(report.over_commit?.p50) },
+    Measure { title: "p99 over commit", decimals: 2, of: |report| Some(report.over_commit?.p99) },
     Measure { title: "KiB/connection", decimals: 1, of: memory },
     Measure { title: "µs/connection", decimals: 0, of: |report| report.cpu_per_connection },
     Measure { title: "connections/s", decimals: 0, of: |report| report.connections_per_second },

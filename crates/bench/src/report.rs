@@ -30,6 +30,9 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Summary>,
     /// From the same moment to the answer to the publisher.
     pub(crate) answer: Option<Summary>,
+    /// From the answer to a statement, so from its commit, to when a subscriber's bytes were read.
+    #[serde(default)]
+    pub(crate) over_commit: Option<Summary>,
     /// How late publications were sent, where a rate was asked for.
     pub(crate) lateness: Option<Summary>,
     /// The server's processor time: seconds for a million deliveries, which is microseconds each.
@@ -101,6 +104,8 @@ const COLUMNS: &[Column] = &[
     ("p50", |report| number(report.latency.map(|latency| latency.p50), 2)),
     ("p99", |report| number(report.latency.map(|latency| latency.p99), 2)),
     ("p99.9", |report| number(report.latency.map(|latency| latency.p999), 2)),
+    ("p50 over commit", |report| number(report.over_commit.map(|over| over.p50), 2)),
+    ("p99 over commit", |report| number(report.over_commit.map(|over| over.p99), 2)),
     ("delivered", |report| number(report.delivered_fraction, 5)),
     ("clean", |report| if report.is_clean() { "yes" } else { "NO" }.to_owned()),
     ("conn/s", |report| number(report.connections_per_second, 0)),

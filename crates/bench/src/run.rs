@@ -12,7 +12,9 @@ use anyhow::{Context as _, bail};
 
 use self::pace::Pace;
 use crate::clock::{self, SECOND};
+use crate::lane::Way;
 use crate::process::{self, Usage, Watched};
+use crate::process::{Usage, Watched};
 use crate::report::Report;
 use crate::scenario::{Kind, Load, Scenario};
 use crate::server::Server;
@@ -237,6 +239,7 @@ impl<'a> Run<'a> {
     fn measure_window(&mut self) -> anyhow::Result<()> {
         self.swarm.tally.latency.clear();
         self.swarm.tally.answer.clear();
+        self.swarm.tally.after_answer.clear();
         self.swarm.lateness.clear();
         let before = self.look();
         self.drive(before.at + (self.effort.seconds * SECOND as f64) as u64)?;
@@ -244,6 +247,9 @@ impl<'a> Run<'a> {
         self.window(before, after);
         self.report.latency = self.swarm.tally.latency.summary();
         self.report.answer = self.swarm.tally.answer.summary();
+        if matches!(self.scenario.way, Way::Notify | Way::Insert) && self.scenario.topics == 1 {
+            self.report.over_commit = self.swarm.tally.after_answer.summary();
+        }
         self.report.lateness = self.swarm.lateness.summary();
         self.report.kib_loaded = self.kib_each(self.peak);
         Ok(())

@@ -25,6 +25,8 @@ pub(crate) struct Tally {
     pub(crate) latency: Times,
     /// From sending to the server's answer.
     pub(crate) answer: Times,
+    /// From the answer to arriving, nothing for what arrived first; of one topic only.
+    pub(crate) after_answer: Times,
     /// What was refused first, for the report.
     pub(crate) first_refusal: Option<String>,
 }
@@ -63,7 +65,12 @@ struct Flights {
     open: VecDeque<Flight>,
     /// How many of them, from the front, are answered.
     answered: usize,
+    /// The newest answers: to which number, and when.
+    answers: VecDeque<(u32, u64)>,
 }
+
+/// Answers that are remembered for each lane: what arrives later than so many is not measured.
+const ANSWERS: usize = 1_024;
 
 #[derive(Clone, Copy, Debug)]
 struct Flight {
@@ -87,6 +94,7 @@ impl Tally {
             count: Count::default(),
             latency: Times::new(),
             answer: Times::new(),
+            after_answer: Times::new(),
             first_refusal: None,
         }
     }
@@ -125,6 +133,8 @@ impl Tally {
         let flights = &mut self.flights[lane];
         if let Some(flight) = flights.open.get(flights.answered) {
             self.answer.record(now.saturating_sub(flight.sent));
+            let number = flight.number;
+            flights.note_answer(number, now);
             flights.answered += 1;
         }
         flights.let_go();
@@ -168,6 +178,9 @@ impl Tally {
             .rotate_left(29);
         self.count.delivered += 1;
         self.latency.record(now.saturating_sub(stamp.sent));
+        if let Some(time) = self.flights[lane].since_answer(stamp.number, now) {
+            self.after_answer.record(time);
+        }
         if self.until_delivered {
             self.flights[lane].arrived(stamp.number);
         }
@@ -230,6 +243,23 @@ impl Tally {
 }
 
 impl Flights {
+    fn note_answer(&mut self, number: u32, now: u64) {
+        if self.answers.len() == ANSWERS {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((number, now));
+    }
+
+    /// The time since a number was answered; none where it was not yet, `None` where it is too long
+    /// ago.
+    fn since_answer(&self, number: u32, now: u64) -> Option<u64> {
+        let Some((newest, _)) = self.answers.back() else { return Some(0) };
+        let Some(before) = newest.checked_sub(number) else { return Some(0) };
+        let at = self.answers.len().checked_sub(before as usize + 1)?;
+        let (_, answered) = self.answers.get(at).filter(|(answered, _)| *answered == number)?;
+        Some(now.saturating_sub(*answered))
+    }
+
     fn arrived(&mut self, number: u32) {
         let Some(first) = self.open.front() else { return };
         let Some(at) = number.checked_sub(first.number) else { return };
@@ -305,6 +335,19 @@ mod tests {
         assert_eq!(tally.oldest(), Some(0));
         tally.give_up();
         assert_eq!(tally.in_flight(0), 0);
+    }
+
+    #[test]
+    fn what_arrives_before_the_answer_takes_no_time_over_it() {
+        let mut tally = tally(1);
+        tally.published(stamp(0, 1), true);
+        tally.delivered(0, stamp(0, 1), 1_000_000);
+        tally.answered(0, 2_000_000);
+        assert!(tally.after_answer.summary().unwrap().max < 0.001);
+        tally.published(stamp(0, 2), true);
+        tally.answered(0, 3_000_000);
+        tally.delivered(0, stamp(0, 2), 4_000_000);
+        assert!((tally.after_answer.summary().unwrap().max - 1.0).abs() < 0.001);
     }
 
     #[test]

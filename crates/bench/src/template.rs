@@ -224,6 +224,6 @@ mod tests {
     #[test]
     fn an_unknown_template_is_answered_with_those_there_are() {
         let error = Template::named("natif").unwrap_err().to_string();
-        assert!(error.contains("native, native-sse"), "{error}");
+        assert!(error.contains("native, native-address, native-sse"), "{error}");
     }
 }
