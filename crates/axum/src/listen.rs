@@ -6,6 +6,7 @@
 
 mod body;
 mod flight;
+mod full;
 mod metrics;
 mod patience;
 mod plain;
@@ -13,29 +14,20 @@ mod prefixed;
 mod threads;
 mod tls;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
-use axum::response::Response;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::body::Timely;
-use self::flight::InFlight;
 pub use self::metrics::ListeningMetrics;
 pub(crate) use self::patience::{GivenUp, Patient};
 pub(crate) use self::prefixed::Prefixed;
@@ -49,20 +41,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest such pause: a second later some connection has usually ended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes of request headers at most; proxies commonly allow 8 to 32 KiB.
-const HEADER_BYTES: usize = 32 << 10;
-
-/// Streams in flight on one HTTP/2 connection; browsers open at most a hundred.
-const STREAMS: u32 = 128;
-
 /// How long a kept-alive connection may be silent between requests, and between pings on HTTP/2.
 ///
 /// Over the 60 s for which common proxies keep connections to their upstream, so that they, not
 /// we, end them.
 const KEPT_ALIVE: Duration = Duration::from_secs(75);
-
-/// How long a connection on which part of a request came is waited for when the server stops.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Silence after which the kernel asks whether the peer still exists, and how often it asks.
 ///
@@ -118,7 +101,7 @@ pub async fn serve(
 ) {
     let door = Arc::new(Door {
         knocking: Arc::new(Semaphore::new(listening.knocking)),
-        http: http(&listening),
+        http: full::speaker(&listening),
         app,
         listening,
         stop,
@@ -134,22 +117,6 @@ pub async fn serve(
         };
     }
     while loops.join_next().await.is_some() {}
-}
-
-fn http(listening: &Listening) -> Builder<TokioExecutor> {
-    let mut http = Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(KEPT_ALIVE.max(listening.handshake_timeout))
-        .max_buf_size(HEADER_BYTES);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(HEADER_BYTES as u32)
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(KEPT_ALIVE)
-        .keep_alive_timeout(listening.handshake_timeout)
-        .enable_connect_protocol();
-    http
 }
 
 /// What all connections share.
@@ -285,76 +252,6 @@ impl Door {
             let serving = Box::pin(self.serve_http(io, peer, knock));
             serving.await;
         }
-    }
-
-    async fn serve_http<IO>(&self, io: IO, peer: SocketAddr, knock: &Arc<Knock>)
-    where
-        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let given_up = GivenUp::default();
-        let in_flight = InFlight::default();
-        let visitor = Visitor {
-            given_up: given_up.clone(),
-            in_flight: in_flight.clone(),
-            app: self.app.clone(),
-            peer,
-            knock: Arc::clone(knock),
-            body_timeout: self.listening.body_timeout,
-        };
-        let io = TokioIo::new(Patient::new(io, self.listening.write_timeout, given_up));
-        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, visitor));
-        // 1. The connection ends by itself; 2. or the server stops.
-        let ended = tokio::select! {
-            biased;
-            ended = &mut connection => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                // 1. The requests in flight end; 2. or nothing but half a request came for a while.
-                tokio::select! {
-                    biased;
-                    ended = &mut connection => ended,
-                    () = idle(&in_flight) => Ok(()),
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, %error, "a connection ended with an error");
-        }
-    }
-}
-
-/// Ends when no request has been in flight for [`LAST_REQUEST`].
-async fn idle(in_flight: &InFlight) {
-    let mut rounds = 0;
-    while rounds < 2 {
-        tokio::time::sleep(LAST_REQUEST / 2).await;
-        rounds = if in_flight.is_none() { rounds + 1 } else { 0 };
-    }
-}
-
-/// One connection's way to its answers.
-struct Visitor {
-    app: App,
-    peer: SocketAddr,
-    knock: Arc<Knock>,
-    body_timeout: Duration,
-    given_up: GivenUp,
-    in_flight: InFlight,
-}
-
-impl Service<Request<Incoming>> for Visitor {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.knock.answer();
-        let mut request = request.map(|body| Timely::wrap(body, self.body_timeout));
-        request.extensions_mut().insert(ConnectInfo(self.peer));
-        request.extensions_mut().insert(self.given_up.clone());
-        let in_flight = self.in_flight.begin();
-        let app = self.app.clone();
-        Box::pin(async move { Ok(in_flight.until_taken(app.answer(request).await)) })
     }
 }
 

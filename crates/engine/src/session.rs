@@ -9,30 +9,30 @@
 mod beginning;
 mod catch_up;
 mod commands;
+mod membership;
 mod sharing;
 mod silence;
+mod subscribed;
 mod waiting;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tidewire_protocol::{
-    Answer, Close, Code, Command, Event, Frame, Interest, Position, Refusal, SessionId, Shape,
-    Subscription, Tag, Topic, TopicKind, Wire,
+    Answer, Close, Code, Command, Frame, Position, Refusal, SessionId, Shape, Topic, TopicKind,
+    Wire,
 };
 use tokio::time::Instant;
 
 use crate::auth::Identity;
-use crate::bookmark::Passed;
 use crate::delivery::{Everyone, Form};
-use crate::hub::{Entry, LaneIndex, Member};
+use crate::hub::Member;
 use crate::limits::Bucket;
-use crate::mailbox::{Mailbox, Outgoing, SubscriptionKey};
+use crate::mailbox::{Mailbox, Outgoing};
 use crate::node::{Inner, labels};
-use crate::session::catch_up::{Reading, Rows};
-use crate::session::sharing::Wish;
+use crate::session::catch_up::Reading;
+use crate::session::subscribed::{Phase, Subscribed};
 use crate::session::waiting::{Pending, first_done};
-use crate::upstream::Prepared;
 
 /// Requests refused for coming too fast, beyond those that were not, after which a client is let
 /// go: it asks at more than twice its rate and takes no notice of the answers.
@@ -68,111 +68,6 @@ enum Patience {
     Now,
     /// The client is told when it is so.
     Later,
-}
-
-/// A subscription in force.
-struct Subscribed {
-    key: SubscriptionKey,
-    listening: Listening,
-    tag: Option<Tag>,
-    phase: Phase,
-    /// Whether changes of presence are wanted; they are a subscription of their own.
-    presence: bool,
-    /// What few subscriptions have.
-    particulars: Option<Box<Particulars>>,
-}
-
-/// What few subscriptions have, kept apart because the others are many.
-#[derive(Default)]
-struct Particulars {
-    /// What the client tells apart by keys and hears as one; empty without a key.
-    wishes: Vec<Wish>,
-    /// What of a table was asked for, by one without a key.
-    interest: Interest,
-    /// What of a table is wanted in all, made ready; `None` for everything.
-    wants: Option<Arc<Prepared>>,
-    /// The rows of a table that come first, until no change can be in them any more.
-    rows: Option<Rows>,
-    /// What it read while catching up since it was told something.
-    passed: Passed,
-}
-
-impl Subscribed {
-    fn entry(&self) -> &Entry {
-        &self.listening.entry
-    }
-
-    fn topic(&self) -> Topic {
-        self.entry().topic.clone()
-    }
-
-    fn wishes(&self) -> &[Wish] {
-        self.particulars.as_ref().map(|held| &held.wishes[..]).unwrap_or_default()
-    }
-
-    /// Whether it is the one with this name, or one of those.
-    fn is_named(&self, name: Option<&Arc<str>>) -> bool {
-        match name {
-            Some(name) => self.wishes().iter().any(|wish| wish.name == *name),
-            None => self.wishes().is_empty(),
-        }
-    }
-
-    /// How many subscriptions the client has in it.
-    fn count(&self) -> usize {
-        self.wishes().len().max(1)
-    }
-
-    fn wants(&self) -> Option<&Arc<Prepared>> {
-        self.particulars.as_ref()?.wants.as_ref()
-    }
-
-    fn rows(&self) -> Option<&Rows> {
-        self.particulars.as_ref()?.rows.as_ref()
-    }
-
-    /// Whether the same of the topic was asked for.
-    fn asks_the_same(&self, wish: &Subscription) -> bool {
-        let interest = match &wish.key {
-            Some(name) => self.wish(name).map(|held| &held.interest),
-            None => self.particulars.as_ref().map(|held| &held.interest),
-        };
-        !wish.snapshot
-            && interest.map_or(wish.interest.is_everything(), |held| *held == wish.interest)
-            && self.tag == wish.tag
-            && self.presence == wish.presence
-    }
-
-    /// Whether the rows that came first contain what the event tells.
-    fn has_in_rows(&self, event: &Event) -> bool {
-        self.rows().is_some_and(|rows| rows.have(event))
-    }
-}
-
-/// One listener of a topic; dropping it lets go of the topic.
-struct Listening {
-    node: Arc<Inner>,
-    entry: Arc<Entry>,
-}
-
-impl Listening {
-    fn new(node: &Arc<Inner>, topic: &Topic) -> Self {
-        Self { node: Arc::clone(node), entry: node.hub.join(topic) }
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.node.hub.leave(&self.entry);
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The session pulls what comes after this place.
-    CatchingUp { after: Position },
-    /// The hub pushes, in this lane of the topic.
-    Live { lane: LaneIndex },
 }
 
 impl Session {

@@ -15,148 +15,23 @@
 //! (macOS), a killed program leaves its server running and the next start says so.
 
 mod binaries;
+mod error;
+mod options;
 mod owner;
 mod postmaster;
 
 use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use binaries::Binaries;
+pub use error::ClusterError;
+use error::while_doing;
+pub use options::Options;
 use owner::Owner;
 use postmaster::Postmaster;
-
-/// How a private cluster is set up.
-///
-/// ```
-/// use tidewire_postgres::private_cluster::Options;
-///
-/// let options = Options::default().port(54_321).setting("max_connections", "20");
-/// ```
-#[derive(Clone, Debug)]
-pub struct Options {
-    port: Option<u16>,
-    durable: bool,
-    bin_dir: Option<PathBuf>,
-    settings: Vec<(String, String)>,
-}
-
-/// A free port, `fsync` off: right for tests.
-impl Default for Options {
-    fn default() -> Self {
-        Self { port: None, durable: false, bin_dir: None, settings: Vec::new() }
-    }
-}
-
-impl Options {
-    /// Listens on this port of 127.0.0.1; without it, on one that is free.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
-    }
-
-    /// Keeps what is committed through a crash of the machine (`fsync` on); costs some speed.
-    #[must_use]
-    pub fn durable(mut self) -> Self {
-        self.durable = true;
-        self
-    }
-
-    /// Uses `initdb` and `postgres` of this directory instead of looking for them.
-    #[must_use]
-    pub fn bin_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.bin_dir = Some(dir.into());
-        self
-    }
-
-    /// Adds a server setting, as `postgres -c name=value` would.
-    #[must_use]
-    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.push((name.into(), value.into()));
-        self
-    }
-}
-
-/// Why a private cluster could not be had.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ClusterError {
-    /// No server binaries on this machine.
-    #[error(
-        "no PostgreSQL server binaries (initdb and postgres) found in PATH, by pg_config or in \
-         /usr/lib/postgresql: install them, on Debian or Ubuntu with `apt-get install postgresql`, \
-         on macOS with `brew install postgresql`"
-    )]
-    NotInstalled,
-    /// The program is root and there is nobody to hand the work to.
-    #[error(
-        "PostgreSQL refuses to run as root and this machine has neither a user \"postgres\" nor \
-         \"nobody\": add one, or run as another user"
-    )]
-    NobodyToRunAs,
-    /// Another server uses the directory.
-    #[error(
-        "the PostgreSQL in {} is already running as process {pid}: stop the program that started \
-         it, or use another directory",
-        dir.display()
-    )]
-    Busy {
-        /// The cluster's directory.
-        dir: PathBuf,
-        /// The process that runs there.
-        pid: i32,
-    },
-    /// The directory was made by another version of PostgreSQL.
-    #[error(
-        "{} was made by PostgreSQL {made_by} and the one found here is {found}: delete the \
-         directory to begin anew, or install version {made_by}",
-        dir.display()
-    )]
-    Version {
-        /// The cluster's directory.
-        dir: PathBuf,
-        /// The version that made it.
-        made_by: String,
-        /// The version of the binaries.
-        found: String,
-    },
-    /// `initdb` failed.
-    #[error("initdb failed in {}: {output}", dir.display())]
-    Initdb {
-        /// The cluster's directory.
-        dir: PathBuf,
-        /// What `initdb` said.
-        output: String,
-    },
-    /// `postgres` ended while starting, or did not become ready.
-    #[error("postgres did not start in {}, its log ends with: {log}", dir.display())]
-    Start {
-        /// The cluster's directory.
-        dir: PathBuf,
-        /// The last lines of its log.
-        log: String,
-    },
-    /// Something of the operating system failed.
-    #[error("{what}")]
-    Io {
-        /// What was being done.
-        what: String,
-        /// What went wrong.
-        source: io::Error,
-    },
-}
-
-/// Puts what was being done in front of an error of the operating system.
-fn while_doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> ClusterError {
-    let what = what.into();
-    |source| ClusterError::Io { what, source }
-}
 
 /// The superuser of a private cluster, also the name of its database.
 const SUPERUSER: &str = "postgres";
@@ -451,7 +326,7 @@ impl Drop for PrivateCluster {
 fn random_hex() -> Result<String, ClusterError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
-        .map_err(|error| while_doing("drawing random bytes")(io::Error::other(error)))?;
+        .map_err(|error| while_doing("drawing random bytes")(std::io::Error::other(error)))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -13,8 +13,8 @@ use tidewire_protocol::{
     Body, Code, Event, Outcome, Position, Refusal, Since, Subscription, Topic, TopicKind,
 };
 
-use super::Listening;
 use super::catch_up::{PAGE, Rows};
+use super::subscribed::Listening;
 use crate::history::Page;
 use crate::hub::Entry;
 use crate::node::Inner;

@@ -1,0 +1,58 @@
+//! What a transport says when it opens a session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidewire_protocol::{Dialect, Wire};
+
+use crate::auth::Identity;
+use crate::mailbox::Outlet;
+
+/// What a session begins with.
+pub struct Opening {
+    /// The client's language.
+    pub dialect: Arc<dyn Dialect>,
+    /// The client's transport.
+    pub wire: Wire,
+    /// Who the client is.
+    pub identity: Identity,
+    /// The other end, if it is known, for [`Node::connections`].
+    pub peer: Option<SocketAddr>,
+    /// The socket, where the transport can write without waiting.
+    pub outlet: Option<Box<dyn Outlet>>,
+    /// Every event is handed over alone with its topic and position, for transports that make
+    /// cursors of several topics; always so for [`Wire::Lines`].
+    pub marked: bool,
+    /// Events of a stream carry no `id:` line, because the transport writes one of its own.
+    pub composite: bool,
+}
+
+impl Opening {
+    /// A session without outlet, marks or composite ids.
+    pub fn new(dialect: Arc<dyn Dialect>, wire: Wire, identity: Identity) -> Self {
+        let marked = wire == Wire::Lines;
+        Self { dialect, wire, identity, peer: None, outlet: None, marked, composite: false }
+    }
+
+    /// The same, and who is at the other end.
+    #[must_use]
+    pub fn peer(mut self, peer: Option<SocketAddr>) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// The same with a socket to write into directly.
+    #[must_use]
+    pub fn outlet(mut self, outlet: Box<dyn Outlet>) -> Self {
+        self.outlet = Some(outlet);
+        self
+    }
+
+    /// The same with marks and without `id:` lines; see [`Opening::composite`].
+    #[must_use]
+    pub fn composite(mut self) -> Self {
+        self.marked = true;
+        self.composite = true;
+        self
+    }
+}
