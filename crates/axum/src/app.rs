@@ -24,9 +24,7 @@ use crate::origin;
 use crate::router::Transports;
 
 /// What an answer depends on beside its address, for caches; CORS says the same where it is asked.
-const VARIES: HeaderValue = HeaderValue::from_static(
-    "origin, access-control-request-method, access-control-request-headers",
-);
+const VARIES: HeaderValue = HeaderValue::from_static("origin");
 
 /// What axum takes of a body when nothing else is said: 2 MB.
 const AXUMS_LIMIT: usize = 2 << 20;
