@@ -14,7 +14,6 @@ use self::pace::Pace;
 use crate::clock::{self, SECOND};
 use crate::lane::Way;
 use crate::process::{self, Usage, Watched};
-use crate::process::{Usage, Watched};
 use crate::report::Report;
 use crate::scenario::{Kind, Load, Scenario};
 use crate::server::Server;
