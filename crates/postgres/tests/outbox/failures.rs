@@ -171,6 +171,18 @@ async fn changes_that_nobody_read_in_time_are_a_gap() {
     assert_eq!(seen, Seen::Gap("public.a".to_owned(), GapReason::ConnectionLost));
 }
 
+#[tokio::test]
+async fn an_outbox_that_is_emptied_by_hand_is_a_gap() {
+    let _cluster = cluster();
+    let mut setup = Setup::new("ob_emptied", "CREATE TABLE a (id int PRIMARY KEY)").await;
+    setup.add("public.a").await;
+    setup.run("BEGIN; INSERT INTO a VALUES (1); TRUNCATE tidewire.outbox; COMMIT").await;
+    let gap = Seen::Gap("public.a".to_owned(), GapReason::EpochChanged);
+    assert_eq!(setup.witness.next().await, gap);
+    setup.run("INSERT INTO a VALUES (2)").await;
+    assert_eq!(new_row(&*setup.witness.change().await)[0].1, "2");
+}
+
 /// The first gap among changes.
 async fn first_gap(witness: &mut Witness) -> Seen {
     loop {
