@@ -6,6 +6,7 @@ mod bad_input;
 mod commands;
 mod database_commands;
 mod examples;
+mod hardship;
 mod history;
 mod joins;
 mod ledger;

@@ -84,7 +84,8 @@ async fn try_request(
     let response = soon("an answer", sender.send_request(request)).await.ok()?;
     let (head, body) = response.into_parts();
     let (status, headers) = (head.status.as_u16(), head.headers);
-    Some(Answer { status, headers, body, text: String::new(), looked_at: 0, task })
+    let (text, looked_at, searched) = (String::new(), 0, 0);
+    Some(Answer { status, headers, body, text, looked_at, searched, task })
 }
 
 /// A value for a query.
@@ -101,6 +102,8 @@ pub(crate) struct Answer {
     text: String,
     /// Bytes of it that were looked at.
     looked_at: usize,
+    /// Bytes of it in which no end of an event is; one may be very long.
+    searched: usize,
     task: JoinHandle<()>,
 }
 
@@ -151,6 +154,8 @@ impl Answer {
         let Some(Ok(frame)) = frame else { return false };
         if let Ok(data) = frame.into_data() {
             self.text.drain(..std::mem::take(&mut self.looked_at));
+            // The last byte may be the first half of an end.
+            self.searched = self.text.strip_suffix('\n').unwrap_or(&self.text).len();
             self.text.push_str(std::str::from_utf8(&data).expect("UTF-8"));
         }
         true
@@ -159,9 +164,10 @@ impl Answer {
     /// The next event of a stream; `None` at its end.
     pub(crate) async fn next_sse(&mut self) -> Option<Sse> {
         loop {
-            while let Some((block, _)) = self.text[self.looked_at..].split_once("\n\n") {
-                let event = Sse::read(block);
-                self.looked_at += block.len() + 2;
+            while let Some(at) = self.text[self.searched..].find("\n\n") {
+                let end = self.searched + at;
+                let event = Sse::read(&self.text[self.looked_at..end]);
+                (self.looked_at, self.searched) = (end + 2, end + 2);
                 if event.data.is_some() || event.retry.is_some() {
                     return Some(event);
                 }

@@ -72,6 +72,11 @@ impl Program {
         self.printed.lock().clone()
     }
 
+    /// How many lines of the log so far have the text.
+    pub(crate) fn count_logged(&self, text: &str) -> usize {
+        self.logged.lock().iter().filter(|line| line.contains(text)).count()
+    }
+
     async fn line_of(&self, lines: &Mutex<Vec<String>>, text: &str) -> String {
         let find = || lines.lock().iter().find(|line| line.contains(text)).cloned();
         until(&format!("a line with {text:?}"), async || find().is_some()).await;
