@@ -149,3 +149,22 @@ async fn somebody_else_s_publication_may_send_partitions_either_way() {
         assert!(refused.message.contains("is a partition"), "{}", refused.message);
     }
 }
+
+/// An older version of this program had PostgreSQL send partitions as their table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_publication_of_ours_from_before_sends_partitions_as_their_own() {
+    let cluster = cluster();
+    let setup = format!(
+        "{}; CREATE PUBLICATION before FOR TABLE older WITH (publish_via_partition_root = true);
+         COMMENT ON PUBLICATION before IS 'Tidewire: tables come and go with their listeners';
+         CREATE TABLE older_2 PARTITION OF older FOR VALUES FROM (10) TO (20)",
+        setup("older")
+    );
+    let options = WalOptions { publication: Some("before".to_owned()), ..quick() };
+    let mut rig = Rig::with(&cluster, target(&cluster), options, &setup).await;
+    rig.add("public.older").await;
+    rig.run("INSERT INTO older VALUES (11, 1); TRUNCATE older_1; INSERT INTO older VALUES (12, 2)")
+        .await;
+    let told = short(rig.caught_up().await);
+    assert_eq!(told, ["gap", "INSERT11", "gap", "INSERT12"]);
+}
