@@ -13,8 +13,12 @@ const LONGEST: usize = 1 << 30;
 /// How much of a message that is skipped is kept, to know what it was about.
 const KEPT: usize = 64;
 
-/// Room made for reading at least; larger reads mean fewer calls when rows pour in.
+/// Room made for reading; larger reads mean fewer calls when rows pour in.
 const ROOM: usize = 64 * 1024;
+
+/// Room with which the next read makes do. What was read keeps its buffer alive until it is worked
+/// on, so a buffer is used up before the next is begun, even by reads of a hundred bytes.
+const LITTLE_ROOM: usize = 16 * 1024;
 
 /// Larger messages have a buffer to themselves.
 const LARGE: usize = 1024 * 1024;
@@ -74,7 +78,9 @@ impl Frames {
 
     /// Where to read more to.
     pub(crate) fn input(&mut self) -> &mut BytesMut {
-        self.input.reserve(ROOM);
+        if self.input.capacity() - self.input.len() < LITTLE_ROOM {
+            self.input.reserve(ROOM);
+        }
         &mut self.input
     }
 

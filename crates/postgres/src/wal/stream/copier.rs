@@ -27,6 +27,10 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// of some milliseconds share one.
 const TELL_SOON: Duration = Duration::from_millis(50);
 
+/// Bytes that a message takes beside its content: its header, which stays in the buffer, and its
+/// place in a list that grows by doubling.
+const MESSAGE: usize = 128;
+
 /// Bytes read ahead while there is no room in the queue.
 const AHEAD: usize = 64 * 1024;
 
@@ -225,7 +229,7 @@ impl Copier {
     }
 
     fn push(&mut self, payload: Bytes, skipped: usize) {
-        self.pending_bytes += payload.len();
+        self.pending_bytes += MESSAGE + payload.len();
         self.pending.push(match skipped {
             0 => Item::Data(payload),
             _ => Item::Oversized(payload, skipped),
