@@ -21,7 +21,7 @@ const ROWS: u64 = 200_000;
 /// Most that the memory of the server may grow by meanwhile, however many the rows are. The queue
 /// of the stream has 16 MiB, histories and mailboxes one each, pieces of a transaction some, and
 /// the rest is the allocator's.
-const MOST: u64 = 64 << 20;
+const MOST: u64 = 48 << 20;
 
 /// Between small things that are said meanwhile.
 const PAUSE: Duration = Duration::from_millis(20);
