@@ -20,8 +20,7 @@ mod string;
 mod time;
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 pub(crate) use catalog::{Catalog, TypeInfo};
 pub(crate) use string::quote;
@@ -65,55 +64,23 @@ pub(crate) struct Attribute {
 #[error("a value does not have the shape of its type")]
 pub(crate) struct Misshapen;
 
-static NULL: LazyLock<Arc<str>> = LazyLock::new(|| "null".into());
-static TRUE: LazyLock<Arc<str>> = LazyLock::new(|| "true".into());
-static FALSE: LazyLock<Arc<str>> = LazyLock::new(|| "false".into());
-
-thread_local! {
-    /// Where JSON is put together, so that a value costs one allocation and not two.
-    static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// A larger value does not leave its room behind.
-const LARGEST_SCRATCH: usize = 64 * 1024;
-
-/// JSON's null; always the same one.
-pub(crate) fn null() -> Arc<str> {
-    Arc::clone(&NULL)
-}
-
-/// The JSON of a value that PostgreSQL printed.
+/// Appends the JSON of a value that PostgreSQL printed.
 ///
 /// # Errors
-/// [`Misshapen`]; [`as_string`] is what can still be told then.
-pub(crate) fn to_json(shape: &Shape, text: &[u8]) -> Result<Arc<str>, Misshapen> {
-    // Only a database in SQL_ASCII can hold anything that is not UTF-8.
-    let text = match str::from_utf8(text) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(text),
-    };
-    match shape {
-        Shape::Bool if *text == *"t" => Ok(Arc::clone(&TRUE)),
-        Shape::Bool if *text == *"f" => Ok(Arc::clone(&FALSE)),
-        Shape::Number if !has_n(&text) => Ok(text.into()),
-        Shape::Jsonb => Ok(text.into()),
-        _ => SCRATCH.with_borrow_mut(|out| {
-            out.clear();
-            let json = write(shape, &text, out).map(|()| out.as_str().into());
-            if out.capacity() > LARGEST_SCRATCH {
-                *out = String::new();
-            }
-            json
-        }),
-    }
+/// [`Misshapen`], and a part of it may have been appended; [`as_string`] is what can still be told
+/// then.
+pub(crate) fn to_json(shape: &Shape, text: &[u8], out: &mut String) -> Result<(), Misshapen> {
+    write(shape, &unicode(text), out)
 }
 
-/// A string of the text.
-pub(crate) fn as_string(text: &[u8]) -> Arc<str> {
-    let text = String::from_utf8_lossy(text);
-    let mut out = String::with_capacity(text.len() + 2);
-    quote(&text, &mut out);
-    out.into()
+/// Appends a string of the text.
+pub(crate) fn as_string(text: &[u8], out: &mut String) {
+    quote(&unicode(text), out);
+}
+
+/// Only a database in SQL_ASCII can hold anything that is not UTF-8.
+fn unicode(text: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 fn write(shape: &Shape, text: &str, out: &mut String) -> Result<(), Misshapen> {

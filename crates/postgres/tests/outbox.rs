@@ -95,7 +95,7 @@ async fn a_change_tells_what_happened_to_which_row() {
     let insert = setup.witness.change().await;
     assert_eq!((insert.operation, insert.index, insert.last), (Operation::Insert, 0, true));
     assert_eq!(&*insert.relation.table, "orders");
-    let columns = &insert.relation.columns;
+    let columns = insert.relation.columns();
     assert_eq!((&*columns[0].type_name, columns[0].key), ("bigint", true));
     assert_eq!((&*columns[1].type_name, columns[1].key), ("text", false));
     assert_eq!(object(&insert, insert.record.as_ref().unwrap())["note"], "\"a\"");
@@ -278,7 +278,7 @@ async fn a_table_that_is_altered_is_followed_on() {
     setup.run("INSERT INTO a VALUES (1, 2, 'x')").await;
     setup.witness.change().await;
     let names = |change: &Change| {
-        change.relation.columns.iter().map(|c| c.name.to_string()).collect::<Vec<_>>()
+        change.relation.columns().iter().map(|c| c.name.to_string()).collect::<Vec<_>>()
     };
     for (alter, expected) in [
         ("ALTER TABLE a ADD COLUMN d int DEFAULT 5", vec!["id", "b", "c", "d"]),
@@ -297,7 +297,7 @@ async fn a_table_that_is_altered_is_followed_on() {
         loop {
             setup.run("UPDATE a SET id = id + 1").await;
             let change = setup.witness.change().await;
-            if &*change.relation.columns[2].type_name == "text" {
+            if &*change.relation.columns()[2].type_name == "text" {
                 break;
             }
         }
@@ -324,7 +324,7 @@ async fn partitions_are_told_as_the_table_they_are_part_of() {
         let change = setup.witness.change().await;
         assert_eq!(&*change.relation.table, "m");
         let row = change.record.as_ref().or(change.old.as_ref()).unwrap();
-        let row: Vec<_> = row.0.iter().map(|value| value.json().unwrap().to_owned()).collect();
+        let row: Vec<_> = row.values().map(|value| value.json().unwrap().to_owned()).collect();
         seen.push((change.operation, row));
     }
     let row = |id: &str| vec![id.to_owned(), "100".to_owned()];

@@ -95,7 +95,7 @@ fn words(seen: &Seen) -> String {
     let column = |column: &tidewire_protocol::change::Column| {
         format!("{}{} {}", column.name, if column.key { "!" } else { "" }, column.type_name)
     };
-    let columns: Vec<String> = relation.columns.iter().map(column).collect();
+    let columns: Vec<String> = relation.columns().iter().map(column).collect();
     format!(
         "{} {}.{} {columns:?} {index}{}: {rows:?}",
         operation.word(),

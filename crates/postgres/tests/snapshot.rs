@@ -55,8 +55,8 @@ fn snapshots(target: &Target, limits: SnapshotLimits) -> Snapshots {
 
 /// Rows as texts; `-` for what is absent.
 fn shown(rows: &TableRows) -> Vec<String> {
-    let value = |value: &Value| value.json().unwrap_or("-").to_owned();
-    rows.rows.iter().map(|row| row.0.iter().map(value).collect::<Vec<_>>().join(" ")).collect()
+    let value = |value: Value<'_>| value.json().unwrap_or("-").to_owned();
+    rows.rows.iter().map(|row| row.values().map(value).collect::<Vec<_>>().join(" ")).collect()
 }
 
 fn everything() -> Interest {
@@ -88,7 +88,7 @@ async fn rows_come_in_the_order_of_the_key_with_values_as_changes_have_them() {
     assert_eq!(table.rows(&interest).await, [r#"- "a" null 2"#, r#"- "b" 1.50 2"#]);
     let relation = table.snapshots.snapshot(&table.topic, &interest).await.unwrap().relation;
     let columns: Vec<_> =
-        relation.columns.iter().map(|c| (&*c.name, &*c.type_name, c.key)).collect();
+        relation.columns().iter().map(|c| (&*c.name, &*c.type_name, c.key)).collect();
     assert_eq!(
         columns,
         [
@@ -219,7 +219,7 @@ async fn equal_questions_share_an_answer_and_none_is_older_than_its_question() {
     for id in 3_000..3_050 {
         table.sql.execute("INSERT INTO t VALUES ($1)", &[&id]).await.unwrap();
         let rows = ask().await.unwrap();
-        assert_eq!(rows.rows.last().unwrap().0[0].json(), Some(&*id.to_string()));
+        assert_eq!(rows.rows.last().unwrap().json(0), Some(&*id.to_string()));
     }
     background.abort();
 }

@@ -4,7 +4,13 @@
 //! columns, whichever source saw the change. So equal changes from two sources are equal here, and
 //! a filter sees the same value from both.
 
+mod relation;
+mod row;
+
 use std::sync::Arc;
+
+pub use relation::{Column, Relation};
+pub use row::{Row, RowBuilder, RowTooLarge, Value};
 
 /// What happened to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,71 +37,6 @@ impl Operation {
             Self::Delete => "DELETE",
             Self::Truncate => "TRUNCATE",
         }
-    }
-}
-
-/// A table as it was when a change was made; shared by all its changes until it is altered.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Relation {
-    /// Its oid in PostgreSQL.
-    pub oid: u32,
-    /// Its schema.
-    pub schema: Arc<str>,
-    /// Its name.
-    pub table: Arc<str>,
-    /// Its columns in order; generated and dropped ones are not among them.
-    pub columns: Vec<Column>,
-}
-
-impl Relation {
-    /// The place of a column.
-    pub fn column(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| &*column.name == name)
-    }
-}
-
-/// One column of a relation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The oid of its type.
-    pub type_oid: u32,
-    /// The name of its type as `format_type` prints it without modifiers, such as `int8`.
-    pub type_name: Arc<str>,
-    /// Whether it is part of the primary key.
-    pub key: bool,
-}
-
-/// The value of one column.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// JSON text: `null`, `17`, `"text"`, `[1,2]`.
-    Json(Arc<str>),
-    /// A large value that the statement did not change, so PostgreSQL did not log it.
-    Unchanged,
-    /// Not told: in an old row of which only the key is known.
-    Absent,
-}
-
-impl Value {
-    /// The JSON text, where there is one.
-    pub fn json(&self) -> Option<&str> {
-        match self {
-            Self::Json(text) => Some(text),
-            Self::Unchanged | Self::Absent => None,
-        }
-    }
-}
-
-/// Values in the order of the relation's columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row(pub Vec<Value>);
-
-impl Row {
-    /// Bytes of content, for limits.
-    pub fn bytes(&self) -> usize {
-        self.0.iter().map(|value| value.json().map_or(1, str::len)).sum()
     }
 }
 
@@ -141,11 +82,11 @@ impl Change {
     pub fn changed_columns(&self) -> Option<Vec<usize>> {
         let (Some(record), Some(old)) = (&self.record, &self.old) else { return None };
         // An old row of the key alone says nothing about the other columns.
-        if old.0.contains(&Value::Absent) {
+        if old.values().any(|value| value == Value::Absent) {
             return None;
         }
-        let pairs = record.0.iter().zip(&old.0).enumerate();
-        let changed = pairs.filter(|(_, (new, old))| **new != Value::Unchanged && new != old);
+        let pairs = record.values().zip(old.values()).enumerate();
+        let changed = pairs.filter(|(_, (new, old))| *new != Value::Unchanged && new != old);
         Some(changed.map(|(place, _)| place).collect())
     }
 }

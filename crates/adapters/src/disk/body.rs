@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use tidewire_protocol::change::{Change, Column, Operation, Relation, Row, Transaction, Value};
+use tidewire_protocol::change::{
+    Change, Column, Operation, Relation, Row, RowBuilder, Transaction, Value,
+};
 use tidewire_protocol::presence::{Member, PresenceDiff};
 use tidewire_protocol::{Audience, Body, Event, GapReason, Payload, SessionId};
 
@@ -76,8 +78,8 @@ fn put_relation(out: &mut Vec<u8>, relation: &Relation) {
     out.put_number(relation.oid.into());
     out.put_text(Some(&relation.schema));
     out.put_text(Some(&relation.table));
-    out.put_number(relation.columns.len() as u64);
-    for column in &relation.columns {
+    out.put_number(relation.columns().len() as u64);
+    for column in relation.columns() {
         out.put_text(Some(&column.name));
         out.put_number(column.type_oid.into());
         out.put_text(Some(&column.type_name));
@@ -89,7 +91,7 @@ fn take_relation(bytes: &mut Take<'_>) -> Option<Relation> {
     let (oid, schema, table) = (bytes.small()?, bytes.some_text()?, bytes.some_text()?);
     let count = bytes.count()?;
     let columns = (0..count).map(|_| take_column(bytes)).collect::<Option<_>>()?;
-    Some(Relation { oid, schema: schema.into(), table: table.into(), columns })
+    Some(Relation::new(oid, schema, table, columns))
 }
 
 fn take_column(bytes: &mut Take<'_>) -> Option<Column> {
@@ -207,9 +209,9 @@ fn take_change(bytes: &mut Take<'_>, shared: &Shared) -> Option<Change> {
 }
 
 fn put_row(out: &mut Vec<u8>, row: Option<&Row>) {
-    let Some(Row(values)) = row else { return out.put_number(0) };
-    out.put_number(values.len() as u64 + 1);
-    for value in values {
+    let Some(row) = row else { return out.put_number(0) };
+    out.put_number(row.len() as u64 + 1);
+    for value in row.values() {
         match value {
             Value::Json(text) => put_tagged(out, b'j', text.as_bytes()),
             Value::Unchanged => out.push(b'u'),
@@ -223,13 +225,14 @@ fn take_row(bytes: &mut Take<'_>) -> Option<Option<Row>> {
     if count > bytes.0.len() as u64 {
         return None;
     }
-    let value = |_| {
-        Some(match bytes.byte()? {
-            b'j' => Value::Json(take_text(bytes)?.into()),
+    let mut row = RowBuilder::default();
+    for _ in 0..count {
+        row.push(match bytes.byte()? {
+            b'j' => Value::Json(take_text(bytes)?),
             b'u' => Value::Unchanged,
             b'a' => Value::Absent,
             _ => return None,
-        })
-    };
-    (0..count).map(value).collect::<Option<_>>().map(|values| Some(Row(values)))
+        });
+    }
+    row.finish().ok().map(Some)
 }

@@ -13,9 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value as Json;
-use tidewire::protocol::change::{
-    Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
-};
+use tidewire::protocol::change::{Change, Column, Operation, Relation, Row, Snapshot, Transaction};
 use tidewire::protocol::{Code, Draft, Interest, Payload, Refusal, Token, TopicKind};
 use tidewire::upstream::{Prepared, TableRows};
 use tidewire::{Authenticator, Identity, Limits, Node, Position, Publisher, Topic, Upstream};
@@ -408,12 +406,12 @@ fn relation(table: &Topic) -> Arc<Relation> {
         key,
     };
     let columns = vec![column("id", "int8", true), column("name", "text", false)];
-    Arc::new(Relation { oid: 1, schema: schema.into(), table: table.into(), columns })
+    Arc::new(Relation::new(1, schema, table, columns))
 }
 
 /// A row of any of the tables.
 pub(crate) fn row(id: u32, name: &str) -> Row {
-    Row(vec![Value::Json(id.to_string().into()), Value::Json(format!("{name:?}").into())])
+    Row::of_json([id.to_string(), format!("{name:?}")])
 }
 
 /// A row of a table that changed in a transaction of its own; the number is the transaction's.

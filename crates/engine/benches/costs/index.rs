@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewire::protocol::change::{
-    Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
-};
+use tidewire::protocol::change::{Change, Column, Operation, Relation, Row, Snapshot, Transaction};
 use tidewire::protocol::dialect::Movement;
 use tidewire::protocol::filter::{ColumnType, Demand, Filter, Kind, Predicate};
 use tidewire::protocol::{Code, Interest, Payload, Refusal, Subscription, TopicKind};
@@ -73,16 +71,12 @@ fn changes() -> Vec<Draft> {
         type_name: "bigint".into(),
         key: name == "id",
     };
-    let relation = Arc::new(Relation {
-        oid: 16_400,
-        schema: "public".into(),
-        table: "orders".into(),
-        columns: ["id", "customer_id", "total"].map(column).into(),
-    });
+    let columns = ["id", "customer_id", "total"].map(column).into();
+    let relation = Arc::new(Relation::new(16_400, "public", "orders", columns));
     let transaction = Arc::new(Transaction { id: 7_654_321, lsn: None, committed_at: 0 });
     let row = |customer: usize, total: u32| {
         let values = [40_017, customer as u32, total];
-        Row(values.map(|value| Value::Json(value.to_string().into())).into())
+        Row::of_json(values.map(|value| value.to_string()))
     };
     let update = |customer: usize| Change {
         operation: Operation::Update,
@@ -124,8 +118,7 @@ impl Upstream for Orders {
     }
 
     async fn snapshot(&self, _: &Topic, _: &Interest) -> Result<TableRows, Refusal> {
-        let relation =
-            Relation { oid: 0, schema: "".into(), table: "".into(), columns: Vec::new() };
+        let relation = Relation::new(0, "", "", Vec::new());
         let seen = Snapshot { xmin: 0, xmax: 0, running: Vec::new() };
         Ok(TableRows { relation: Arc::new(relation), rows: Arc::default(), seen })
     }

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tidewire::protocol::change::{
-    Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
-};
+use tidewire::protocol::change::{Change, Column, Operation, Relation, Row, Snapshot, Transaction};
 use tidewire::protocol::dialect::{Movement, Native};
 use tidewire::protocol::filter::{ColumnType, Demand, Filter, Kind, Predicate};
 use tidewire::protocol::{
@@ -107,13 +105,13 @@ fn relation() -> Arc<Relation> {
         key: name == "id",
     };
     let columns = ["id", "customer", "total"].map(column).into();
-    Arc::new(Relation { oid: 1, schema: "public".into(), table: "orders".into(), columns })
+    Arc::new(Relation::new(1, "public", "orders", columns))
 }
 
 /// An update of each of so many rows.
 fn updates(rows: u64) -> Vec<Draft> {
     let (relation, row) = (relation(), |id: u64, total: u64| {
-        Row([id, 7, total].map(|value| Value::Json(value.to_string().into())).into())
+        Row::of_json([id, 7, total].map(|value| value.to_string()))
     });
     let update = |id| Change {
         operation: Operation::Update,

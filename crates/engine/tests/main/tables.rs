@@ -6,9 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
-use tidewire::protocol::change::{
-    Change, Column, Operation, Relation, Row, Snapshot, Transaction, Value,
-};
+use tidewire::protocol::change::{Change, Column, Operation, Relation, Row, Snapshot, Transaction};
 use tidewire::protocol::dialect::Movement;
 use tidewire::protocol::filter::{Demand, Extent, Kind, Scale};
 use tidewire::protocol::{Code, GapReason, Interest, Payload, Refusal, TopicKind};
@@ -47,12 +45,8 @@ impl Database {
             type_name: "text".into(),
             key,
         };
-        let relation = Relation {
-            oid: 1,
-            schema: "public".into(),
-            table: "orders".into(),
-            columns: vec![column("id", true), column("state", false)],
-        };
+        let columns = vec![column("id", true), column("state", false)];
+        let relation = Relation::new(1, "public", "orders", columns);
         Arc::new(Self {
             relation: Arc::new(relation),
             publisher,
@@ -62,8 +56,7 @@ impl Database {
     }
 
     fn row(id: u64, state: &str) -> Row {
-        let json = |value: Json| Value::Json(value.to_string().into());
-        Row(vec![json(json!(id)), json(json!(state))])
+        Row::of_json([json!(id).to_string(), json!(state).to_string()])
     }
 
     /// Commits one change in a transaction of its own; it is published later.
@@ -139,7 +132,7 @@ impl StateIs {
     }
 
     fn holds(&self, row: Option<&Row>) -> bool {
-        row.and_then(|row| row.0[1].json()).is_some_and(|state| *state == *self.value)
+        row.and_then(|row| row.json(1)).is_some_and(|state| *state == *self.value)
     }
 }
 

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher as _, DefaultHasher};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use tidewire_protocol::change::{Column, Relation, Row, Value};
+use tidewire_protocol::change::{Column, Relation, Row, RowBuilder, Value};
 use tokio_postgres::{Client, Row as SqlRow};
 
 use crate::key::key_columns;
@@ -94,7 +94,8 @@ pub(super) async fn load(
 /// A row has columns that its relation has not, or the other way round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// The text is no JSON object, which `jsonb` never gives for a row.
+    /// The text is no JSON object, or larger than PostgreSQL can print; `jsonb` never gives such a
+    /// one for a row.
     NoObject,
     /// The names are these.
     Names(Vec<String>),
@@ -120,8 +121,7 @@ impl Known {
             }
         }
         let (schema, table): (String, String) = (row.get(1), row.get(2));
-        let (schema, table) = (schema.into(), table.into());
-        let relation = Arc::new(Relation { oid: row.get(0), schema, table, columns });
+        let relation = Arc::new(Relation::new(row.get(0), schema, table, columns));
         let (former, shapes) = (Vec::new(), Vec::new());
         let (flows, triggers) = (row.get("flows"), row.get("triggers"));
         Self { relation, flows, triggers, places, numbers: told, former, shapes }
@@ -140,7 +140,7 @@ impl Known {
     }
 
     fn columns(&self) -> impl Iterator<Item = (i16, &Column)> {
-        self.numbers.iter().copied().zip(&self.relation.columns)
+        self.numbers.iter().copied().zip(self.relation.columns())
     }
 
     /// The catalog has no better answer for rows with these names.
@@ -161,7 +161,7 @@ impl Known {
         columns.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
         let columns = columns.into_iter().map(|(_, column)| column).collect();
         let Relation { oid, schema, table, .. } = &*self.relation;
-        Relation { oid: *oid, schema: Arc::clone(schema), table: Arc::clone(table), columns }
+        Relation::new(*oid, Arc::clone(schema), Arc::clone(table), columns)
     }
 
     /// A column that the table has or had; what is known of one that came and went is its name.
@@ -186,22 +186,22 @@ impl Known {
     pub(super) fn row(&self, text: &str) -> Result<(Arc<Relation>, Row), Misfit> {
         let members: HashMap<String, &RawValue> =
             serde_json::from_str(text).map_err(|_| Misfit::NoObject)?;
-        let mut values = vec![Value::Absent; self.relation.columns.len()];
+        let mut values = vec![Value::Absent; self.relation.columns().len()];
         let mut fits = members.len() == self.places.len();
         for (name, value) in &members {
             match self.places.get(name.as_str()) {
-                Some(Some(place)) => values[*place] = Value::Json(value.get().into()),
+                Some(Some(place)) => values[*place] = Value::Json(value.get()),
                 Some(None) => {}
                 None => fits = false,
             }
         }
         if fits {
-            return Ok((Arc::clone(&self.relation), Row(values)));
+            return Ok((Arc::clone(&self.relation), made_of(values)?));
         }
         let names = fingerprint(members.keys());
         match self.shapes.iter().rev().find(|shape| shape.names == names) {
             Some(Shape { relation, .. }) => {
-                Ok((Arc::clone(relation), in_order(relation, &members)))
+                Ok((Arc::clone(relation), in_order(relation, &members)?))
             }
             None => Err(Misfit::Names(members.into_keys().collect())),
         }
@@ -209,12 +209,18 @@ impl Known {
 }
 
 /// Values in the order of the columns; what a row had not is absent.
-fn in_order(relation: &Relation, members: &HashMap<String, &RawValue>) -> Row {
+fn in_order(relation: &Relation, members: &HashMap<String, &RawValue>) -> Result<Row, Misfit> {
     let value = |column: &Column| {
         let value = members.get(&*column.name);
-        value.map_or(Value::Absent, |value| Value::Json(value.get().into()))
+        value.map_or(Value::Absent, |value| Value::Json(value.get()))
     };
-    Row(relation.columns.iter().map(value).collect())
+    made_of(relation.columns().iter().map(value))
+}
+
+fn made_of<'v>(values: impl IntoIterator<Item = Value<'v>>) -> Result<Row, Misfit> {
+    let mut row = RowBuilder::default();
+    values.into_iter().for_each(|value| row.push(value));
+    row.finish().map_err(|_| Misfit::NoObject)
 }
 
 /// The same for the same names in any order.
@@ -241,14 +247,10 @@ mod tests {
             columns.iter().enumerate().map(|(at, c)| (Arc::clone(&c.name), Some(at))).collect();
         places.extend(generated.iter().map(|name| (Arc::from(*name), None)));
         let numbers = (1..).take(columns.len()).collect();
-        let relation = Relation { oid: 1, schema: "s".into(), table: "t".into(), columns };
+        let relation = Relation::new(1, "s", "t", columns);
         let (former, shapes) = (Vec::new(), Vec::new());
         let (relation, triggers) = (Arc::new(relation), String::new());
         Known { relation, flows: true, triggers, places, numbers, former, shapes }
-    }
-
-    fn json(text: &str) -> Value {
-        Value::Json(text.into())
     }
 
     #[test]
@@ -256,12 +258,8 @@ mod tests {
         let known = known(&["a", "b \"c\"", "d"], &["sum"]);
         let text = r#"{"d": 1234567890.123456789012345678901234567890, "a": null, "sum": 3,
             "b \"c\"": {"x": [1, 2.50]}}"#;
-        let expected = [
-            json("null"),
-            json(r#"{"x": [1, 2.50]}"#),
-            json("1234567890.123456789012345678901234567890"),
-        ];
-        assert_eq!(known.row(text).unwrap().1, Row(expected.to_vec()));
+        let expected = ["null", r#"{"x": [1, 2.50]}"#, "1234567890.123456789012345678901234567890"];
+        assert_eq!(known.row(text).unwrap().1, Row::of_json(expected));
     }
 
     #[test]
@@ -270,8 +268,8 @@ mod tests {
         let misfit = known.row(r#"{"a": 1, "old": 2}"#).unwrap_err();
         known.accept(&misfit);
         let (relation, row) = known.row(r#"{"old": 2, "a": 1}"#).unwrap();
-        let names: Vec<_> = relation.columns.iter().map(|column| &*column.name).collect();
-        assert_eq!((names, row), (vec!["a", "old"], Row(vec![json("1"), json("2")])));
+        let names: Vec<_> = relation.columns().iter().map(|column| &*column.name).collect();
+        assert_eq!((names, row), (vec!["a", "old"], Row::of_json(["1", "2"])));
         assert!(matches!(known.row(r#"{"a": 1}"#), Err(Misfit::Names(_))));
         assert_eq!(known.row("[1]"), Err(Misfit::NoObject));
     }
@@ -287,9 +285,9 @@ mod tests {
         let misfit = known.row(text).unwrap_err();
         known.accept(&misfit);
         let (relation, row) = known.row(text).unwrap();
-        let columns = relation.columns.iter().map(|column| &*column.name).zip(row.0);
+        let columns = relation.columns().iter().map(|column| &*column.name).zip(row.values());
         let expected = [("id", "1"), ("title", "\"t\""), ("body", "\"b\""), ("stars", "4")]
-            .map(|(name, text)| (name, json(text)));
+            .map(|(name, text)| (name, Value::Json(text)));
         assert_eq!(columns.collect::<Vec<_>>(), expected);
     }
 
@@ -314,7 +312,7 @@ mod tests {
         #[test]
         fn numbers_are_never_read(digits in "-?[1-9][0-9]{0,400}(\\.[0-9]{1,400})?") {
             let (_, row) = known(&["n"], &[]).row(&format!("{{\"n\": {digits}}}")).unwrap();
-            prop_assert_eq!(row, Row(vec![json(&digits)]));
+            prop_assert_eq!(row, Row::of_json([digits]));
         }
     }
 }

@@ -83,13 +83,9 @@ pub(crate) async fn describe(client: &Client, topic: &Topic) -> Asked<Table> {
         }
     };
     let columns: Vec<TableColumn> = rows.iter().map(column).collect();
-    let relation = Arc::new(Relation {
-        oid: first.get("relation"),
-        schema: schema.into(),
-        table: table.into(),
-        columns: columns.iter().filter(|c| !c.generated).map(TableColumn::told).collect(),
-    });
-    Ok(Ok(Table { relation, partitioned, columns }))
+    let told = columns.iter().filter(|c| !c.generated).map(TableColumn::told).collect();
+    let relation = Relation::new(first.get("relation"), schema, table, told);
+    Ok(Ok(Table { relation: Arc::new(relation), partitioned, columns }))
 }
 
 fn column(row: &Row) -> TableColumn {

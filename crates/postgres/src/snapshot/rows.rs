@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use tidewire_protocol::change::{Row, Value};
+use tidewire_protocol::change::{Row, RowBuilder, RowTooLarge, Value};
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
 
@@ -77,7 +77,8 @@ impl<'p> Query<'p> {
         client: &Client,
     ) -> Result<Result<Vec<Row>, Refusal>, tokio_postgres::Error> {
         client.query_typed(&self.sql, &self.condition.parameters()).await?;
-        let mut read = Read { rows: Vec::new(), bytes: 0, null: "null".into() };
+        let builder = RowBuilder::at_most(self.limits.bytes);
+        let mut read = Read { rows: Vec::new(), bytes: 0, builder };
         let mut page = FIRST_PAGE;
         loop {
             let before = read.rows.len();
@@ -102,8 +103,8 @@ impl<'p> Query<'p> {
         let fetch = format!("FETCH {page} FROM rows");
         let mut stream = pin!(client.query_typed_raw(&fetch, no_parameters).await?);
         while let Some(row) = stream.try_next().await? {
-            read.push(&row, &self.wanted);
-            if read.rows.len() > self.limits.rows || read.bytes > self.limits.bytes {
+            let fits = read.push(&row, &self.wanted).is_ok();
+            if !fits || read.rows.len() > self.limits.rows || read.bytes > self.limits.bytes {
                 return Ok(false);
             }
         }
@@ -132,23 +133,24 @@ impl<'p> Query<'p> {
 struct Read {
     rows: Vec<Row>,
     bytes: usize,
-    /// Shared by all that are NULL.
-    null: Arc<str>,
+    builder: RowBuilder,
 }
 
 impl Read {
-    fn push(&mut self, row: &tokio_postgres::Row, wanted: &[bool]) {
+    fn push(&mut self, row: &tokio_postgres::Row, wanted: &[bool]) -> Result<(), RowTooLarge> {
         let mut place = 0;
-        let values = wanted.iter().map(|wanted| {
+        for wanted in wanted {
             if !wanted {
-                return Value::Absent;
+                self.builder.push(Value::Absent);
+                continue;
             }
             let text: Option<&str> = row.get(place);
             place += 1;
-            Value::Json(text.map_or_else(|| Arc::clone(&self.null), Arc::from))
-        });
-        let row = Row(values.collect());
+            self.builder.json(text.unwrap_or("null"));
+        }
+        let row = self.builder.finish()?;
         self.bytes += row.bytes();
         self.rows.push(row);
+        Ok(())
     }
 }

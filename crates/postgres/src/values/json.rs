@@ -2,18 +2,28 @@
 //!
 //! White space goes, the last of equal keys wins, keys are put in order, numbers lose their
 //! exponents. What `jsonb` cannot hold (`\u0000`, half of a surrogate pair, 10^131072, nesting that
-//! is very deep) makes `to_jsonb` fail in PostgreSQL; here the text is passed on as it was written.
+//! is very deep, 256 MiB of numbers) makes `to_jsonb` fail in PostgreSQL; here the text is passed on
+//! as it was written.
 
 use super::object::Object;
 use super::{Misshapen, number, quote, separate};
+
+/// Most bytes that the parts of a `jsonb` have together. Exponents written out could make them any
+/// number: of `1e131071`, which has 8, they make 131,072.
+const MOST: usize = 0x0FFF_FFFF;
 
 /// Deepest nesting that is taken apart, so that no text overflows the stack.
 const DEEPEST: usize = 400;
 
 /// Appends what `jsonb` would print.
 pub(super) fn write(text: &str, out: &mut String) {
+    write_at_most(MOST, text, out);
+}
+
+fn write_at_most(most: usize, text: &str, out: &mut String) {
     let start = out.len();
-    let mut parser = Parser { text, at: 0 };
+    // What is there may be of the same array.
+    let mut parser = Parser { text, at: 0, left: most.saturating_sub(start) };
     if parser.document(out).is_err() {
         out.truncate(start);
         out.push_str(text);
@@ -23,6 +33,8 @@ pub(super) fn write(text: &str, out: &mut String) {
 struct Parser<'t> {
     text: &'t str,
     at: usize,
+    /// Bytes of numbers that there may still be.
+    left: usize,
 }
 
 impl<'t> Parser<'t> {
@@ -45,8 +57,15 @@ impl<'t> Parser<'t> {
             b't' => self.word("true", out),
             b'f' => self.word("false", out),
             b'n' => self.word("null", out),
-            _ => number::expand(self.number(), out),
+            _ => self.expand(out),
         }
+    }
+
+    fn expand(&mut self, out: &mut String) -> Result<(), Misshapen> {
+        let start = out.len();
+        number::expand(self.number(), out)?;
+        self.left = self.left.checked_sub(out.len() - start).ok_or(Misshapen)?;
+        Ok(())
     }
 
     fn object(&mut self, depth: usize, out: &mut String) -> Result<(), Misshapen> {
@@ -177,5 +196,21 @@ impl<'t> Parser<'t> {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
             self.at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_would_grow_beyond_all_bounds_are_passed_on_as_written() {
+        let written = |most| {
+            let mut out = String::from("[");
+            write_at_most(most, r#"[ 1e3, {"a": [1e3]} ]"#, &mut out);
+            out
+        };
+        assert_eq!(written(9), r#"[[1000, {"a": [1000]}]"#);
+        assert_eq!(written(8), r#"[[ 1e3, {"a": [1e3]} ]"#);
     }
 }

@@ -14,8 +14,9 @@ mod truncation;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use relations::Problem;
 pub(super) use relations::{Described, Description, Flow, Known, topic};
-use tidewire_protocol::change::{Change, Operation, Row, Snapshot, Transaction};
+use tidewire_protocol::change::{Change, Operation, Row, RowBuilder, Snapshot, Transaction};
 use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
 use super::error::{WalError, WalErrorKind};
@@ -97,6 +98,8 @@ pub(super) struct Counts {
     pub(super) bad_messages: u64,
     /// Values told as a string because they do not fit their type.
     pub(super) misshapen: u64,
+    /// Rows that were read and are too large to be told.
+    pub(super) oversized: u64,
 }
 
 /// The partitions that have rows, by the table.
@@ -120,6 +123,7 @@ pub(super) struct Assembly {
     bytes: usize,
     counts: Counts,
     epoch: Option<Snapshot>,
+    builder: RowBuilder,
 }
 
 impl Assembly {
@@ -322,15 +326,20 @@ impl Assembly {
         };
         let told = open.is_told(Some(open.index));
         if let (false, true, Some(topic)) = (told, known.flow.is_on(), &known.topic) {
-            let rows = known.rows(new, old, lenient);
-            let (record, old, misshapen) = match rows {
+            let (record, old, misshapen) = match known.rows(new, old, lenient, &mut self.builder) {
                 Ok(rows) => rows,
-                Err(relations::Problem::Misshapen(Misshapen)) => {
+                Err(Problem::Misshapen(Misshapen)) => {
                     return need(Need::Shapes(known.sent().clone()));
                 }
-                Err(relations::Problem::Senseless(words)) => return Err(senseless(words)),
-                Err(relations::Problem::Keyless) => {
+                Err(Problem::Senseless(words)) => return Err(senseless(words)),
+                Err(Problem::Keyless) => {
                     self.lose(relation, GapReason::ConnectionLost);
+                    return Ok(());
+                }
+                Err(Problem::TooLarge(why)) => {
+                    tracing::warn!(%topic, %why, "a row cannot be told, so its table has a gap");
+                    self.counts.oversized += 1;
+                    self.lose(relation, GapReason::HistoryTrimmed);
                     return Ok(());
                 }
             };

@@ -75,7 +75,7 @@ fn take(assembly: &mut Assembly, message: &[u8]) {
 }
 
 fn tuple() -> Tuple<'static> {
-    Tuple(COLUMNS.iter().map(|(_, _, text)| Datum::Text(text.as_bytes())).collect())
+    COLUMNS.iter().map(|(_, _, text)| Datum::Text(text.as_bytes())).collect()
 }
 
 /// Tells the assembly how the table looks.
@@ -102,12 +102,8 @@ fn learn(assembly: &mut Assembly) {
         type_name: "any".into(),
         key: *name == "id",
     };
-    let relation = Relation {
-        oid: OID,
-        schema: "public".into(),
-        table: "orders".into(),
-        columns: COLUMNS.iter().map(column).collect(),
-    };
+    let columns = COLUMNS.iter().map(column).collect();
+    let relation = Relation::new(OID, "public", "orders", columns);
     let shapes = COLUMNS.iter().map(|(_, shape, _)| Arc::new(shape.clone())).collect();
     let flow = Flow::default();
     flow.turn(true);

@@ -426,6 +426,7 @@ impl Reader {
         metrics.messages.inc_by(counts.messages);
         metrics.bad_messages.inc_by(counts.bad_messages);
         metrics.misshapen.inc_by(counts.misshapen);
+        metrics.oversized.inc_by(counts.oversized);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidewire_postgres::private_cluster::PrivateCluster;
 use tidewire_postgres::{Preparer, SnapshotLimits, Snapshots};
-use tidewire_protocol::change::{Change, Column as Told, Relation, Row, Transaction, Value};
+use tidewire_protocol::change::{Change, Column as Told, Relation, Row, Transaction};
 use tidewire_protocol::{Code, Interest, Operation, Topic};
 use tokio_postgres::Client;
 
@@ -94,7 +94,7 @@ impl Oracle {
         let ours = self.snapshots.snapshot(&self.topic, &interest).await;
         match (ours, self.theirs(condition).await) {
             (Ok(ours), Ok(theirs)) => {
-                let id = |row: &Row| row.0[0].json().unwrap().parse::<i32>().unwrap();
+                let id = |row: &Row| row.json(0).unwrap().parse::<i32>().unwrap();
                 let ours: Vec<i32> = ours.rows.iter().map(id).collect();
                 assert_eq!(ours, theirs, "a snapshot of {filter} and {condition}");
             }
@@ -130,7 +130,7 @@ impl Oracle {
     fn found_by_demand(&self, rows: &dyn tidewire::RowFilter, row: &Row, filter: &str) {
         let Some(demand) = rows.demand() else { return };
         let place = self.relation.column(&demand.column).unwrap();
-        let value = row.0[place].json().unwrap();
+        let value = row.json(place).unwrap();
         assert!(demand.may_admit(value), "{filter} is not found by {value}");
     }
 
@@ -165,19 +165,15 @@ async fn told(sql: &Client, columns: &[Column]) -> (Arc<Relation>, Vec<Row>) {
         type_name: "a type".into(),
         key: row.get::<_, &str>(0) == "id",
     };
-    let relation = Relation {
-        oid: 1,
-        schema: "s".into(),
-        table: "t".into(),
-        columns: types.iter().map(column).collect(),
-    };
+    let relation = Relation::new(1, "s", "t", types.iter().map(column).collect());
     let values: Vec<String> =
         columns.iter().map(|c| format!("to_jsonb({})::text", c.name)).collect();
     let rows = format!("SELECT id::text, {} FROM t ORDER BY t.id", values.join(", "));
     let rows = sql.query(&rows, &[]).await.unwrap();
     let row = |row: &tokio_postgres::Row| {
-        let value = |place| Value::Json(row.get::<_, Option<&str>>(place).unwrap_or("null").into());
-        Row((0..row.len()).map(value).collect())
+        Row::of_json(
+            (0..row.len()).map(|place| row.get::<_, Option<&str>>(place).unwrap_or("null")),
+        )
     };
     (Arc::new(relation), rows.iter().map(row).collect())
 }

@@ -73,7 +73,7 @@ impl Seen {
 
 /// A row as an object, for comparing.
 pub(crate) fn object(change: &Change, row: &Row) -> BTreeMap<String, String> {
-    let pairs = change.relation.columns.iter().zip(&row.0);
+    let pairs = change.relation.columns().iter().zip(row.values());
     let known = pairs.filter_map(|(column, value)| Some((column, value.json()?)));
     known.map(|(column, json)| (column.name.to_string(), json.to_owned())).collect()
 }

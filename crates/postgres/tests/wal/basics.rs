@@ -47,15 +47,15 @@ async fn an_insert_an_update_and_a_delete_are_told_with_all_that_is_known() {
         ]
     );
     let first = changes[0];
-    assert!(first.relation.columns[0].key);
-    assert_eq!(&*first.relation.columns[0].type_name, "integer");
-    assert!(!first.relation.columns[1].key);
+    assert!(first.relation.columns()[0].key);
+    assert_eq!(&*first.relation.columns()[0].type_name, "integer");
+    assert!(!first.relation.columns()[1].key);
     assert!(first.transaction.lsn.is_some());
     assert_eq!(first.transaction, changes[1].transaction);
     assert!(first.transaction.id < changes[2].transaction.id);
     assert!(first.transaction.committed_at <= changes[2].transaction.committed_at);
     let old = changes[4].old.as_ref().unwrap();
-    assert_eq!(old.0[1], Value::Absent);
+    assert_eq!(old.value(1), Some(Value::Absent));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -73,13 +73,14 @@ async fn a_full_identity_tells_whole_old_rows_and_fills_what_the_log_left_out() 
     rig.run("INSERT INTO lean VALUES (1, 1, repeat('x', 100000)); UPDATE lean SET n = 2").await;
     let changes = changes(rig.caught_up().await);
     let update = &changes[1];
-    let big = update.record.as_ref().unwrap().0[2].json().unwrap();
+    let big = update.record.as_ref().unwrap().json(2).unwrap();
     assert_eq!(big.len(), 100_002);
-    assert_eq!(update.old.as_ref().unwrap().0[2].json(), Some(big));
+    assert_eq!(update.old.as_ref().unwrap().json(2), Some(big));
     assert_eq!(update.changed_columns(), Some(vec![1]));
-    assert!(update.relation.columns[0].key && !update.relation.columns[1].key);
+    assert!(update.relation.columns()[0].key && !update.relation.columns()[1].key);
     assert_eq!(changes[3].operation, Operation::Update);
-    assert_eq!(changes[3].record.as_ref().unwrap().0[2], Value::Unchanged);
+    let record = changes[3].record.as_ref().unwrap();
+    assert_eq!(record.value(2), Some(Value::Unchanged));
 }
 
 pub(super) fn changes(seen: Vec<Seen>) -> Vec<std::sync::Arc<Change>> {

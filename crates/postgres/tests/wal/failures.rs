@@ -212,7 +212,7 @@ async fn a_large_row_goes_through_and_one_that_is_too_large_is_a_gap() {
     rig.caught_up().await;
     rig.run("INSERT INTO weighty VALUES (1, repeat('x', 16 << 20))").await;
     let change = rig.witness.change().await;
-    assert_eq!(change.record.as_ref().unwrap().0[1].json().unwrap().len(), (16 << 20) + 2);
+    assert_eq!(change.record.as_ref().unwrap().json(1).unwrap().len(), (16 << 20) + 2);
     rig.run("INSERT INTO weighty VALUES (2, repeat('x', 21 << 20)), (3, 'small')").await;
     let gap = Seen::Gap("public.weighty".to_owned(), GapReason::HistoryTrimmed);
     assert_eq!(rig.witness.next().await, gap);

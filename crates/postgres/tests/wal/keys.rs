@@ -10,7 +10,7 @@ use super::{Rig, table};
 use crate::support::{cluster, target};
 
 fn key(relation: &Relation) -> Vec<&str> {
-    relation.columns.iter().filter(|c| c.key).map(|c| &*c.name).collect()
+    relation.columns().iter().filter(|c| c.key).map(|c| &*c.name).collect()
 }
 
 /// A table of `id`, `c` and `v`, and what its key is expected to be.
@@ -36,9 +36,9 @@ async fn check(name: &str, setup: &str, expected: &[&str]) {
             Operation::Insert => change.record.as_ref(),
             _ => change.old.as_ref(),
         };
-        let columns = change.relation.columns.iter();
+        let columns = change.relation.columns().iter();
         for at in columns.enumerate().filter(|(_, column)| column.key).map(|(at, _)| at) {
-            assert!(row.is_none_or(|row| row.0[at].json().is_some()), "{name}: {change:?}");
+            assert!(row.is_none_or(|row| row.json(at).is_some()), "{name}: {change:?}");
         }
     }
     let target = target(&cluster);

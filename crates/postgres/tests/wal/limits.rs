@@ -48,7 +48,7 @@ async fn what_the_history_does_not_take_is_a_gap_before_anything_newer() {
     assert_eq!(rig.witness.next().await, lost("public.refused"));
     rig.run("INSERT INTO refused VALUES (3)").await;
     let change = rig.witness.change().await;
-    assert_eq!(change.record.as_ref().unwrap().0[0].json(), Some("3"));
+    assert_eq!(change.record.as_ref().unwrap().json(0), Some("3"));
     assert_eq!(rig.source.metrics().reconnects.get(), 0, "the stream itself is well");
 }
 
@@ -79,8 +79,7 @@ async fn what_a_full_disk_does_not_take_is_read_again(streaming: bool) {
     let told = rig.caught_up().await;
     assert!(told.iter().all(|seen| matches!(seen, Seen::Change(_))), "a gap is not needed");
     let told = changes(told);
-    let ids: Vec<&str> =
-        told.iter().filter_map(|change| change.record.as_ref()?.0[0].json()).collect();
+    let ids: Vec<&str> = told.iter().filter_map(|change| change.record.as_ref()?.json(0)).collect();
     let written: Vec<String> = (1..=PIECES).map(|id| id.to_string()).collect();
     assert_eq!(ids.len(), written.len(), "streaming {streaming}");
     assert!(ids == written, "each once and in order");
@@ -150,7 +149,7 @@ async fn a_history_that_stands_still_does_not_hold_up_the_database() {
     let gaps = seen.iter().filter(|seen| **seen == lost("public.held")).count();
     assert_eq!(gaps, 1);
     let newest = changes(seen).pop().unwrap();
-    assert_eq!(newest.record.as_ref().unwrap().0[0].json(), Some("30000"));
+    assert_eq!(newest.record.as_ref().unwrap().json(0), Some("30000"));
 }
 
 /// Each transaction is sent, read and queued by itself, so there are many in the queue though they
@@ -219,13 +218,13 @@ async fn a_row_of_almost_64_mib_goes_through_and_one_of_64_mib_is_a_gap() {
         |id: u32, bytes: usize| format!("INSERT INTO vast VALUES ({id}, repeat('x', {bytes}))");
     rig.run(&insert(1, limit - 100)).await;
     let change = rig.witness.change().await;
-    let body = change.record.as_ref().unwrap().0[1].json().unwrap();
+    let body = change.record.as_ref().unwrap().json(1).unwrap();
     assert_eq!(body.len(), limit - 100 + 2);
     rig.run(&format!("{}; INSERT INTO vast VALUES (3, 'small')", insert(2, limit))).await;
     let gap = Seen::Gap("public.vast".to_owned(), GapReason::HistoryTrimmed);
     assert_eq!(rig.witness.next().await, gap);
     let change = rig.witness.change().await;
-    assert_eq!(change.record.as_ref().unwrap().0[0].json(), Some("3"));
+    assert_eq!(change.record.as_ref().unwrap().json(0), Some("3"));
     assert_eq!(rig.source.metrics().oversized.get(), 1);
     assert_eq!(rig.source.metrics().reconnects.get(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidewire_protocol::change::{Change, Column, Operation, Relation, Row, Transaction, Value};
+use tidewire_protocol::change::{Change, Column, Operation, Relation, Row, Transaction};
 use tidewire_protocol::filter::{ColumnType, Fold, Kind, Text};
 use tidewire_protocol::{Body, Draft, Epoch, Event, Position, Topic};
 
@@ -33,7 +33,7 @@ fn row(status: &str, updated: &str) -> Row {
         "\"2026-01-01T09:30:00.123456+00:00\"",
         updated,
     ];
-    Row(values.iter().map(|value| Value::Json((*value).into())).collect())
+    Row::of_json(values)
 }
 
 /// An update of one row whose old values are known.
@@ -44,12 +44,8 @@ pub(crate) fn update() -> Change {
         type_name: "any".into(),
         key: name == "id",
     };
-    let relation = Relation {
-        oid: 16_400,
-        schema: "public".into(),
-        table: "orders".into(),
-        columns: COLUMNS.iter().map(column).collect(),
-    };
+    let columns = COLUMNS.iter().map(column).collect();
+    let relation = Relation::new(16_400, "public", "orders", columns);
     Change {
         operation: Operation::Update,
         relation: Arc::new(relation),

@@ -7,9 +7,8 @@ use crate::json;
 
 /// About as many bytes as the rows of a change take, so that a text need not grow again and again.
 pub(super) fn room(change: &Change) -> usize {
-    let names: usize = change.relation.columns.iter().map(|column| column.name.len() + 4).sum();
     let rows = change.record.iter().chain(&change.old).count();
-    change.bytes() + rows * names
+    change.bytes() + rows * change.relation.frame_bytes()
 }
 
 /// Appends a row as an object of column names and values.
@@ -23,7 +22,7 @@ pub(super) fn object(
 ) {
     out.push('{');
     let mut first = true;
-    for (column, value) in relation.columns.iter().zip(&row.0) {
+    for ((column, label), value) in relation.labelled().zip(row.values()) {
         let Some(text) = value.json() else { continue };
         if !column.key && columns.is_some_and(|columns| !columns.contains(&column.name)) {
             continue;
@@ -31,8 +30,7 @@ pub(super) fn object(
         if !std::mem::take(&mut first) {
             out.push(',');
         }
-        json::string(out, &column.name);
-        out.push(':');
+        out.push_str(label);
         out.push_str(text);
     }
     out.push('}');
@@ -45,8 +43,8 @@ pub(super) fn key(out: &mut String, relation: &Relation, row: &Row) {
 
 /// The names of the columns whose large values a statement did not change.
 pub(super) fn unchanged<'a>(relation: &'a Relation, row: &'a Row) -> impl Iterator<Item = &'a str> {
-    let pairs = relation.columns.iter().zip(&row.0);
-    pairs.filter(|(_, value)| **value == Value::Unchanged).map(|(column, _)| &*column.name)
+    let pairs = relation.columns().iter().zip(row.values());
+    pairs.filter(|(_, value)| *value == Value::Unchanged).map(|(column, _)| &*column.name)
 }
 
 /// Appends names as a JSON array of strings.

@@ -201,7 +201,7 @@ fn movement(old: Verdict, new: Verdict) -> Option<Movement> {
 /// Whether a value is known to be the same in both rows.
 fn is_same(new: Option<&Row>, old: Option<&Row>, place: usize) -> bool {
     let (Some(new), Some(old)) = (new, old) else { return false };
-    match (new.0.get(place), old.0.get(place)) {
+    match (new.value(place), old.value(place)) {
         (Some(Value::Json(new)), Some(Value::Json(old))) => new == old,
         (Some(Value::Unchanged), Some(Value::Json(_))) => true,
         _ => false,
@@ -218,9 +218,9 @@ struct Told<'a> {
 
 impl<'a> Told<'a> {
     fn json(&self, place: usize) -> Option<&'a str> {
-        match self.row?.0.get(place)? {
+        match self.row?.value(place)? {
             Value::Json(text) => Some(text),
-            Value::Unchanged => self.behind?.0.get(place)?.json(),
+            Value::Unchanged => self.behind?.json(place),
             Value::Absent => None,
         }
     }
@@ -229,14 +229,14 @@ impl<'a> Told<'a> {
 impl Column {
     fn place(&self, relation: &Relation) -> Result<usize, Altered> {
         let hint = self.place.load(Memory::Relaxed);
-        let is_there = relation.columns.get(hint).is_some_and(|column| column.name == self.name);
+        let is_there = relation.columns().get(hint).is_some_and(|column| column.name == self.name);
         let place = match is_there {
             true => hint,
             false => relation
                 .column(&self.name)
                 .ok_or_else(|| Altered::MissingColumn(Arc::clone(&self.name)))?,
         };
-        if !self.known.type_oids.contains(&relation.columns[place].type_oid) {
+        if !self.known.type_oids.contains(&relation.columns()[place].type_oid) {
             return Err(Altered::OtherType(Arc::clone(&self.name)));
         }
         if place != hint {

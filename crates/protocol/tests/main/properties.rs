@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::Value;
-use tidewire_protocol::change::{self, Change, Column, Operation, Relation, Row, Transaction};
+use tidewire_protocol::change::{self, Change, Column, Operation, Relation, Transaction};
 use tidewire_protocol::dialect::{Alle, AlleEvents, Dialect, Fluxbase, Movement, Native, View};
 use tidewire_protocol::presence::{Member, PresenceDiff};
 use tidewire_protocol::{
@@ -291,12 +291,30 @@ fn body() -> impl Strategy<Value = Body> {
     ]
 }
 
+/// A value of a row that is being made up.
+#[derive(Clone, Debug)]
+enum Told {
+    Json(String),
+    Unchanged,
+    Absent,
+}
+
+impl Told {
+    fn value(&self) -> change::Value<'_> {
+        match self {
+            Self::Json(text) => change::Value::Json(text),
+            Self::Unchanged => change::Value::Unchanged,
+            Self::Absent => change::Value::Absent,
+        }
+    }
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let value = prop_oneof![
-        any::<String>().prop_map(|text| change::Value::Json(Value::from(text).to_string().into())),
-        any::<i64>().prop_map(|number| change::Value::Json(number.to_string().into())),
-        Just(change::Value::Unchanged),
-        Just(change::Value::Absent),
+        any::<String>().prop_map(|text| Told::Json(Value::from(text).to_string())),
+        any::<i64>().prop_map(|number| Told::Json(number.to_string())),
+        Just(Told::Unchanged),
+        Just(Told::Absent),
     ];
     let columns = (any::<String>(), any::<bool>()).prop_map(|(name, key)| Column {
         name: name.into(),
@@ -305,17 +323,15 @@ fn change() -> impl Strategy<Value = Change> {
         key,
     });
     let columns = prop::collection::vec(columns, 1..4);
-    let row = prop::option::of(prop::collection::vec(value, 3).prop_map(Row));
+    let row = prop::option::of(prop::collection::vec(value, 3));
     let transaction = (any::<u64>(), any::<Option<u64>>(), 0..i64::MAX / 2)
         .prop_map(|(id, lsn, committed_at)| Transaction { id, lsn, committed_at });
     let operation = select(&Operation::ALL[..]);
     (operation, columns, row.clone(), row, transaction, any::<u32>(), any::<String>()).prop_map(
-        |(operation, columns, mut record, mut old, transaction, index, table)| {
-            for row in [&mut record, &mut old].into_iter().flatten() {
-                row.0.truncate(columns.len());
-            }
-            let table = table.into();
-            let relation = Relation { oid: 1, schema: "public".into(), table, columns };
+        |(operation, columns, record, old, transaction, index, table)| {
+            let row = |values: Vec<Told>| values[..columns.len()].iter().map(Told::value).collect();
+            let [record, old] = [record, old].map(|values| values.map(row));
+            let relation = Relation::new(1, "public", table, columns);
             let (relation, transaction) = (Arc::new(relation), Arc::new(transaction));
             Change { operation, relation, record, old, transaction, index, last: index == 0 }
         },

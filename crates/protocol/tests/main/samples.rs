@@ -240,31 +240,21 @@ fn products() -> Arc<Relation> {
         type_name: type_name.into(),
         key,
     });
-    Arc::new(Relation {
-        oid: 16_384,
-        schema: "public".into(),
-        table: "products".into(),
-        columns: columns.into(),
-    })
+    Arc::new(Relation::new(16_384, "public", "products", columns.into()))
 }
 
 fn product(name: &str, price: &str) -> Row {
-    let json = |text: &str| Value::Json(text.into());
-    Row(vec![json("123"), json(&format!("{name:?}")), json(price)])
+    Row::of_json(["123", &format!("{name:?}"), price])
 }
 
 /// A row whose name is so large that PostgreSQL logs it only when it changes.
 fn with_large_value() -> Row {
-    let mut row = product("", "149.99");
-    row.0[1] = Value::Unchanged;
-    row
+    [Value::Json("123"), Value::Unchanged, Value::Json("149.99")].into_iter().collect()
 }
 
 /// The old row of a table whose replica identity is its key.
 fn key_alone() -> Row {
-    let mut row = product("", "0");
-    row.0[1..].fill(Value::Absent);
-    row
+    [Value::Json("123"), Value::Absent, Value::Absent].into_iter().collect()
 }
 
 fn products_change(operation: Operation, old: Option<Row>, record: Option<Row>) -> Change {

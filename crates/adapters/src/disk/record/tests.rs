@@ -5,12 +5,13 @@ use tidewire_protocol::{Audience, Body, Draft, GapReason, Payload, SessionId};
 use super::*;
 
 fn change(relation: &Arc<Relation>, transaction: &Arc<Transaction>, index: u32) -> Body {
-    let values = vec![Value::Json(format!("{index}").into()), Value::Unchanged, Value::Absent];
+    let id = index.to_string();
+    let row: Row = [Value::Json(&id), Value::Unchanged, Value::Absent].into_iter().collect();
     Body::Change(Arc::new(Change {
         operation: Operation::ALL[index as usize % 4],
         relation: Arc::clone(relation),
-        record: Some(Row(values.clone())),
-        old: index.is_multiple_of(2).then_some(Row(values)),
+        record: Some(row.clone()),
+        old: index.is_multiple_of(2).then_some(row),
         transaction: Arc::clone(transaction),
         index,
         last: index.is_multiple_of(3),
@@ -25,7 +26,7 @@ fn events() -> Vec<Arc<Event>> {
         key: name == "id",
     };
     let columns = ["id", "a", "b"].map(column).to_vec();
-    let relation = Relation { oid: 7, schema: "public".into(), table: "t".into(), columns };
+    let relation = Relation::new(7, "public", "t", columns);
     let transaction = Transaction { id: 9, lsn: Some(0), committed_at: -5 };
     let (relation, transaction) = (Arc::new(relation), Arc::new(transaction));
     let bodies = [

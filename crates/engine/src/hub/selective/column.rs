@@ -110,7 +110,7 @@ impl ColumnIndex {
     /// gone, of another type, or has a value that it could not have, which each member must learn.
     fn find_by_values(&self, change: &Change, found: &mut Vec<MemberId>) -> Option<()> {
         let place = change.relation.column(&self.column)?;
-        if !self.type_oids.contains(&change.relation.columns[place].type_oid) {
+        if !self.type_oids.contains(&change.relation.columns()[place].type_oid) {
             return None;
         }
         let (before, after) = known(change, place);
@@ -146,7 +146,7 @@ impl ColumnIndex {
 /// What is known of a column before and after a change.
 fn known(change: &Change, place: usize) -> (Known<'_>, Known<'_>) {
     let [old, new] =
-        [&change.old, &change.record].map(|row| row.as_ref().and_then(|row| row.0.get(place)));
+        [&change.old, &change.record].map(|row| row.as_ref().and_then(|row| row.value(place)));
     let before = match old {
         Some(Value::Json(text)) => Known::Json(text),
         // A row is not seen to leave where it is not known to have been.

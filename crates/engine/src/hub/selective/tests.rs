@@ -59,17 +59,16 @@ fn relation(columns: &[(&str, u32)]) -> Arc<Relation> {
         key: *name == "id",
     };
     let columns = columns.iter().map(column).collect();
-    Arc::new(Relation { oid: 1, schema: "public".into(), table: "t".into(), columns })
+    Arc::new(Relation::new(1, "public", "t", columns))
 }
 
 fn row(values: [&str; 4]) -> Row {
-    Row(values
-        .map(|text| match text {
-            "?" => Value::Absent,
-            "~" => Value::Unchanged,
-            json => Value::Json(json.into()),
-        })
-        .to_vec())
+    let value = |text| match text {
+        "?" => Value::Absent,
+        "~" => Value::Unchanged,
+        json => Value::Json(json),
+    };
+    values.map(value).into_iter().collect()
 }
 
 fn change(operation: Operation, old: Option<[&str; 4]>, new: Option<[&str; 4]>) -> Change {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidewire_protocol::Topic;
-use tidewire_protocol::change::{Relation, Row, Value};
+use tidewire_protocol::change::{Relation, Row, RowBuilder, RowTooLarge, Value};
 
 use super::Rows;
 use crate::values::{self, Misshapen, Shape};
@@ -130,6 +130,13 @@ pub(super) enum Problem {
     /// The old row lacks a column of the key. PostgreSQL sends such a row of a partition that has
     /// another replica identity than the table that it is sent as.
     Keyless,
+    TooLarge(RowTooLarge),
+}
+
+impl From<RowTooLarge> for Problem {
+    fn from(why: RowTooLarge) -> Self {
+        Self::TooLarge(why)
+    }
 }
 
 impl Known {
@@ -173,41 +180,24 @@ impl Known {
         new: Option<&Tuple<'_>>,
         old: Option<&Old<'_>>,
         lenient: bool,
+        builder: &mut RowBuilder,
     ) -> Result<Rows, Problem> {
-        if let Some((_, order)) = &self.sent {
-            let new = new.map(|tuple| ordered(tuple, order)).transpose()?;
-            let old = old.map(|old| match old {
-                Old::Whole(tuple) => ordered(tuple, order).map(Old::Whole),
-                Old::Key(tuple) => ordered(tuple, order).map(Old::Key),
-            });
-            return self.rows_in_order(new.as_ref(), old.transpose()?.as_ref(), lenient);
+        let rows = Reading { known: self, lenient, misshapen: 0, builder }.ordered(new, old);
+        if rows.is_err() {
+            // What is left of a row that failed may be large.
+            builder.clear();
         }
-        self.rows_in_order(new, old, lenient)
-    }
-
-    fn rows_in_order(
-        &self,
-        new: Option<&Tuple<'_>>,
-        old: Option<&Old<'_>>,
-        lenient: bool,
-    ) -> Result<Rows, Problem> {
-        let mut reading = Reading { known: self, lenient, misshapen: 0 };
-        let whole = match old {
-            Some(Old::Whole(tuple)) => Some(tuple),
-            _ => None,
-        };
-        let record = new.map(|tuple| reading.row(tuple, whole)).transpose()?;
-        let before = old.map(|old| reading.old(old)).transpose()?;
-        Ok((record, before, reading.misshapen))
+        rows
     }
 }
 
 /// A row with its columns in the order in which they are told.
-fn ordered<'t>(tuple: &Tuple<'t>, order: &[usize]) -> Result<Tuple<'t>, Problem> {
-    if tuple.0.len() != order.len() {
+fn ordered(tuple: &Tuple<'_>, order: &[usize]) -> Result<Tuple<'static>, Problem> {
+    if tuple.count() != order.len() {
         return Err(Problem::Senseless(OTHER_COLUMNS));
     }
-    Ok(Tuple(order.iter().map(|at| tuple.0[*at]).collect()))
+    let data: Vec<Datum<'_>> = tuple.data().collect();
+    Ok(order.iter().map(|at| data[*at]).collect())
 }
 
 const OTHER_COLUMNS: &str = "a row with another number of columns than its table";
@@ -216,22 +206,44 @@ struct Reading<'k> {
     known: &'k Known,
     lenient: bool,
     misshapen: u64,
+    builder: &'k mut RowBuilder,
 }
 
 impl Reading<'_> {
+    fn ordered(self, new: Option<&Tuple<'_>>, old: Option<&Old<'_>>) -> Result<Rows, Problem> {
+        let Some((_, order)) = &self.known.sent else { return self.rows(new, old) };
+        let new = new.map(|tuple| ordered(tuple, order)).transpose()?;
+        let old = old.map(|old| match old {
+            Old::Whole(tuple) => ordered(tuple, order).map(Old::Whole),
+            Old::Key(tuple) => ordered(tuple, order).map(Old::Key),
+        });
+        self.rows(new.as_ref(), old.transpose()?.as_ref())
+    }
+
+    fn rows(mut self, new: Option<&Tuple<'_>>, old: Option<&Old<'_>>) -> Result<Rows, Problem> {
+        let whole = match old {
+            Some(Old::Whole(tuple)) => Some(tuple),
+            _ => None,
+        };
+        let record = new.map(|tuple| self.row(tuple, whole)).transpose()?;
+        let before = old.map(|old| self.old(old)).transpose()?;
+        Ok((record, before, self.misshapen))
+    }
+
     /// A row; what the log left out is taken from `before` where that is whole.
     fn row(&mut self, tuple: &Tuple<'_>, before: Option<&Tuple<'_>>) -> Result<Row, Problem> {
         self.check(tuple)?;
-        // Pushed one by one: what may fail is collected without knowing how much room it takes.
-        let mut values = Vec::with_capacity(tuple.0.len());
-        for (at, datum) in tuple.0.iter().enumerate() {
-            let found = match (datum, before.and_then(|before| before.0.get(at))) {
+        self.builder.clear();
+        let mut before = before.map(Tuple::data);
+        for (shape, datum) in self.known.shapes.iter().zip(tuple.data()) {
+            let before = before.as_mut().and_then(Iterator::next);
+            let found = match (datum, before) {
                 (Datum::Unchanged, Some(before)) => before,
                 _ => datum,
             };
-            values.push(self.value(at, found)?);
+            self.value(shape, found)?;
         }
-        Ok(Row(values))
+        Ok(self.builder.finish()?)
     }
 
     fn old(&mut self, old: &Old<'_>) -> Result<Row, Problem> {
@@ -240,38 +252,50 @@ impl Reading<'_> {
             Old::Key(tuple) => (tuple, true),
         };
         self.check(tuple)?;
-        let mut values = Vec::with_capacity(tuple.0.len());
-        for (at, datum) in tuple.0.iter().enumerate() {
-            values.push(match is_key && !self.known.description.columns[at].identity {
-                true => Value::Absent,
+        self.builder.clear();
+        let columns = self.known.description.columns.iter().zip(&self.known.shapes);
+        for ((column, shape), datum) in columns.zip(tuple.data()) {
+            match is_key && !column.identity {
+                true => self.builder.push(Value::Absent),
                 // No column of a replica identity can be NULL.
-                false if is_key && *datum == Datum::Null => return Err(Problem::Keyless),
-                false => self.value(at, datum)?,
-            });
+                false if is_key && datum == Datum::Null => return Err(Problem::Keyless),
+                false => self.value(shape, datum)?,
+            }
         }
-        Ok(Row(values))
+        Ok(self.builder.finish()?)
     }
 
-    fn value(&mut self, at: usize, datum: &Datum<'_>) -> Result<Value, Problem> {
+    fn value(&mut self, shape: &Shape, datum: Datum<'_>) -> Result<(), Problem> {
         match datum {
-            Datum::Null => Ok(Value::Json(values::null())),
-            Datum::Unchanged => Ok(Value::Unchanged),
+            Datum::Null => self.builder.json("null"),
+            Datum::Unchanged => self.builder.push(Value::Unchanged),
             Datum::Binary(_) => {
-                Err(Problem::Senseless("a value in binary, which nobody asked for"))
+                return Err(Problem::Senseless("a value in binary, which nobody asked for"));
             }
-            Datum::Text(text) => match values::to_json(&self.known.shapes[at], text) {
-                Ok(json) => Ok(Value::Json(json)),
-                Err(_) if self.lenient => {
-                    self.misshapen += 1;
-                    Ok(Value::Json(values::as_string(text)))
-                }
-                Err(misshapen) => Err(Problem::Misshapen(misshapen)),
-            },
+            Datum::Text(text) => self.text(shape, text)?,
         }
+        Ok(())
+    }
+
+    fn text(&mut self, shape: &Shape, text: &[u8]) -> Result<(), Problem> {
+        let lenient = self.lenient;
+        let fits = self.builder.write(|out| {
+            let start = out.len();
+            values::to_json(shape, text, out).map(|()| true).or_else(|misshapen| match lenient {
+                true => {
+                    out.truncate(start);
+                    values::as_string(text, out);
+                    Ok(false)
+                }
+                false => Err(Problem::Misshapen(misshapen)),
+            })
+        })?;
+        self.misshapen += u64::from(!fits);
+        Ok(())
     }
 
     fn check(&self, tuple: &Tuple<'_>) -> Result<(), Problem> {
-        match tuple.0.len() == self.known.description.columns.len() {
+        match tuple.count() == self.known.description.columns.len() {
             true => Ok(()),
             false => Err(Problem::Senseless(OTHER_COLUMNS)),
         }

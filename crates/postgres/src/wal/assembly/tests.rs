@@ -43,12 +43,8 @@ fn teach(assembly: &mut Assembly, flow: &Flow, second: &Shape) {
             type_name: "any".into(),
             key,
         };
-        let relation = Relation {
-            oid,
-            schema: "public".into(),
-            table: name.as_str().into(),
-            columns: vec![column("id", true), column("v", false)],
-        };
+        let columns = vec![column("id", true), column("v", false)];
+        let relation = Relation::new(oid, "public", name.as_str(), columns);
         let shapes = vec![Arc::new(Shape::Number), Arc::new(second.clone())];
         assembly.know(Known::new(description, relation, flow.clone(), shapes));
     }
@@ -68,7 +64,7 @@ fn commit(lsn: u64) -> Message<'static> {
 }
 
 fn row<'v>(id: &'v str, v: &'v str) -> Tuple<'v> {
-    Tuple(vec![Datum::Text(id.as_bytes()), Datum::Text(v.as_bytes())])
+    [Datum::Text(id.as_bytes()), Datum::Text(v.as_bytes())].into_iter().collect()
 }
 
 fn insert<'v>(relation: u32, id: &'v str) -> Message<'v> {
@@ -80,7 +76,7 @@ fn told(assembly: &mut Assembly) -> Vec<(String, String, u32, bool)> {
     let change = |draft: Draft| match draft.body {
         Body::Change(change) => {
             let row = change.record.as_ref().or(change.old.as_ref());
-            let id = row.and_then(|row| row.0[0].json()).unwrap_or_default().to_owned();
+            let id = row.and_then(|row| row.json(0)).unwrap_or_default().to_owned();
             (change.relation.table.to_string(), id, change.index, change.last)
         }
         other => panic!("{other:?}"),
@@ -139,8 +135,8 @@ fn a_table_that_does_not_flow_counts_but_is_not_told() {
 fn updates_deletes_and_truncates_tell_what_they_know_of_the_old_row() {
     let (mut assembly, _) = assembly();
     take(&mut assembly, &begin(100));
-    let key = || Old::Key(Tuple(vec![Datum::Text(b"1"), Datum::Null]));
-    let unchanged = Tuple(vec![Datum::Text(b"1"), Datum::Unchanged]);
+    let key = || Old::Key([Datum::Text(b"1"), Datum::Null].into_iter().collect());
+    let unchanged: Tuple<'_> = [Datum::Text(b"1"), Datum::Unchanged].into_iter().collect();
     let whole = Some(Old::Whole(row("1", "before")));
     for old in [None, Some(key()), whole] {
         let new = unchanged.clone();
@@ -158,15 +154,17 @@ fn updates_deletes_and_truncates_tell_what_they_know_of_the_old_row() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let value = |row: &Option<Row>| row.as_ref().map(|row| row.0[1].clone());
-    let seen: Vec<_> = changes.iter().map(|c| (value(&c.record), value(&c.old))).collect();
-    let before = Some(Value::Json("\"before\"".into()));
+    fn second(row: &Option<Row>) -> Option<Value<'_>> {
+        row.as_ref().and_then(|row| row.value(1))
+    }
+    let seen: Vec<_> = changes.iter().map(|c| (second(&c.record), second(&c.old))).collect();
+    let before = Some(Value::Json("\"before\""));
     assert_eq!(
         seen,
         [
             (Some(Value::Unchanged), None),
             (Some(Value::Unchanged), Some(Value::Absent)),
-            (before.clone(), before),
+            (before, before),
             (None, Some(Value::Absent)),
             (None, None),
             (None, None),
@@ -203,7 +201,7 @@ fn nonsense_is_an_error_and_no_panic() {
     refused(&mut assembly, begin(100));
     refused(&mut assembly, insert(9, "1"));
     refused(&mut assembly, Message::StreamStop);
-    let short = Insert { relation: 1, new: Tuple(vec![Datum::Null]) };
+    let short = Insert { relation: 1, new: [Datum::Null].into_iter().collect() };
     refused(&mut assembly, Message::Insert(short));
 }
 
@@ -223,6 +221,21 @@ fn a_row_too_large_to_read_names_its_table() {
     assert!(matches!(drafts[0].body, Body::Gap(GapReason::HistoryTrimmed)), "{drafts:?}");
     assert!(matches!(&drafts[1].body, Body::Change(change) if change.index == 2 && change.last));
     assert_eq!(drafts.len(), 2);
+}
+
+#[test]
+fn a_row_too_large_to_be_told_is_a_gap_in_its_table() {
+    let (mut assembly, _flow) = assembly();
+    assembly.builder = RowBuilder::at_most(20);
+    take(&mut assembly, &begin(100));
+    take(&mut assembly, &insert(1, "123456789012345678901"));
+    take(&mut assembly, &insert(1, "2"));
+    take(&mut assembly, &commit(100));
+    let drafts = assembly.harvest();
+    assert_eq!(drafts[0].topic.name(), "public.t1");
+    assert!(matches!(drafts[0].body, Body::Gap(GapReason::HistoryTrimmed)), "{drafts:?}");
+    assert!(matches!(&drafts[1].body, Body::Change(change) if change.index == 1 && change.last));
+    assert_eq!((drafts.len(), assembly.counts().oversized), (2, 1));
 }
 
 /// A workload: for each transaction the tables it inserts into.
@@ -328,7 +341,7 @@ fn read_and_be_killed(
             kept = assembly.told();
             history.extend(assembly.harvest().into_iter().map(|draft| {
                 let number = match &draft.body {
-                    Body::Change(change) => change.record.as_ref().unwrap().0[0].json().unwrap(),
+                    Body::Change(change) => change.record.as_ref().unwrap().json(0).unwrap(),
                     Body::Message(tidewire_protocol::Payload::Json(text)) => text,
                     other => panic!("{other:?}"),
                 };

@@ -85,7 +85,7 @@ mod tests {
     use crate::values::Shape;
     use crate::wal::pgoutput::encoder::encode;
     use crate::wal::pgoutput::{
-        Begin, Commit, Datum, Delete, Identity, Insert, Lsn, Message, Moment, Old, Truncate, Tuple,
+        Begin, Commit, Datum, Delete, Identity, Insert, Lsn, Message, Moment, Old, Truncate,
     };
 
     /// The table and two partitions of it, the second with its columns the other way round.
@@ -113,8 +113,7 @@ mod tests {
             key: name == "id",
         };
         let columns = vec![column("id"), column("n")];
-        let (schema, table) = ("public".into(), "t".into());
-        let relation = Relation { oid: TABLE, schema, table, columns };
+        let relation = Relation::new(TABLE, "public", "t", columns);
         let flow = Flow::default();
         flow.turn(true);
         let shapes = std::iter::repeat_with(|| Arc::new(Shape::Number)).take(2).collect();
@@ -152,8 +151,7 @@ mod tests {
     fn word(draft: &Draft) -> String {
         let Body::Change(change) = &draft.body else { return "gap".to_owned() };
         let row = change.record.as_ref().or(change.old.as_ref());
-        let json = |row: &tidewire_protocol::change::Row| row.0[0].json().map(str::to_owned);
-        let id = row.and_then(json).unwrap_or_default();
+        let id = row.and_then(|row| row.json(0)).unwrap_or_default();
         format!("{}{id} at {}", change.operation.word(), change.index)
     }
 
@@ -163,7 +161,7 @@ mod tests {
     }
 
     fn insert(relation: u32, values: [&'static str; 2]) -> Message<'static> {
-        let new = Tuple(values.map(|value| Datum::Text(value.as_bytes())).to_vec());
+        let new = values.iter().map(|value| Datum::Text(value.as_bytes())).collect();
         Message::Insert(Insert { relation, new })
     }
 
@@ -192,7 +190,7 @@ mod tests {
     #[test]
     fn a_key_with_a_null_is_a_gap() {
         let delete = |id| {
-            let old = Old::Key(Tuple(vec![id, Datum::Null]));
+            let old = Old::Key([id, Datum::Null].into_iter().collect());
             Message::Delete(Delete { relation: PARTS[0], old })
         };
         let whole = delete(Datum::Text(b"5"));

@@ -146,21 +146,8 @@ fn old(old: &Old<'_>, out: &mut Vec<u8>) {
 }
 
 fn tuple(tuple: &Tuple<'_>, out: &mut Vec<u8>) {
-    out.extend((tuple.0.len() as u16).to_be_bytes());
-    for datum in &tuple.0 {
-        match datum {
-            Datum::Null => out.push(b'n'),
-            Datum::Unchanged => out.push(b'u'),
-            Datum::Text(bytes) => {
-                out.push(b't');
-                counted(bytes, out);
-            }
-            Datum::Binary(bytes) => {
-                out.push(b'b');
-                counted(bytes, out);
-            }
-        }
-    }
+    out.extend((tuple.count() as u16).to_be_bytes());
+    tuple.data().for_each(|datum| datum.put(out));
 }
 
 fn counted(bytes: &[u8], out: &mut Vec<u8>) {

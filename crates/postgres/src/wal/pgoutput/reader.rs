@@ -65,6 +65,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// What was not taken yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     /// Whether there is nothing left.
     pub(super) fn is_empty(&self) -> bool {
         self.at == self.bytes.len()

@@ -39,7 +39,7 @@ fn tuple<'t>(parts: &'t Parts) -> Tuple<'t> {
         None if parts.flag => Datum::Null,
         None => Datum::Unchanged,
     };
-    Tuple(parts.values.iter().map(datum).collect())
+    parts.values.iter().map(datum).collect()
 }
 
 /// One message of every kind.
@@ -151,7 +151,7 @@ fn an_insert_as_postgresql_sends_it() {
     let bytes = b"I\x00\x00\x40\x0bN\x00\x03t\x00\x00\x00\x011nt\x00\x00\x00\x01x";
     let expected = Insert {
         relation: 0x400b,
-        new: Tuple(vec![Datum::Text(b"1"), Datum::Null, Datum::Text(b"x")]),
+        new: [Datum::Text(b"1"), Datum::Null, Datum::Text(b"x")].into_iter().collect(),
     };
     assert_eq!(decode(bytes).unwrap(), Message::Insert(expected));
 }

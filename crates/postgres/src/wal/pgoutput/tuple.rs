@@ -1,10 +1,19 @@
 //! A row, or the part of it that is told.
+//!
+//! Rows are what there is most of, so a row is read where it is: once to see that it is whole, and
+//! again, value by value, by whoever wants them.
+
+use std::borrow::Cow;
 
 use super::{DecodeError, Reader};
 
 /// The values of a row in the order of the relation's columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tuple<'a>(pub Vec<Datum<'a>>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Tuple<'a> {
+    count: u16,
+    /// The values as they were sent; nothing else.
+    bytes: Cow<'a, [u8]>,
+}
 
 /// One value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +37,49 @@ pub enum Old<'a> {
     Whole(Tuple<'a>),
 }
 
-/// The letter of a null.
-const LEAST_DATUM_BYTES: usize = 1;
-
 impl<'a> Tuple<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let count = usize::from(reader.u16()?);
-        Ok(Self(reader.list(count, LEAST_DATUM_BYTES, Datum::read)?))
+        let count = reader.u16()?;
+        let start = reader.rest();
+        for _ in 0..count {
+            Datum::read(reader)?;
+        }
+        let length = start.len() - reader.rest().len();
+        Ok(Self { count, bytes: Cow::Borrowed(&start[..length]) })
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// The values, in order.
+    pub fn data(&self) -> impl Iterator<Item = Datum<'_>> {
+        let mut reader = Reader::new(&self.bytes);
+        let datum = move |_| Datum::read(&mut reader);
+        let data = (0..self.count).map(datum);
+        data.map(|datum| datum.expect("the values were read once, and are as many"))
+    }
+}
+
+impl std::fmt::Debug for Tuple<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.data()).finish()
+    }
+}
+
+impl<'d> FromIterator<Datum<'d>> for Tuple<'_> {
+    /// A row of these values.
+    ///
+    /// # Panics
+    /// When they are more than a table can have columns, or one is of 4 GiB or more.
+    fn from_iter<I: IntoIterator<Item = Datum<'d>>>(data: I) -> Self {
+        let (mut count, mut bytes) = (0_u16, Vec::new());
+        for datum in data {
+            count = count.checked_add(1).expect("a table has 1,600 columns at most");
+            datum.put(&mut bytes);
+        }
+        Self { count, bytes: Cow::Owned(bytes) }
     }
 }
 
@@ -48,10 +93,26 @@ impl<'a> Datum<'a> {
             _ => Err(reader.unknown()),
         }
     }
+
+    pub(super) fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.push(b'n'),
+            Self::Unchanged => out.push(b'u'),
+            Self::Text(bytes) => put_counted(b't', bytes, out),
+            Self::Binary(bytes) => put_counted(b'b', bytes, out),
+        }
+    }
 }
 
 /// Bytes after their number.
 pub(super) fn counted<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
     let length = reader.u32()?;
     reader.take(usize::try_from(length).unwrap_or(usize::MAX))
+}
+
+fn put_counted(letter: u8, bytes: &[u8], out: &mut Vec<u8>) {
+    let length = u32::try_from(bytes.len()).expect("PostgreSQL has no value of 4 GiB");
+    out.push(letter);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
 }

@@ -94,8 +94,7 @@ impl Reader {
             Some(whole) => (whole.oid, &whole.schema, &whole.table),
             None => (description.oid, &description.schema, &description.table),
         };
-        let (schema, table) = (schema.as_str().into(), table.as_str().into());
-        let relation = Relation { oid, schema, table, columns };
+        let relation = Relation::new(oid, schema.as_str(), table.as_str(), columns);
         let flow = match topic(&relation.schema, &relation.table) {
             Some(topic) => self.shared.tables().flow(&topic),
             None => Flow::default(),

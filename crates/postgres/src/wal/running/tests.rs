@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::wal::pgoutput::encoder::{encode, encode_in};
 use crate::wal::pgoutput::{
-    Begin, Commit, Datum, Insert, Logical, Lsn, Moment, Origin, StreamAbort, StreamStart, Tuple,
+    Begin, Commit, Datum, Insert, Logical, Lsn, Moment, Origin, StreamAbort, StreamStart,
 };
 
 fn start(xid: u32, first: bool) -> Vec<u8> {
@@ -29,7 +29,7 @@ fn abort(xid: u32, subxid: u32) -> Vec<u8> {
 
 /// A row that names itself.
 fn insert(subxid: u32, id: &str) -> Vec<u8> {
-    let new = Tuple(vec![Datum::Text(id.as_bytes())]);
+    let new = [Datum::Text(id.as_bytes())].into_iter().collect();
     encode_in(&Message::Insert(Insert { relation: 1, new }), Some(subxid))
 }
 
@@ -57,7 +57,7 @@ fn what_is_not_about_a_running_transaction_passes_at_once() {
     let moment = Moment(0);
     let begin = encode(&Message::Begin(Begin { commit_lsn: Lsn(1), committed_at: moment, xid: 3 }));
     assert_eq!(running.course(&begin).unwrap(), Course::Now);
-    let plain = encode(&Message::Insert(Insert { relation: 1, new: Tuple(Vec::new()) }));
+    let plain = encode(&Message::Insert(Insert { relation: 1, new: [].into_iter().collect() }));
     assert_eq!(running.course(&plain).unwrap(), Course::Now);
     running.course(&start(7, true)).unwrap();
     let origin = encode(&Message::Origin(Origin { commit_lsn: Lsn(1), name: "far" }));

@@ -166,7 +166,7 @@ impl Copier {
         }
         (self.heard, self.asked) = (Instant::now(), false);
         while let Some(frame) = self.line.frames.next().map_err(|error| self.broken(error))? {
-            self.take_frame(&frame)?;
+            self.take_frame(frame)?;
         }
         if self.pending_bytes >= AHEAD {
             self.full_since = Some(self.heard);
@@ -186,7 +186,7 @@ impl Copier {
         Ok(())
     }
 
-    fn take_frame(&mut self, frame: &Frame) -> Result<(), WalError> {
+    fn take_frame(&mut self, frame: Frame) -> Result<(), WalError> {
         match frame.tag {
             b'd' => self.take_copied(frame),
             b'E' => Err(WalError::said(&Said::read(&frame.body), &self.line.place)),
@@ -203,8 +203,8 @@ impl Copier {
         }
     }
 
-    fn take_copied(&mut self, frame: &Frame) -> Result<(), WalError> {
-        let mut body = frame.body.clone();
+    fn take_copied(&mut self, frame: Frame) -> Result<(), WalError> {
+        let Frame { mut body, skipped, .. } = frame;
         let short = |_| WalError::new(WalErrorKind::Protocol, "a message of the log is too short");
         match body.try_get_u8().map_err(short)? {
             b'w' => {
@@ -212,7 +212,7 @@ impl Copier {
                 let end = Lsn(body.try_get_u64().map_err(short)?);
                 body.try_get_u64().map_err(short)?;
                 self.received = self.received.max(end);
-                self.push(body, frame.skipped);
+                self.push(body, skipped);
             }
             b'k' => {
                 let end = Lsn(body.try_get_u64().map_err(short)?);

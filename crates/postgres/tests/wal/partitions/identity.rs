@@ -73,7 +73,7 @@ async fn a_partition_altered_while_it_is_listened_to_tells_no_null_and_is_let_go
     .await;
     // What the log has of it, in the table's order.
     let change = rig.witness.change().await;
-    let names: Vec<_> = change.relation.columns.iter().map(|c| (&*c.name, c.key)).collect();
+    let names: Vec<_> = change.relation.columns().iter().map(|c| (&*c.name, c.key)).collect();
     assert_eq!(names, [("id", false), ("n", true)]);
     let old = object(&change, change.old.as_ref().unwrap());
     assert_eq!(old.into_iter().collect::<Vec<_>>(), [("n".to_owned(), "100".to_owned())]);

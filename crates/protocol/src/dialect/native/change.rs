@@ -49,7 +49,7 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
 
 fn changed(mut frame: Object, change: &Change, relation: &Relation) -> Object {
     if let Some(places) = change.changed_columns() {
-        let names = places.iter().map(|&place| &*relation.columns[place].name);
+        let names = places.iter().map(|&place| &*relation.columns()[place].name);
         frame = frame.written("changed", |out| record::names(out, names));
     }
     let Some(row) = &change.record else { return frame };

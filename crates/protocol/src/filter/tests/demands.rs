@@ -129,12 +129,12 @@ proptest! {
         let predicate = Predicate::new(&filter, types).unwrap();
         let Some(demand) = predicate.demand() else { return Ok(()) };
         let place = abc().column(&demand.column).unwrap();
-        let row = |values: [Option<i64>; 3]| Row(values.map(json).to_vec());
+        let row = |values: [Option<i64>; 3]| Row::of_json(values.map(json));
         let update = change_of(Operation::Update, Some(row(new)), Some(row(old)));
         if predicate.admits(&update).unwrap().is_some() {
             let found = [row(old), row(new)]
                 .iter()
-                .any(|row| demand.may_admit(row.0[place].json().unwrap()));
+                .any(|row| demand.may_admit(row.json(place).unwrap()));
             prop_assert!(found);
         }
     }
@@ -146,7 +146,7 @@ proptest! {
     ) {
         let filter = Filter::parse(&filter).unwrap();
         let predicate = Predicate::new(&filter, types).unwrap();
-        let record = Row(vec![json(Some(value)), json(None), json(None)]);
+        let record = Row::of_json([json(Some(value)), json(None), json(None)]);
         let insert = change_of(Operation::Insert, Some(record), None);
         let admitted = predicate.admits(&insert).unwrap().is_some();
         if let Some(demand) = predicate.demand() {

@@ -47,17 +47,19 @@ fn relation(columns: &[(&str, u32)]) -> Arc<Relation> {
         key: *name == "id",
     };
     let columns = columns.iter().map(column).collect();
-    Arc::new(Relation { oid: 1, schema: "public".into(), table: "t".into(), columns })
+    Arc::new(Relation::new(1, "public", "t", columns))
 }
 
 /// `id`, `a`, `name`, `mood`: JSON texts, `?` for absent, `~` for unchanged.
 fn row(values: &str) -> Row {
-    let value = |text: &str| match text {
-        "?" => Value::Absent,
-        "~" => Value::Unchanged,
-        json => Value::Json(json.into()),
-    };
-    Row(values.split(' ').map(value).collect())
+    fn value(text: &str) -> Value<'_> {
+        match text {
+            "?" => Value::Absent,
+            "~" => Value::Unchanged,
+            json => Value::Json(json),
+        }
+    }
+    values.split(' ').map(value).collect()
 }
 
 fn change(operation: Operation, old: Option<&str>, new: Option<&str>) -> Change {
@@ -219,8 +221,8 @@ pub(super) fn value() -> impl Strategy<Value = Option<i64>> {
     prop::option::weighted(0.8, 0_i64..4)
 }
 
-pub(super) fn json(value: Option<i64>) -> Value {
-    Value::Json(value.map_or("null".into(), |value| value.to_string().into()))
+pub(super) fn json(value: Option<i64>) -> String {
+    value.map_or("null".to_owned(), |value| value.to_string())
 }
 
 pub(super) fn abc() -> Arc<Relation> {
@@ -238,7 +240,7 @@ proptest! {
         let predicate = Predicate::new(&filter, types).unwrap();
         let row: HashMap<_, _> = ["a", "b", "c"].into_iter().zip(values).collect();
         let expected = naive(&filter.root, &row) == Some(true);
-        let record = Some(Row(values.map(json).to_vec()));
+        let record = Some(Row::of_json(values.map(json)));
         let insert = change_of(Operation::Insert, record, None);
         prop_assert_eq!(predicate.admits(&insert).unwrap().is_some(), expected);
     }
@@ -251,9 +253,10 @@ proptest! {
     ) {
         let predicate = Predicate::new(&filter, types).unwrap();
         let row: HashMap<_, _> = ["a", "b", "c"].into_iter().zip(values).collect();
-        let told = values.into_iter().zip(hidden);
-        let told = told.map(|(value, hidden)| if hidden { Value::Absent } else { json(value) });
-        let delete = change_of(Operation::Delete, None, Some(Row(told.collect())));
+        let texts = values.map(json);
+        let told = texts.iter().zip(hidden);
+        let told = told.map(|(text, hidden)| if hidden { Value::Absent } else { Value::Json(text) });
+        let delete = change_of(Operation::Delete, None, Some(told.collect()));
         let delivered = predicate.admits(&delete).unwrap().is_some();
         if naive(&filter.root, &row) == Some(true) {
             prop_assert!(delivered);
@@ -273,7 +276,7 @@ proptest! {
         let holds = |values: [Option<i64>; 3]| {
             naive(&filter.root, &["a", "b", "c"].into_iter().zip(values).collect()) == Some(true)
         };
-        let row = |values: [Option<i64>; 3]| Some(Row(values.map(json).to_vec()));
+        let row = |values: [Option<i64>; 3]| Some(Row::of_json(values.map(json)));
         let update = change_of(Operation::Update, row(new), row(old));
         let expected = match (holds(old), holds(new)) {
             (true, true) => Some(Movement::Within),
