@@ -93,7 +93,7 @@ fn write(shape: &Shape, text: &str, out: &mut String) -> Result<(), Misshapen> {
         Shape::Number | Shape::Float if has_n(text) => quote(text, out),
         Shape::Number => out.push_str(text),
         Shape::Float => number::expand(text, out)?,
-        Shape::Time => quote(&time::iso(text), out),
+        Shape::Time => time::write(text, out),
         Shape::Json => json::write(text, out),
         Shape::Jsonb => out.push_str(text),
         Shape::Array(element, delimiter) => array::write(element, *delimiter, text, out)?,

@@ -16,7 +16,7 @@ impl Digits {
     /// A number in decimal.
     pub(crate) fn decimal(number: u64) -> Self {
         let mut digits = Self { bytes: [0; LONGEST], start: LONGEST };
-        digits.prepend::<10>(number);
+        digits.prepend_decimal(number);
         digits
     }
 
@@ -24,26 +24,39 @@ impl Digits {
     pub(crate) fn hyphenated(first: u64, second: u64) -> Self {
         let mut digits = Self::decimal(second);
         digits.put(b'-');
-        digits.prepend::<16>(first);
+        digits.prepend_hexadecimal(first, *b"0123456789abcdef");
         digits
     }
 
     /// A place in PostgreSQL's log, as PostgreSQL prints it.
     pub(crate) fn lsn(lsn: u64) -> Self {
         let mut digits = Self { bytes: [0; LONGEST], start: LONGEST };
-        digits.prepend::<16>(lsn & 0xFFFF_FFFF);
+        let capitals = *b"0123456789ABCDEF";
+        digits.prepend_hexadecimal(lsn & 0xFFFF_FFFF, capitals);
         digits.put(b'/');
-        digits.prepend::<16>(lsn >> 32);
-        digits.bytes[digits.start..].make_ascii_uppercase();
+        digits.prepend_hexadecimal(lsn >> 32, capitals);
         digits
     }
 
-    fn prepend<const BASE: u64>(&mut self, mut number: u64) {
-        for place in self.bytes[..self.start].iter_mut().rev() {
-            let digit = (number % BASE) as u8;
-            *place = if digit < 10 { b'0' + digit } else { b'a' - 10 + digit };
-            self.start -= 1;
-            number /= BASE;
+    fn prepend_decimal(&mut self, mut number: u64) {
+        // Two digits for each division.
+        while number >= 100 {
+            let pair = (number % 100) as u8;
+            number /= 100;
+            self.put(b'0' + pair % 10);
+            self.put(b'0' + pair / 10);
+        }
+        if number >= 10 {
+            self.put(b'0' + (number % 10) as u8);
+            number /= 10;
+        }
+        self.put(b'0' + number as u8);
+    }
+
+    fn prepend_hexadecimal(&mut self, mut number: u64, digits: [u8; 16]) {
+        loop {
+            self.put(digits[(number & 0xF) as usize]);
+            number >>= 4;
             if number == 0 {
                 return;
             }

@@ -30,8 +30,10 @@ impl Object {
     /// The same, with room for `bytes` of content.
     pub(crate) fn with_room(kind: &str, bytes: usize) -> Self {
         let mut out = String::with_capacity(bytes);
-        out.push_str("{\"type\":");
-        string(&mut out, kind);
+        out.push_str("{\"type\":\"");
+        // The names of types are our own words and need no escapes.
+        out.push_str(kind);
+        out.push('"');
         Self(out)
     }
 
@@ -113,10 +115,16 @@ impl Object {
     }
 }
 
-/// Appends `text` as a JSON string with its quotes.
-pub(crate) fn string(out: &mut String, text: &str) {
+/// Appends `text` as a JSON string with its quotes, with the escapes that PostgreSQL's `jsonb` uses.
+pub fn string(out: &mut String, text: &str) {
     out.reserve(text.len() + 2);
     out.push('"');
+    content(out, text);
+    out.push('"');
+}
+
+/// Appends what is between the quotes of a JSON string.
+pub fn content(out: &mut String, text: &str) {
     let mut rest = text;
     // Bytes of longer characters are all above these, so `at` is always a boundary.
     while let Some(at) = scan::position(rest.as_bytes(), needs_escape) {
@@ -125,7 +133,6 @@ pub(crate) fn string(out: &mut String, text: &str) {
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
-    out.push('"');
 }
 
 fn needs_escape(byte: u8) -> bool {
@@ -136,6 +143,8 @@ fn escape(out: &mut String, byte: u8) {
     match byte {
         b'"' => out.push_str("\\\""),
         b'\\' => out.push_str("\\\\"),
+        0x08 => out.push_str("\\b"),
+        0x0C => out.push_str("\\f"),
         b'\n' => out.push_str("\\n"),
         b'\r' => out.push_str("\\r"),
         b'\t' => out.push_str("\\t"),

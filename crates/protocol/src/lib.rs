@@ -34,7 +34,7 @@ pub mod dialect;
 
 mod digits;
 
-mod json;
+pub mod json;
 
 mod scan;
 

@@ -273,7 +273,7 @@ impl MemoryHistory {
     fn append_one(
         &self,
         draft: Draft,
-        at: u64,
+        now: (u64, Instant),
         last: &mut Option<Found>,
     ) -> Result<Arc<Event>, Error> {
         let found = match last.take().filter(|(topic, _)| *topic == draft.topic) {
@@ -281,15 +281,15 @@ impl MemoryHistory {
             None => (draft.topic.clone(), self.ring(&draft.topic)?),
         };
         let (_, ring) = last.insert(found);
-        let event = self.push(&mut ring.lock(), draft, at);
+        let event = self.push(&mut ring.lock(), draft, now);
         if self.excess() > 0 {
             self.make_room(ring);
         }
         Ok(event)
     }
 
-    fn push(&self, ring: &mut Ring, draft: Draft, at: u64) -> Arc<Event> {
-        ring.used = Instant::now();
+    fn push(&self, ring: &mut Ring, draft: Draft, (at, now): (u64, Instant)) -> Arc<Event> {
+        ring.used = now;
         let position = Position { epoch: self.epoch, seq: ring.head + 1 };
         let event = Arc::new(Event::new(draft, position, at));
         ring.head = position.seq;
@@ -442,10 +442,10 @@ fn now_ms() -> u64 {
 #[async_trait]
 impl History for MemoryHistory {
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Arc<Event>, Error>> {
-        let at = now_ms();
+        let (at, now) = (now_ms(), Instant::now());
         // Most drafts that come together are of one topic, which is then looked for once.
         let mut last = None;
-        drafts.into_iter().map(|draft| self.append_one(draft, at, &mut last)).collect()
+        drafts.into_iter().map(|draft| self.append_one(draft, (at, now), &mut last)).collect()
     }
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Page, Error> {

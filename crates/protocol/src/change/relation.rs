@@ -14,7 +14,7 @@ pub struct Relation {
     /// Its name.
     pub table: Arc<str>,
     columns: Vec<Column>,
-    /// What stands before the value of each column in an object, as `"name":`.
+    /// What stands before the value of each column in an object, as `,"name":`.
     labels: Vec<Box<str>>,
     /// Bytes of all labels.
     label_bytes: usize,
@@ -56,19 +56,20 @@ impl Relation {
         self.columns.iter().position(|column| &*column.name == name)
     }
 
-    /// Its columns, each with what stands before its value in an object.
+    /// Its columns, each with what stands before its value in an object: a comma and its name.
     pub(crate) fn labelled(&self) -> impl Iterator<Item = (&Column, &str)> {
         self.columns.iter().zip(self.labels.iter().map(|label| &**label))
     }
 
     /// Bytes of an object of all columns beside those of its values.
     pub(crate) fn frame_bytes(&self) -> usize {
-        self.label_bytes + self.columns.len() + 2
+        self.label_bytes + 2
     }
 }
 
 fn label(name: &str) -> Box<str> {
-    let mut label = String::with_capacity(name.len() + 3);
+    let mut label = String::with_capacity(name.len() + 4);
+    label.push(',');
     json::string(&mut label, name);
     label.push(':');
     label.into()

@@ -27,10 +27,7 @@ pub(super) fn object(
         if !column.key && columns.is_some_and(|columns| !columns.contains(&column.name)) {
             continue;
         }
-        if !std::mem::take(&mut first) {
-            out.push(',');
-        }
-        out.push_str(label);
+        out.push_str(&label[usize::from(std::mem::take(&mut first))..]);
         out.push_str(text);
     }
     out.push('}');

@@ -19,14 +19,14 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
     let mut frame = Object::with_room("change", 256 + record::room(change))
         .string("table", event.topic.name())
         .position(event.position)
-        .string("op", change.operation.word());
+        .quoted("op", change.operation.word());
     if let Some(row) = change.record.as_ref().or(change.old.as_ref()) {
         frame = frame.written("key", |out| record::key(out, relation, row));
     }
     frame = match view.movement {
         Movement::Within => frame,
-        Movement::Enters => frame.string("move", "enter"),
-        Movement::Leaves => frame.string("move", "leave"),
+        Movement::Enters => frame.quoted("move", "enter"),
+        Movement::Leaves => frame.quoted("move", "leave"),
     };
     for (name, row) in [("record", &change.record), ("old", &change.old)] {
         if let Some(row) = row {
