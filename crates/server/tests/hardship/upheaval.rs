@@ -140,8 +140,10 @@ async fn a_role_without_rights_is_told_what_it_lacks_and_goes_on_once_it_has_it(
     let keys = [("TIDEWIRE_POSTGRES_URL", &*url)];
     let mut scene = Scene::over(cluster, &sql, &keys).await;
     let wish = json!({ "type": "subscribe", "table": "public.moved" });
-    assert_eq!(client(scene.address).await.outcome(wish.clone()).await, "unavailable");
-    scene.is_held_up_by("GRANT CREATE ON DATABASE").await;
+    let mut refused = client(scene.address).await;
+    let said = scene.is_held_up_by("GRANT CREATE ON DATABASE");
+    let (outcome, _) = tokio::join!(refused.outcome(wish.clone()), said);
+    assert_eq!(outcome, "unavailable");
     scene.sql("GRANT CREATE ON DATABASE postgres TO teller").await;
     scene.is_held_up_by("ALTER ROLE … REPLICATION").await;
     assert!(failed(&scene, "privilege").await > 1);
