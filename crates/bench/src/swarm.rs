@@ -128,12 +128,27 @@ impl Swarm {
         })
     }
 
+    /// Begins to connect one more subscriber, which goes on by itself; its number.
+    ///
+    /// # Errors
+    /// When there is no socket for it.
+    pub(crate) fn open(
+        &mut self,
+        template: usize,
+        topic: u32,
+        is_stalled: bool,
+    ) -> anyhow::Result<usize> {
+        let number = self.begin(template, topic, is_stalled)?;
+        self.listen(number)?;
+        Ok(number)
+    }
+
     /// Begins to connect one more subscriber, which does nothing until it is told to
     /// [listen](Self::listen); its number.
     ///
     /// # Errors
     /// When there is no socket for it.
-    pub(crate) fn open(
+    pub(crate) fn begin(
         &mut self,
         template: usize,
         topic: u32,

@@ -124,8 +124,9 @@ impl Run<'_> {
     pub(super) fn one_by_one(&mut self) -> anyhow::Result<()> {
         let before = self.look();
         let mut stepped = before.at;
-        for number in 0..self.scenario.subscribers {
-            self.connect_next(false)?;
+        for _ in 0..self.scenario.subscribers {
+            let (number, topic) = self.next();
+            self.swarm.begin(number % self.scenario.templates.len(), topic, false)?;
             self.rest(&mut stepped)?;
             self.swarm.clients[number].is_stalled = true;
             self.swarm.listen(number)?;
@@ -207,14 +208,14 @@ impl Run<'_> {
     }
 
     pub(super) fn open_next(&mut self, is_stalled: bool) -> anyhow::Result<usize> {
-        let number = self.connect_next(is_stalled)?;
-        self.swarm.listen(number)?;
-        Ok(number)
+        let (number, topic) = self.next();
+        self.swarm.open(number % self.scenario.templates.len(), topic, is_stalled)
     }
 
-    fn connect_next(&mut self, is_stalled: bool) -> anyhow::Result<usize> {
+    /// The number of the client that comes next, and its topic.
+    fn next(&self) -> (usize, u32) {
         let number = self.swarm.clients.len();
-        let topic = u32::try_from(number % self.swarm.topic_count()).expect("topics are few");
-        self.swarm.open(number % self.scenario.templates.len(), topic, is_stalled)
+        let topic = number % self.swarm.topic_count();
+        (number, u32::try_from(topic).expect("topics are few"))
     }
 }
