@@ -17,21 +17,23 @@ impl Reader {
     pub(super) async fn publish_alone(&mut self, mut drafts: Vec<Draft>) {
         self.pay_spoken().await;
         self.remember_passing(&drafts).await;
-        let topics: HashSet<&Topic> = drafts.iter().map(|draft| &draft.topic).collect();
-        let silent = topics.into_iter().filter(|topic| self.is_silent(topic));
-        let silent: HashSet<Topic> = silent.cloned().collect();
-        drafts.retain(|draft| !silent.contains(&draft.topic));
+        let mut silent: HashSet<Topic> =
+            runs(&drafts).into_iter().map(|(topic, _)| topic).collect();
+        silent.retain(|topic| self.is_silent(topic));
+        if !silent.is_empty() {
+            drafts.retain(|draft| !silent.contains(&draft.topic));
+        }
         if drafts.is_empty() {
             return;
         }
-        let topics: Vec<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
-        let outcomes = self.shared.publisher.publish(drafts).await;
+        let runs = runs(&drafts);
+        let mut outcomes = self.shared.publisher.publish(drafts).await.into_iter();
         let mut failed: HashMap<&Topic, tidewire::Error> = HashMap::new();
-        for (topic, outcome) in topics.iter().zip(outcomes) {
+        for (topic, count) in &runs {
             if topic.kind() != TopicKind::Table && self.spoken.len() < SPOKEN {
                 self.spoken.insert(topic.clone());
             }
-            if let Err(error) = outcome {
+            for error in outcomes.by_ref().take(*count).filter_map(Result::err) {
                 self.shared.metrics.failures.inc();
                 failed.insert(topic, error);
             }
@@ -96,4 +98,11 @@ impl Reader {
             new.iter().for_each(|topic| self.owe(topic));
         }
     }
+}
+
+/// The topics of drafts in order, each with how many follow one another on it: rows mostly come in
+/// long runs, and what is asked of a topic is asked once for each.
+pub(super) fn runs(drafts: &[Draft]) -> Vec<(Topic, usize)> {
+    let runs = drafts.chunk_by(|one, next| one.topic == next.topic);
+    runs.map(|run| (run[0].topic.clone(), run.len())).collect()
 }

@@ -9,6 +9,7 @@ use tidewire::history::Mark;
 use tidewire_protocol::{Draft, GapReason, Topic, TopicKind};
 use tokio::time::Instant;
 
+use super::passing::runs;
 use super::{Facts, Reader};
 use crate::connect::replication::Line;
 use crate::wal::error::{WalError, WalErrorKind};
@@ -170,7 +171,7 @@ impl Reader {
         let mut marks = vec![mark];
         let spoken = self.newly_spoken(&drafts);
         marks.extend(spoken.iter().flat_map(|topic| self.shared.flows(topic)));
-        let topics: HashSet<Topic> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+        let topics: HashSet<Topic> = runs(&drafts).into_iter().map(|(topic, _)| topic).collect();
         let publisher = &self.shared.publisher;
         let mut published = publisher.publish_marked(drafts, marks.clone()).await;
         if let Err(error) = &published
