@@ -3,23 +3,14 @@
 /// Bytes looked at together: what a register of every 64-bit processor of today holds.
 const LANE: usize = 16;
 
-/// The same for what is left, and for short texts, of which there are most.
-const HALF: usize = LANE / 2;
-
 /// The place of the first byte that is `wanted`.
 pub(crate) fn position(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
-    let mut clean = without::<LANE>(bytes, &wanted);
-    clean += without::<HALF>(&bytes[clean..], &wanted);
+    let (lanes, rest) = bytes.as_chunks::<LANE>();
+    // Without a way out in the middle, the compiler compares a whole lane at once.
+    let has = |lane: &[u8; LANE]| lane.iter().fold(false, |found, &byte| found | wanted(byte));
+    let clean = lanes.iter().position(has).map_or(bytes.len() - rest.len(), |lane| lane * LANE);
     let within = bytes[clean..].iter().position(|&byte| wanted(byte))?;
     Some(clean + within)
-}
-
-/// How many bytes in whole lanes come before the first lane with one that is `wanted`.
-fn without<const N: usize>(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
-    let (lanes, rest) = bytes.as_chunks::<N>();
-    // Without a way out in the middle, the compiler compares a whole lane at once.
-    let has = |lane: &[u8; N]| lane.iter().fold(false, |found, &byte| found | wanted(byte));
-    lanes.iter().position(has).map_or(bytes.len() - rest.len(), |lane| lane * N)
 }
 
 #[cfg(test)]
