@@ -38,17 +38,20 @@ both() {
     fi
 }
 
+# Two of most in each round, because they move with whatever else runs.
 for round in $(seq "$rounds"); do
     echo "round $round"
-    both "paced --seconds $seconds" "paced --subscribers 1000 --rate 20 --seconds $seconds"
-    # More often, because they are short or move with whatever else runs.
+    for _ in 1 2; do
+        both "paced --seconds $seconds" "paced --subscribers 1000 --rate 20 --seconds $seconds"
+        both "idle-10k --seconds 1" "idle --subscribers 10000"
+    done
+    # Where the server sleeps between messages, on one processor: the kernel then has no choice
+    # where to wake whom, which alone can double what one program finds.
+    on="taskset --cpu-list 0"
     for _ in 1 2; do
         both "10k-topics --subscribers 2000 --rate 1000 --seconds $seconds" \
             "topics --subscribers 2000 --rate 1000 --publishers 8 --seconds $seconds"
-        both "idle-10k --seconds 1" "idle --subscribers 10000"
     done
-    # On one processor, so that the kernel has no choice where to wake whom.
-    on="taskset --cpu-list 0"
     both "one-by-one" "one-by-one --subscribers 2000"
     on=
 done

@@ -21,7 +21,7 @@ mkdir -p "$out"
 rm -f "$out/peers.jsonl"
 failed=0
 
-scenarios=${SCENARIOS:-paced open200 1-in-flight 8-in-flight 10k-subs 10k-topics sse idle-10k idle-18k connect-storm one-stalled-reader}
+scenarios=${SCENARIOS:-paced open200 1-in-flight 8-in-flight 10k-subs 10k-topics sse idle-10k idle-18k connect-storm one-by-one one-stalled-reader}
 # shellcheck disable=SC2086 # words of it are scenarios
 bench run $scenarios --system "${SYSTEMS:-tidewire,nchan,ws,socket-io,nats}" --runs "$runs" \
     --seconds "$seconds" --json "$out/peers.jsonl" || failed=1
