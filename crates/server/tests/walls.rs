@@ -68,6 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "rustls",
             "socket2",
             "tokio-rustls",
+            "tower",
             "tower-http",
             "tungstenite",
         ],
