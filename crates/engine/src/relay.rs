@@ -12,16 +12,18 @@
 //! writing is done by the [`Carriers`]. Between the two it is the worker that writes.
 
 mod carriers;
+mod inbox;
 mod progress;
 mod reading;
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use carriers::Carriers;
+use inbox::{Due, Inbox};
 use parking_lot::Mutex;
 pub(crate) use progress::{Arrived, Progress};
 use reading::{Found, Readings, Wanted};
@@ -36,10 +38,6 @@ use crate::history::History;
 use crate::hub::{Delivered, Entry, Fed, Hub, Portion};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-
-/// Events waiting for one worker at most; what comes beyond is dropped and found again in the
-/// history. About a tenth of a second of a very busy node.
-const INBOX: usize = 16_384;
 
 /// Listeners to whom whoever brought an event hands it over on the spot, at most.
 ///
@@ -80,42 +78,13 @@ impl Worker {
     }
 
     fn is_idle(&self) -> bool {
-        let inbox = self.inbox.lock();
-        inbox.events.is_empty() && inbox.checks.is_empty() && inbox.found.is_empty()
+        self.inbox.lock().is_empty()
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
-    }
-}
-
-#[derive(Default)]
-struct Inbox {
-    events: Vec<Arc<Event>>,
-    /// Topics to compare with the history's head.
-    checks: HashSet<Topic>,
-    /// What was read for topics that wait for it.
-    found: Vec<(Arc<Entry>, Result<Found, Error>)>,
-    /// Topics whose history could not be read, to be tried again at the next tick.
-    failed: HashSet<Topic>,
-}
-
-/// What a worker can do now.
-struct Due {
-    events: Vec<Arc<Event>>,
-    checks: HashSet<Topic>,
-    found: Vec<(Arc<Entry>, Result<Found, Error>)>,
-}
-
-impl Inbox {
-    fn take(&mut self) -> Due {
-        Due {
-            events: std::mem::take(&mut self.events),
-            checks: std::mem::take(&mut self.checks),
-            found: std::mem::take(&mut self.found),
-        }
     }
 }
 
@@ -181,14 +150,8 @@ impl Relay {
     }
 
     fn receive_at(&self, worker: &Worker, events: Vec<Arc<Event>>) {
-        let mut inbox = worker.inbox.lock();
-        let room = INBOX.saturating_sub(inbox.events.len());
-        if events.len() > room {
-            self.drop_announcements(&mut inbox, events, room);
-        } else {
-            inbox.events.extend(events);
-        }
-        drop(inbox);
+        let dropped = worker.inbox.lock().put(events);
+        self.metrics.announcements_dropped.inc_by(dropped as u64);
         self.hand_over_on_the_spot(worker);
     }
 
@@ -196,7 +159,7 @@ impl Relay {
     fn hand_over_on_the_spot(&self, worker: &Worker) {
         // Whoever has the turn looks at the inbox again when giving it back.
         let Some(turn) = worker.turn() else { return };
-        let events = std::mem::take(&mut worker.inbox.lock().events);
+        let events = worker.inbox.lock().take_events();
         let mut room = ON_THE_SPOT;
         let mut left = Vec::new();
         for (topic, events) in by_topic(events) {
@@ -205,7 +168,7 @@ impl Relay {
             }
         }
         if !left.is_empty() {
-            worker.inbox.lock().events.splice(0..0, left);
+            worker.inbox.lock().put_back(left);
         }
         drop(turn);
         if !worker.is_idle() {
@@ -238,18 +201,6 @@ impl Relay {
             }
         }
         Ok(())
-    }
-
-    /// Keeps what fits; the topics of the rest are checked against the history.
-    fn drop_announcements(&self, inbox: &mut Inbox, mut events: Vec<Arc<Event>>, room: usize) {
-        let dropped = events.split_off(room);
-        self.metrics.announcements_dropped.inc_by(dropped.len() as u64);
-        inbox.events.extend(events);
-        for event in dropped {
-            if !inbox.checks.contains(&event.topic) {
-                inbox.checks.insert(event.topic.clone());
-            }
-        }
     }
 
     /// Compares a topic with its history soon, in case an announcement was lost.
