@@ -190,13 +190,17 @@ impl Hearer {
             socket.say(&request).await;
             loop {
                 let frame = socket.hear().await;
-                if frame["id"] == "mine" {
+                if frame["id"] == "mine" && frame["code"] == "unavailable" {
+                    // PostgreSQL took its time; as a client would, ask again.
+                    socket.say(&request).await;
+                } else if frame["id"] == "mine" {
                     assert_eq!(frame["type"], "subscribed", "{frame}");
                     self.place[at].get_or_insert(text(&frame["position"]));
                     outcomes.push(frame);
                     break;
+                } else {
+                    self.take(&frame);
                 }
-                self.take(&frame);
             }
         }
         self.socket = Some(socket);
