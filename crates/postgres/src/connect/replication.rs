@@ -25,7 +25,7 @@ use super::{ConnectError, ErrorKind, Host, Place, Target, error};
 
 /// What the values of rows look like depends on these; see [`values`](crate::values).
 const OPTIONS: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres \
-                       -c extra_float_digits=1 -c bytea_output=hex";
+                       -c extra_float_digits=1 -c bytea_output=hex -c search_path=pg_catalog";
 
 /// A connection for replication, logged in and idle.
 pub(crate) struct Line {

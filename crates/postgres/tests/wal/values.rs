@@ -21,6 +21,11 @@ CREATE TYPE point3 AS (x float8, y numeric(10,3), "long name" text);
 CREATE TYPE shape AS (name text, corners point3[], at timestamptz, feeling mood, price cents);
 CREATE TYPE span AS RANGE (subtype = float8);
 CREATE TABLE inner_table (id int, extra jsonb, at date);
+CREATE TABLE public.elsewhere (id int);
+CREATE FUNCTION shout(mood) RETURNS mood LANGUAGE sql AS 'SELECT $1';
+CREATE FUNCTION same(mood, mood) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR !!! (LEFTARG = mood, RIGHTARG = mood, FUNCTION = same);
+CREATE TEXT SEARCH CONFIGURATION ours (COPY = pg_catalog.simple);
 "#;
 
 /// The types, and hstore where it is installed; elsewhere text stands for it.
@@ -232,6 +237,15 @@ const VALUES: &[(&str, &[&str])] = &[
     ("int4range[]", &["ARRAY['[1,2)'::int4range, 'empty']"]),
     ("int2vector", &["'1 2 3'"]),
     ("oidvector", &["'1 2 3'", "''"]),
+    // Names of what is not in pg_catalog are told with their schema, as in snapshots.
+    ("regclass", &["'inner_table'", "'public.elsewhere'", "'pg_class'", "0"]),
+    ("regtype", &["'mood'", "'integer'", "'vals.mood[]'"]),
+    ("regproc", &["'shout'", "'now'"]),
+    ("regprocedure", &["'shout(mood)'", "'lower(text)'"]),
+    ("regoper", &["'!!!'"]),
+    ("regoperator", &["'!!!(mood,mood)'", "'+(integer,integer)'"]),
+    ("regconfig", &["'simple'", "'ours'"]),
+    ("regclass[]", &["'{inner_table,pg_class}'"]),
     (
         "point3",
         &[
@@ -280,7 +294,10 @@ async fn tell_every_value(cluster: &PrivateCluster) {
         }
     }
     let expected: BTreeMap<String, String> = {
-        let rows = rig.sql.query("SELECT id::text, to_jsonb(every)::text FROM every", &[]).await;
+        // As in the outbox and in snapshots.
+        rig.run("SET search_path = ''").await;
+        let all = "SELECT id::text, to_jsonb(every)::text FROM vals.every";
+        let rows = rig.sql.query(all, &[]).await;
         rows.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
     };
     let changes = changes(rig.caught_up().await);
