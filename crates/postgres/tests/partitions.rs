@@ -1,5 +1,6 @@
 //! Partitioned tables, of which both sources tell the same.
 
+mod brief;
 mod outbox;
 
 use std::time::Duration;

@@ -60,14 +60,14 @@ SELECT seen.now::text AS snapshot,
   pg_relation_filenode('tidewire.outbox') AS file, NULL::int8 AS id, NULL::int8 AS xid,
   NULL::int8 AS at, NULL::\"char\" AS op, NULL::oid AS root, NULL::bool AS wanted,
   NULL::text AS rec, NULL::text AS old, NULL::text AS topic, NULL::text AS event,
-  NULL::text AS payload, NULL::int8 AS place
+  NULL::text AS payload, NULL::int8 AS place, NULL::oid AS part
 FROM seen
 UNION ALL
 SELECT NULL, NULL, NULL, n.id, n.xid::text::int8,
   (extract(epoch FROM max(n.at) OVER written) * 1000000)::int8, n.op, n.root,
   n.root = ANY ($2), CASE WHEN n.root = ANY ($2) THEN n.rec::text END,
   CASE WHEN n.root = ANY ($2) THEN n.old::text END, n.topic, n.event, n.payload,
-  max(n.id) OVER written
+  max(n.id) OVER written, CASE WHEN n.root <> n.rel AND n.root = ANY ($2) THEN n.rel END
 FROM (SELECT o.*, coalesce(pg_partition_root(o.rel)::oid, o.rel) AS root FROM news o) n
 WINDOW written AS (PARTITION BY n.xid)
 ORDER BY place NULLS FIRST, id";

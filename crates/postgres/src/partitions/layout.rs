@@ -67,6 +67,17 @@ impl Layout {
         parts.iter().filter(|(_, part)| !part.told).map(|(oid, _)| *oid).collect()
     }
 
+    /// Whether one of these, of those that count, has not the file that it was made with, so that a
+    /// TRUNCATE may have been before anybody saw it. PostgreSQL gives a new table the file with its
+    /// own number.
+    pub(crate) fn has_other_files(&self, parts: &[u32], counts: impl Fn(&Part) -> bool) -> bool {
+        let Content::Full(known) = &self.parts else { return true };
+        let known = parts.iter().filter_map(|oid| Some((*oid, known.get(oid)?)));
+        let mut counting = known.filter(|(_, part)| counts(part));
+        // One that itself has partitions, or is foreign, has no file.
+        counting.any(|(oid, part)| part.file != 0 && part.file != oid)
+    }
+
     /// What became of the table since it was like this.
     pub(crate) fn fate(&self, now: &Self) -> Fate {
         if self.table != now.table {
@@ -176,6 +187,14 @@ mod tests {
         }
         let told = layout(&[(2, 7, 0), (3, 7, 0)]);
         assert_eq!(told.fate(&before), Fate::Same, "new files that were told of");
+    }
+
+    #[test]
+    fn a_partition_has_the_file_it_was_made_with_until_it_is_rewritten() {
+        let now = layout(&[(2, 7, 2), (3, 7, 30), (4, 7, 0)]);
+        let has_other = |parts: &[u32]| now.has_other_files(parts, |_| true);
+        assert_eq!((has_other(&[2, 4]), has_other(&[2, 3]), has_other(&[])), (false, true, false));
+        assert!(!now.has_other_files(&[3], |part| part.told));
     }
 
     #[test]

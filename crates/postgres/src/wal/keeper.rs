@@ -120,6 +120,7 @@ impl Keeper {
 
     async fn check(&mut self, reading: &Reading) {
         let before = self.shared.tables().members();
+        let met = self.shared.partitions().met();
         let Ok(pooled) = self.shared.pool.get().await else { return };
         let (name, slot) = (&self.shared.publication, &reading.slot);
         let look = match pooled.run(|client| look(client, name, slot)).await {
@@ -152,7 +153,7 @@ impl Keeper {
             self.release(member).await;
         }
         self.compare(&members, &before, reading).await;
-        self.compare_partitions(&members, look.partitions).await;
+        self.compare_partitions(&members, look.partitions, &met).await;
     }
 
     /// Takes out a table that was altered so that PostgreSQL refuses its UPDATEs while it is

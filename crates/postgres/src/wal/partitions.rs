@@ -25,23 +25,30 @@ pub(super) use whole::{Whole, whole};
 
 /// What was seen at the last look, by the partitioned table.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<Topic, Layout>);
+pub(super) struct Known {
+    layouts: HashMap<Topic, Layout>,
+    /// Partitions with rows in the log that no look has found yet.
+    met: Met,
+}
+
+/// Partitions by the table that their rows are told of.
+pub(super) type Met = HashMap<u32, BTreeSet<u32>>;
 
 impl Known {
     /// Takes a state for the known one. Whoever does this tells a gap afterwards, or knows that
     /// none is due.
     pub(super) fn set(&mut self, topic: &Topic, layout: Layout) {
-        self.0.insert(topic.clone(), layout);
+        self.layouts.insert(topic.clone(), layout);
     }
 
     /// What is known of a table.
     pub(super) fn get(&self, topic: &Topic) -> Option<&Layout> {
-        self.0.get(topic)
+        self.layouts.get(topic)
     }
 
     /// Forgets all tables but these.
     pub(super) fn retain(&mut self, topics: &HashSet<Topic>) {
-        self.0.retain(|topic, _| topics.contains(topic));
+        self.layouts.retain(|topic, _| topics.contains(topic));
     }
 
     /// What became of a table; one that is seen for the first time is as it was.
@@ -51,7 +58,31 @@ impl Known {
 
     /// The table that had this partition when it was last looked at.
     pub(super) fn table_of(&self, part: u32) -> Option<u32> {
-        self.0.values().find(|layout| layout.has(part)).map(|layout| layout.table)
+        self.layouts.values().find(|layout| layout.has(part)).map(|layout| layout.table)
+    }
+
+    /// Rows of a partition are told as the table's from here on: it may be gone at the next look,
+    /// and nothing but this tells then that it was there.
+    pub(super) fn meet(&mut self, table: u32, part: u32) {
+        if !self.layouts.values().any(|layout| layout.table == table && layout.has(part)) {
+            self.met.entry(table).or_default().insert(part);
+        }
+    }
+
+    /// Partitions that no look has found yet. One that begins after this call is to find them.
+    pub(super) fn met(&self) -> Met {
+        self.met.clone()
+    }
+
+    /// Forgets partitions that were met: a look found them, or the gap is told of those it did not.
+    pub(super) fn found(&mut self, table: u32, parts: impl IntoIterator<Item = u32>) {
+        let Some(met) = self.met.get_mut(&table) else { return };
+        for part in parts {
+            met.remove(&part);
+        }
+        if met.is_empty() {
+            self.met.remove(&table);
+        }
     }
 }
 
@@ -87,5 +118,21 @@ mod tests {
         assert_eq!((known.table_of(2), known.table_of(3)), (Some(1), None));
         known.retain(&HashSet::new());
         assert_eq!(known.fate(&orders, &layout(8)), Fate::Same);
+    }
+
+    #[test]
+    fn a_partition_is_met_until_a_look_that_began_later_found_it() {
+        let (mut known, orders) = (Known::default(), Topic::table("public.orders").unwrap());
+        let part = Part { joined: 7, file: 0, told: true };
+        known.set(&orders, Layout::new(1, Parts::from([(2, part)])));
+        known.meet(1, 2);
+        assert_eq!(known.met(), Met::new(), "it is known");
+        known.meet(1, 3);
+        let before = known.met();
+        known.meet(1, 4);
+        known.found(1, before[&1].clone());
+        assert_eq!(known.met(), Met::from([(1, [4].into())]));
+        known.found(1, [4]);
+        assert_eq!(known.met(), Met::new());
     }
 }

@@ -29,6 +29,22 @@ pub(super) struct Parted {
     changed: HashSet<Topic>,
     /// Partitions that were to get a trigger: it is tried once.
     tried: HashSet<u32>,
+    /// Partitions, by their table, whose rows were read since the last look: one that came and went
+    /// in between is known by nothing else.
+    met: HashMap<u32, HashSet<u32>>,
+}
+
+impl Parted {
+    /// A row of this partition is told as its table's.
+    pub(super) fn meet(&mut self, table: u32, part: u32) {
+        self.met.entry(table).or_default().insert(part);
+    }
+
+    /// Whether a partition whose rows were read is not there any more.
+    fn misses(&self, now: &Layout) -> bool {
+        let met = self.met.get(&now.table);
+        met.is_some_and(|met| met.iter().any(|part| !now.has(*part)))
+    }
 }
 
 impl Reader {
@@ -52,16 +68,22 @@ impl Reader {
                 false => drop(self.parted.changed.insert(topic)),
             }
         }
+        self.parted.met.clear();
         self.keep_partitions().await;
         Ok(())
     }
 
     /// Whether no rows came or went with partitions.
     async fn is_as_told(&self, link: &Link, topic: &Topic, now: &Layout) -> Result<bool, Ended> {
+        if self.parted.misses(now) {
+            return Ok(false);
+        }
         let Some(before) = self.parted.known.get(topic) else { return Ok(true) };
         match before.fate(now) {
             Fate::Same => Ok(true),
             Fate::Changed => Ok(false),
+            // It may have been truncated before it had the trigger.
+            Fate::Grown(new) if now.has_other_files(&new, |_| true) => Ok(false),
             Fate::Grown(new) => {
                 let nothing = partitions::brought_nothing(link.client(), &new);
                 Ok(link.answer(nothing).await?)

@@ -5,7 +5,7 @@ use std::pin::pin;
 use tidewire_protocol::GapReason;
 use tokio::time::Instant;
 
-use super::rows::{Head, stored};
+use super::rows::{Head, part, stored};
 use super::{Ended, Reader, Reading};
 use crate::outbox::link::Link;
 use crate::outbox::place::Place;
@@ -32,16 +32,19 @@ impl Reader {
         self.shared.metrics.polls.inc();
         let round = self.begin_round(link).await?;
         let tables: Vec<u32> = round.tables.iter().map(|(oid, _)| *oid).collect();
-        let Place { since, part, .. } = self.here();
+        let Place { since, part: before, .. } = self.here();
         // One that broke off is read to its end first.
-        let upto = part.as_ref().map(|part| &*part.seen);
+        let upto = before.as_ref().map(|part| &*part.seen);
         let rows = link.poll(&reading.poll, &since, &tables, upto).await?;
         let mut rows = pin!(rows);
-        self.window.begin(part.as_ref().map(|part| &part.spot));
+        self.window.begin(before.as_ref().map(|part| &part.spot));
         let (mut count, mut items) = (0_u64, Vec::new());
         while let Some(row) = link.next_row(&mut rows).await? {
             if self.stop.is_cancelled() {
                 return Err(Ended::Stopped);
+            }
+            if let Some((table, part)) = part(&row) {
+                self.parted.meet(table, part);
             }
             match stored(&row) {
                 Some(stored) => {

@@ -26,6 +26,12 @@ pub(super) fn stored(row: &Row) -> Option<Stored> {
     Some(Stored { id, xid: xid.cast_unsigned(), at: row.get("at"), what: what(row) })
 }
 
+/// The table that is told of and the partition of it that was written to, if it was one.
+pub(super) fn part(row: &Row) -> Option<(u32, u32)> {
+    let part = row.get::<_, Option<u32>>("part")?;
+    Some((row.get::<_, Option<u32>>("root")?, part))
+}
+
 fn what(row: &Row) -> What {
     let op = row.get::<_, i8>("op").cast_unsigned();
     if matches!(op, b'J' | b'M') {

@@ -6,30 +6,32 @@ use tidewire_protocol::{GapReason, Topic};
 
 use crate::partitions::{self, Fate, Layout};
 use crate::wal::keeper::{Keeper, topic};
+use crate::wal::partitions::Met;
 use crate::wal::position::catch_up;
 use crate::wal::publication::Member;
 
 impl Keeper {
     /// Says a gap for each table whose partitions changed in a way that the stream does not tell.
+    /// What was `met` before the look came up in the log, so it is there or it is gone.
     pub(in crate::wal) async fn compare_partitions(
         &self,
         members: &[Member],
         mut now: HashMap<u32, Layout>,
+        met: &Met,
     ) {
         let look = |member: &Member| Some((topic(member)?, now.remove(&member.oid)?));
         let now: Vec<(Topic, Layout)> = members.iter().filter_map(look).collect();
         self.shared.partitions().retain(&now.iter().map(|(topic, _)| topic.clone()).collect());
         let mut changed = Vec::new();
         for (topic, layout) in now {
+            let gone = gone(met, &layout);
             // One that does not flow is told a gap before it does, and looked at after that.
-            if !self.shared.tables().is_flowing(&topic)
-                || self.shared.partitions().get(&topic) == Some(&layout)
-            {
-                continue;
-            }
-            match self.has_untold_rows(&topic, &layout).await {
-                true => changed.push((topic, layout)),
-                false => self.remember(topic, layout).await,
+            if !self.shared.tables().is_flowing(&topic) {
+                self.shared.partitions().found(layout.table, gone);
+            } else if !gone.is_empty() || self.has_untold_rows(&topic, &layout).await {
+                changed.push((topic, layout));
+            } else {
+                self.remember(topic, layout, met).await;
             }
         }
         // What was written before must be told before the gap, or it would be taken for newer.
@@ -41,17 +43,27 @@ impl Keeper {
             tracing::warn!(%topic, "partitions came or went with rows that the log does not tell");
             let mark = self.shared.has_parts(&topic, &layout).into_iter().collect();
             if self.shared.interrupt(&topic, GapReason::ConnectionLost, mark).await {
-                self.shared.partitions().set(&topic, layout);
+                self.set(&topic, layout, met);
             }
         }
     }
 
     /// Takes for known what needs no gap.
-    async fn remember(&self, topic: Topic, layout: Layout) {
+    async fn remember(&self, topic: Topic, layout: Layout, met: &Met) {
+        if self.shared.partitions().get(&topic) == Some(&layout) {
+            return;
+        }
         let mark = self.shared.has_parts(&topic, &layout).into_iter().collect();
         if self.shared.keep(mark).await {
-            self.shared.partitions().set(&topic, layout);
+            self.set(&topic, layout, met);
         }
+    }
+
+    fn set(&self, topic: &Topic, layout: Layout, met: &Met) {
+        let found = met.get(&layout.table).into_iter().flatten().copied();
+        let mut known = self.shared.partitions();
+        known.found(layout.table, found);
+        known.set(topic, layout);
     }
 
     async fn has_untold_rows(&self, topic: &Topic, layout: &Layout) -> bool {
@@ -59,6 +71,7 @@ impl Keeper {
         match fate {
             Fate::Same => false,
             Fate::Changed => true,
+            Fate::Grown(new) if layout.has_other_files(&new, |part| !part.told) => true,
             Fate::Grown(new) => {
                 let Ok(pooled) = self.shared.pool.get().await else { return true };
                 let nothing = pooled.run(|client| partitions::brought_nothing(client, &new));
@@ -66,4 +79,10 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The partitions of the table that were met and are not there.
+fn gone(met: &Met, now: &Layout) -> Vec<u32> {
+    let met = met.get(&now.table).into_iter().flatten().copied();
+    met.filter(|part| !now.has(*part)).collect()
 }

@@ -35,6 +35,9 @@ impl Reader {
             let asked = self.asked(&description);
             match unless(&stop, asked).await.ok_or(Ended::Stopped)? {
                 Ok(said) => {
+                    if let Some(whole) = &said.whole {
+                        self.shared.partitions().meet(whole.oid, description.oid);
+                    }
                     let known = self.known(description, &said);
                     self.assembly.know(known);
                     return Ok(());
