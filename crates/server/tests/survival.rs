@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use tidewire_postgres::private_cluster::Options;
@@ -70,39 +71,56 @@ async fn serve(variables: &[(&'static str, String)]) -> (Program, SocketAddr) {
     Program::serve(&["serve"], &variables).await
 }
 
+/// Transactions that the writer may be ahead of the hearer, so that a server which is slow today need
+/// not read an ever longer outbox while somebody comes back.
+const AHEAD: u64 = 500;
+
 /// Writes numbers, each with a row, a change of it and a message, in one transaction.
 struct Writer {
+    heard: Arc<watch::Sender<u64>>,
     written: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
-    fn start(url: &str, table: &'static str, voice: Voice) -> Self {
+    /// Writes on, but not further than [`AHEAD`] of what was heard.
+    fn start(
+        url: &str,
+        table: &'static str,
+        voice: Voice,
+        heard: &Arc<watch::Sender<u64>>,
+    ) -> Self {
         let mut sql = Psql::open(url);
+        let mut follows = heard.subscribe();
         let written = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (counted, stopped) = (Arc::clone(&written), Arc::clone(&stop));
         let task = tokio::spawn(async move {
             let mut number = 0;
             while !stopped.load(Ordering::Relaxed) {
+                let may = |heard: &u64| number < heard.saturating_add(AHEAD);
+                follows.wait_for(may).await.expect("the hearer lives");
                 number += 1;
                 sql.sql(&transaction(table, number, voice)).await;
                 counted.store(number, Ordering::Relaxed);
             }
         });
-        Self { written, stop, task }
+        Self { heard: Arc::clone(heard), written, stop, task }
     }
 
     /// Waits until so many more transactions have committed.
     async fn commits(&self, more: u64) {
         let target = self.written.load(Ordering::Relaxed) + more;
+        // Nobody hears meanwhile.
+        self.heard.send_modify(|heard| *heard = (*heard).max(target));
         until("commits", async || self.written.load(Ordering::Relaxed) >= target).await;
     }
 
     /// The number of the last transaction.
     async fn finish(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
+        self.heard.send_replace(u64::MAX);
         self.task.await.expect("it writes to its end");
         self.written.load(Ordering::Relaxed)
     }
@@ -158,6 +176,8 @@ struct Hearer {
     place: [Option<String>; 2],
     changes: Vec<(u64, i64)>,
     messages: Vec<u64>,
+    /// The number of the newest message.
+    heard: Arc<watch::Sender<u64>>,
     gaps: Vec<Value>,
 }
 
@@ -170,6 +190,7 @@ impl Hearer {
             place: [None, None],
             changes: Vec::new(),
             messages: Vec::new(),
+            heard: Arc::default(),
             gaps: Vec::new(),
         }
     }
@@ -216,7 +237,9 @@ impl Hearer {
                 self.place[0] = Some(text(&frame["position"]));
             }
             Some("event") => {
-                self.messages.push(frame["data"].as_u64().expect("a number"));
+                let number = frame["data"].as_u64().expect("a number");
+                self.messages.push(number);
+                self.heard.send_replace(number);
                 self.place[1] = Some(text(&frame["position"]));
             }
             Some("gap") => self.gaps.push(frame.clone()),
@@ -276,7 +299,7 @@ async fn endure(scene: &mut Scene, table: &'static str, voice: Voice, kills: u64
     scene.database.sql(&create).await;
     let mut hearer = Hearer::new(scene.address, table);
     hearer.come_back().await;
-    let writer = Writer::start(&scene.database.url(), table, voice);
+    let writer = Writer::start(&scene.database.url(), table, voice, &hearer.heard);
     for round in 1..=kills {
         hearer.hear(round * 70).await;
         // Now and then in the middle of a large transaction, at whatever place.

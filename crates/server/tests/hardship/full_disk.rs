@@ -11,8 +11,13 @@ use crate::support::until;
 
 const TABLE: &str = "CREATE TABLE filled (id bigint PRIMARY KEY, note text)";
 
-const DISK: [(&str, &str); 2] =
-    [("TIDEWIRE_HISTORY_STORE", "disk"), ("TIDEWIRE_HISTORY_PATH", "FOLDER/history")];
+const DISK: [(&str, &str); 4] = [
+    ("TIDEWIRE_HISTORY_STORE", "disk"),
+    ("TIDEWIRE_HISTORY_PATH", "FOLDER/history"),
+    // A listener that is not read meanwhile goes on from there.
+    ("TIDEWIRE_HISTORY_EVENTS", "100000"),
+    ("TIDEWIRE_HISTORY_BYTES", "64MiB"),
+];
 
 /// Lines that may be logged about a disk that is full for less than ten seconds.
 const LINES: usize = 4;
