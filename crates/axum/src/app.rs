@@ -17,6 +17,7 @@ use axum::response::Response;
 use http::header::{ORIGIN, VARY};
 use http::{HeaderValue, Method};
 use http_body::Body as _;
+use tidewire_protocol::{Code, Refusal};
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::CorsLayer;
 
@@ -103,7 +104,12 @@ impl App {
         if let Err(refused) = origin::check(transports, request.headers(), request.uri()) {
             return *refused;
         }
-        limit_body(&mut request, transports.node().limits().body_bytes);
+        let limit = transports.node().limits().body_bytes;
+        if request.body().size_hint().lower() > limit as u64 {
+            let message = format!("a body is at most {limit} bytes");
+            return transports.refuse(&Refusal::new(Code::TooLarge, message));
+        }
+        limit_body(&mut request, limit);
         let fits = |shortcut: &&Shortcut| {
             shortcut.path == request.uri().path() && shortcut.method == *request.method()
         };

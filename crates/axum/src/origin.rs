@@ -82,7 +82,7 @@ impl Origins {
     /// the `Host` itself is wrong.
     pub fn allow(&self, headers: &HeaderMap, uri: &Uri) -> bool {
         self.allow_host(headers, uri)
-            && headers.get(ORIGIN).is_none_or(|origin| self.allow_origin(origin, headers, uri))
+            && headers.get_all(ORIGIN).iter().all(|it| self.allow_origin(it, headers, uri))
     }
 
     /// Whatever a request says of its host must be right; one that says nothing is no browser's.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Bytes read at once: a burst of a busy client, and little enough for one per thread.
 const READ_BYTES: usize = 16 << 10;
@@ -65,6 +66,16 @@ pub(crate) async fn put(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// Waits for room in the socket, as long as a client is waited for that is being said goodbye to: it
+/// may be slow, but must take something in each [`FAREWELL`].
+///
+/// # Errors
+/// `TimedOut` when it took nothing, and whatever ends the connection.
+pub(crate) async fn writable_soon(socket: &TcpStream) -> io::Result<()> {
+    let waited = timeout(FAREWELL, socket.writable()).await;
+    waited.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Reads until the client ends its side, which it does once it has read our last bytes.

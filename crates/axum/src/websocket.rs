@@ -20,6 +20,7 @@ use http::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http_body::Body as _;
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -177,6 +178,9 @@ fn check(request: &Request) -> Result<Response, Box<Response>> {
     }
     if request.method() != Method::GET || request.version() < Version::HTTP_11 {
         return Err(malformed("a WebSocket begins with a GET on HTTP/1.1"));
+    }
+    if !request.body().is_end_stream() {
+        return Err(malformed("a WebSocket begins with a request without a body"));
     }
     if !has_token(headers, &CONNECTION, "upgrade") {
         return Err(malformed("the header Connection: Upgrade is missing"));

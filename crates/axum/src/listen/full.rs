@@ -6,9 +6,15 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::future::ready;
+use futures_util::stream::once;
 use http::Request;
+use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,6 +31,9 @@ const HEADER_BYTES: usize = 32 << 10;
 
 /// Streams in flight on one HTTP/2 connection; browsers open at most a hundred.
 const STREAMS: u32 = 128;
+
+/// Bytes of a body that is read before its request is looked at.
+const SMALL_BODY: u64 = 64 << 10;
 
 /// How long a connection on which part of a request came is waited for when the server stops.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
@@ -84,6 +93,23 @@ impl Door {
     }
 }
 
+/// The request with its body, where that is small and its length known.
+///
+/// A request that is refused before its body was read ends the connection, and may cost the client
+/// the answer.
+async fn gathered(request: Request<Body>) -> Request<Body> {
+    let is_small = |bytes| (1..=SMALL_BODY).contains(&bytes);
+    if !request.body().size_hint().exact().is_some_and(is_small) {
+        return request;
+    }
+    let (parts, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(whole) => Body::from(whole.to_bytes()),
+        Err(error) => Body::from_stream(once(ready(Err::<Bytes, _>(error)))),
+    };
+    Request::from_parts(parts, body)
+}
+
 /// Ends when no request has been in flight for [`LAST_REQUEST`].
 async fn idle(in_flight: &InFlight) {
     let mut rounds = 0;
@@ -115,6 +141,9 @@ impl Service<Request<Incoming>> for Visitor {
         request.extensions_mut().insert(self.given_up.clone());
         let in_flight = self.in_flight.begin();
         let app = self.app.clone();
-        Box::pin(async move { Ok(in_flight.until_taken(app.answer(request).await)) })
+        Box::pin(async move {
+            let answer = app.answer(gathered(request).await).await;
+            Ok(in_flight.until_taken(answer))
+        })
     }
 }

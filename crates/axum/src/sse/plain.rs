@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -17,7 +18,9 @@ use tokio::time::timeout;
 
 use super::last_words;
 use crate::router::Transports;
-use crate::socket::{FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read};
+use crate::socket::{
+    FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read, writable_soon,
+};
 use crate::takeover::Given;
 
 /// Bytes read and thrown away of a client that goes on sending; a browser sends none.
@@ -58,7 +61,8 @@ impl Late {
         forget_who_waited(&socket);
         // Nobody else sets it: there is one answer to a request.
         let _ = self.0.set(socket);
-        let mut stream = Stream { session, late: self, full: false, heard: early.len() };
+        let heard = early.len();
+        let mut stream = Stream { session, late: self, full: false, heard, patience };
         transports.tasks().spawn(async move { stream.run().await });
     }
 }
@@ -70,6 +74,8 @@ struct Stream {
     full: bool,
     /// Bytes the client sent after its request.
     heard: usize,
+    /// How long its goodbye may take in all.
+    patience: Duration,
 }
 
 /// Nobody reads any more.
@@ -95,7 +101,7 @@ impl Stream {
         session.close(end.unwrap_or(Close::Normal));
         if let Some(why) = end {
             // A client that does not take it in time is not told.
-            let _ = Box::pin(timeout(FAREWELL, farewell(session, socket, why))).await;
+            let _ = Box::pin(timeout(self.patience, farewell(session, socket, why))).await;
         }
     }
 }
@@ -137,9 +143,9 @@ fn hear(socket: &TcpStream, heard: &mut usize) -> Result<(), Gone> {
 /// The last bytes: what waits, what the dialect says, and when a browser should come back.
 async fn farewell(session: &mut Session, socket: &TcpStream, why: Close) -> io::Result<()> {
     while !session.flush()? {
-        socket.writable().await?;
+        writable_soon(socket).await?;
     }
-    put(socket, &last_words(why)).await?;
+    timeout(FAREWELL, put(socket, &last_words(why))).await??;
     SockRef::from(socket).shutdown(Shutdown::Write)?;
-    hear_out(socket).await
+    timeout(FAREWELL, hear_out(socket)).await?
 }

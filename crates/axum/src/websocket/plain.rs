@@ -16,7 +16,9 @@ use tokio::time::timeout;
 
 use super::{Admitted, End, FULL, Inbound, Message, act, begin, close_frame, parse, reason};
 use crate::router::Transports;
-use crate::socket::{BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read};
+use crate::socket::{
+    BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read, writable_soon,
+};
 use crate::takeover::Given;
 
 /// The socket as the engine's mailbox writes into it.
@@ -141,14 +143,15 @@ impl Connection {
         if end == End::Gone {
             return;
         }
+        let patience = self.node.limits().write_timeout;
         let farewell = async {
             while !self.session.flush()? {
-                self.socket.writable().await?;
+                writable_soon(&self.socket).await?;
             }
-            say_goodbye(&self.socket, end).await
+            timeout(FAREWELL, say_goodbye(&self.socket, end)).await?
         };
         // A client that does not take it in time is not told.
-        let _ = timeout(FAREWELL, farewell).await;
+        let _ = timeout(patience, farewell).await;
         let _ = timeout(FAREWELL, hear_out(&self.socket)).await;
     }
 }

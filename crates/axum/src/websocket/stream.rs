@@ -121,10 +121,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         }
         let io = &mut self.io;
         let farewell = async {
-            io.write_all(&rest).await?;
-            say_goodbye(io, end).await
+            // It may be slow, but must take something in each second.
+            while rest.has_remaining() {
+                let written = timeout(FAREWELL, io.write(&rest)).await??;
+                rest.advance(written);
+            }
+            timeout(FAREWELL, say_goodbye(io, end)).await?
         };
-        if let Ok(Ok(())) = timeout(FAREWELL, farewell).await {
+        if let Ok(Ok(())) = timeout(self.node.limits().write_timeout, farewell).await {
             let _ = timeout(FAREWELL, hear_out(io)).await;
         }
     }

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tidewire_axum::{Listening, Tls};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
@@ -344,4 +344,33 @@ async fn a_tls_handshake_that_stalls_is_cut_off() {
     let mut socket = TcpStream::connect(server.addr).await.unwrap();
     socket.write_all(&[0x16, 3, 1]).await.unwrap();
     assert_eq!(read_to_end(&mut socket).await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_too_large_is_refused_from_its_header() {
+    let server = Server::start().await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    let head = "POST /notify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_head(&mut socket).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_request_with_a_small_body_leaves_the_connection_open() {
+    let server = Server::start().await;
+    let mut socket = TcpStream::connect(server.addr).await.unwrap();
+    for _ in 0..2 {
+        let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n";
+        // Its body comes by itself, so the request is not read in one go.
+        for part in [head, "{", "}"] {
+            socket.write_all(part.as_bytes()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let answer = read_head(&mut socket).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        let length = answer.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        socket.read_exact(&mut body).await.unwrap();
+    }
 }

@@ -115,6 +115,7 @@ async fn what_is_no_handshake_is_refused_with_a_status() {
         (good.replace("GET ", "POST "), "400"),
         (good.replace("/v1/ws", "/v1/ws?tokn=x"), "400"),
         (good.replace("/v1/ws", "/v1/ws?token=a&token=b"), "400"),
+        (good.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi"), "400"),
         (good.replace("/v1/ws", "/v1/ws?topic="), "400"),
         (good.replace("/v1/ws", "/v1/ws?since=a-1"), "400"),
         (good.replace("/v1/ws", "/v1/ws?topic=a&topic=b&since=a-1"), "400"),

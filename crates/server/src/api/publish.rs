@@ -37,8 +37,7 @@ const INFALLIBLE: &str = "writing into a string does not fail";
 struct Item {
     topic: Option<String>,
     notify: Option<String>,
-    #[serde(default)]
-    private: bool,
+    private: Option<bool>,
     event: Option<String>,
     #[serde(default, deserialize_with = "present")]
     data: Option<Box<RawValue>>,
@@ -200,10 +199,11 @@ fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal
 }
 
 fn topic(item: &Item) -> Result<Topic, Refusal> {
+    let private = item.private.unwrap_or(false);
     let topic = match (&item.topic, &item.notify) {
-        (Some(name), None) if item.private => Topic::private(name),
+        (Some(name), None) if private => Topic::private(name),
         (Some(name), None) => Topic::application(name),
-        (None, Some(channel)) if !item.private => Topic::notify(channel),
+        (None, Some(channel)) if !private => Topic::notify(channel),
         (None, Some(_)) => {
             return Err(Refusal::new(Code::BadField, "a NOTIFY channel is never private"));
         }

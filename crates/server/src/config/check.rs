@@ -71,7 +71,8 @@ fn check_origins(values: &Values, found: &mut Vec<Problem>) {
         if origin != "*" && !is_origin(origin) {
             let message = format!(
                 "{origin:?} is not an origin, write it as browsers do: https://shop.example, \
-                 with its port if it has one and without a path, or * for every page"
+                 with its port if it has one and without a path, https://*.shop.example for all \
+                 its subdomains, or * for every page"
             );
             found.push(at(values, "origins", message));
         }
@@ -82,6 +83,8 @@ fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else { return false };
     let scheme_fits = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric());
     let has_more = |c: char| c.is_whitespace() || "/?#@*".contains(c);
+    // All subdomains are written with a star of their own.
+    let host = host.strip_prefix("*.").unwrap_or(host);
     scheme_fits && !host.is_empty() && !host.contains(has_more)
 }
 

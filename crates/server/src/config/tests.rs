@@ -287,8 +287,9 @@ fn something_is_listened_on() {
 
 #[test]
 fn origins_are_written_as_browsers_send_them() {
-    Sheet::toml("origins = ['https://shop.example', 'http://localhost:3000', '*']").load();
-    for wrong in ["shop.example", "https://shop.example/", "https://*.example", "https://"] {
+    let good = "['https://shop.example', 'http://localhost:3000', 'https://*.shop.example', '*']";
+    Sheet::toml(&format!("origins = {good}")).load();
+    for wrong in ["shop.example", "https://shop.example/", "https://a*.example", "https://*."] {
         check_refused(&format!("origins = ['{wrong}']"), "is not an origin");
     }
 }
