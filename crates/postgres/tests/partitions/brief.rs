@@ -73,7 +73,12 @@ async fn a_new_partition_that_was_truncated_before_it_was_seen_is_a_gap() {
             rig.run(&format!("CREATE TABLE p{k} PARTITION OF p FOR VALUES IN ({k})")).await;
             rig.run(&format!("INSERT INTO p VALUES (1, {k})")).await;
             rig.run(&format!("TRUNCATE p{k}")).await;
-            assert_eq!(rig.until_gap().await, ["INSERT", "gap"], "{k}");
+            // A look in the middle may have told a second gap of the one before.
+            let mut told = rig.until_gap().await;
+            while told == ["gap"] {
+                told = rig.until_gap().await;
+            }
+            assert_eq!(told, ["INSERT", "gap"], "{k}");
         }
     }
 }
