@@ -1,7 +1,7 @@
 //! JSON texts, read and written without building trees.
 //!
 //! A payload is passed on as it came, so frames are written by hand around it. What comes in is
-//! checked once at the door ([`check`]), so that no publisher can send something that another
+//! checked once at the door (`check`), so that no publisher can send something that another
 //! client's reader refuses.
 
 use std::fmt::{self, Write};

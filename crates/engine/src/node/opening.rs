@@ -16,7 +16,7 @@ pub struct Opening {
     pub wire: Wire,
     /// Who the client is.
     pub identity: Identity,
-    /// The other end, if it is known, for [`Node::connections`].
+    /// The other end, if it is known, for [`Node::connections`](crate::Node::connections).
     pub peer: Option<SocketAddr>,
     /// The socket, where the transport can write without waiting.
     pub outlet: Option<Box<dyn Outlet>>,
