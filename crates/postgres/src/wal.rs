@@ -74,6 +74,10 @@ pub struct WalOptions {
     /// How long a table that nobody listens to stays published. 60 s by default: longer than a
     /// page takes to reload or a deployment to roll over.
     pub linger: Duration,
+    /// How often progress that brought nothing is written down, where the history outlives the
+    /// process and the slot stays, and so confirmed. 1 s by default: rarely enough that an idle
+    /// night writes little, often enough that PostgreSQL need not keep much.
+    pub mark_interval: Duration,
     /// Silence after which the server is asked for a sign of life. 15 s by default; the server
     /// itself gives up a silent reader after 60 s (`wal_sender_timeout`).
     pub silence: Duration,
@@ -111,6 +115,7 @@ impl Default for WalOptions {
             slot_timeout: Duration::from_secs(20),
             check_interval: Duration::from_secs(5),
             linger: Duration::from_secs(60),
+            mark_interval: Duration::from_secs(1),
             silence: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(10),
             queue_bytes: 16 << 20,
@@ -175,7 +180,7 @@ impl WalSource {
     pub fn start(target: Target, publisher: Publisher, options: WalOptions) -> Self {
         let (name, drops_publication) = options.publication_name();
         let pool = Pool::new(&target, options.pool_size, POOL_PATIENCE, STATEMENT_LIMIT);
-        let marks = Marks::new(&options.slot, &publisher);
+        let marks = Marks::new(&options, &publisher);
         let shared = Arc::new(Shared::new(pool, publisher, name, marks.slot().cloned()));
         let stop = CancellationToken::new();
         let (add_timeout, linger) = (options.add_timeout, options.linger);

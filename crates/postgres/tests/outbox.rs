@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use crate::support::changes::{Seen, Witness, object};
-use crate::support::{cluster, connect, database, database_url};
+use crate::support::{cluster, comes_true, connect, database, database_url};
 
 /// A source, what it publishes, and a connection to its database.
 struct Setup {
@@ -63,13 +63,8 @@ impl Setup {
 }
 
 async fn until(source: &OutboxSource, what: &str, mut so: impl FnMut(&OutboxSource) -> bool) {
-    let looked = async {
-        while !so(source) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let waited = timeout(Duration::from_secs(30), looked).await;
-    waited.unwrap_or_else(|_| panic!("not within 30 s: {what}; {:?}", source.status()));
+    let came = comes_true(async || so(source)).await;
+    assert!(came, "not in time: {what}; {:?}", source.status());
 }
 
 fn start(target: &Target) -> (OutboxSource, Witness) {

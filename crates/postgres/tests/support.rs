@@ -5,6 +5,7 @@ pub(crate) mod changes;
 mod ear;
 pub(crate) mod moody;
 mod proxy;
+mod waiting;
 
 use std::sync::{Arc, Weak};
 
@@ -14,6 +15,7 @@ pub(crate) use proxy::{Mood, Proxy};
 use tidewire_postgres::Target;
 use tidewire_postgres::private_cluster::{Options, PrivateCluster};
 use tokio_postgres::{Client, NoTls};
+pub(crate) use waiting::{PATIENCE, comes_true, until};
 
 static SHARED: Mutex<Weak<PrivateCluster>> = Mutex::new(Weak::new());
 

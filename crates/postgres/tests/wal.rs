@@ -5,8 +5,10 @@ mod basics;
 mod failures;
 mod keys;
 mod limits;
+mod login;
 mod partitions;
 mod pooler;
+mod slots;
 mod streaming;
 mod values;
 mod workload;
@@ -19,7 +21,7 @@ use tidewire_protocol::Topic;
 use tokio_postgres::Client;
 
 use crate::support::changes::{Seen, Witness};
-use crate::support::{sql, target};
+use crate::support::{comes_true, sql, target};
 
 /// A source under test, who hears it, and a connection for SQL.
 pub(crate) struct Rig {
@@ -66,13 +68,8 @@ impl Rig {
 
     /// Waits until something is so.
     pub(crate) async fn until(&self, what: &str, mut so: impl FnMut(&WalSource) -> bool) {
-        let looked = async {
-            while !so(&self.source) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(30), looked).await;
-        waited.unwrap_or_else(|_| panic!("not within 30 s: {what}; {:?}", self.source.status()));
+        let came = comes_true(async || so(&self.source)).await;
+        assert!(came, "not in time: {what}; {:?}", self.source.status());
     }
 
     /// Everything that was published up to now, once it is complete.

@@ -99,7 +99,7 @@ impl Reader {
     ) -> Self {
         let (directory, limit) = (options.spool_dir.clone(), options.spool_bytes);
         let spools = Spools::new(directory, limit, shared.metrics.clone());
-        let marks = Marks::new(&options.slot, &shared.publisher);
+        let marks = Marks::new(&options, &shared.publisher);
         Self {
             target,
             shared,

@@ -23,14 +23,11 @@ use tidewire::history::Mark;
 use tidewire_protocol::Topic;
 use tokio::time::Instant;
 
+use super::WalOptions;
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::Lsn;
 use super::slot::SlotKind;
 use crate::partitions::Layout;
-
-/// How often progress that brought nothing is written down, and so confirmed: rarely enough that an
-/// idle night writes little, often enough that PostgreSQL need not keep much.
-const MARK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What stands between a slot and the name of a table whose partitions are remembered.
 const PARTS: &str = "/parts:";
@@ -75,20 +72,29 @@ pub(super) struct Marks {
     /// The newest that was kept.
     kept: Told,
     kept_at: Instant,
+    /// How often one is kept that comes with nothing.
+    interval: Duration,
     /// One was given out and not reported kept, so what came with it may be lost.
     in_doubt: bool,
 }
 
 impl Marks {
-    pub(super) fn new(slot: &SlotKind, publisher: &Publisher) -> Self {
-        let slot = match slot {
+    pub(super) fn new(options: &WalOptions, publisher: &Publisher) -> Self {
+        let slot = match &options.slot {
             SlotKind::Persistent { name, .. } if publisher.keeps_marks() => {
                 Some(format!("wal:{name}").into())
             }
             _ => None,
         };
-        let (system, kept) = (String::new(), Told::default());
-        Self { slot, system, timeline: 0, kept, kept_at: Instant::now(), in_doubt: false }
+        Self {
+            slot,
+            system: String::new(),
+            timeline: 0,
+            kept: Told::default(),
+            kept_at: Instant::now(),
+            interval: options.mark_interval,
+            in_doubt: false,
+        }
     }
 
     /// Whether any are kept.
@@ -120,7 +126,7 @@ impl Marks {
             let words = "the history did not take what came before, so that is read again first";
             return Err(WalError::new(WalErrorKind::History, words));
         }
-        let can_wait = *told == self.kept || self.kept_at.elapsed() < MARK_PAUSE;
+        let can_wait = *told == self.kept || self.kept_at.elapsed() < self.interval;
         if can_wait && !brings {
             return Ok(None);
         }
@@ -274,12 +280,13 @@ mod tests {
             timeline: 1,
             kept: told(1),
             kept_at: Instant::now(),
+            interval: Duration::from_secs(1),
             in_doubt: false,
         };
         assert_eq!(marks.due(&told(2), false).unwrap(), None, "it can wait");
         assert!(marks.due(&told(2), true).unwrap().is_some());
         assert!(marks.are_in_doubt());
-        tokio::time::advance(2 * MARK_PAUSE).await;
+        tokio::time::advance(2 * marks.interval).await;
         for brings in [false, true] {
             let error = marks.due(&told(3), brings).unwrap_err();
             assert_eq!(error.kind(), WalErrorKind::History);

@@ -11,7 +11,6 @@ use tidewire_postgres::{OutboxOptions, OutboxSource, Target};
 use tidewire_postgres::{SourceChoice, TableOptions, TableSource};
 use tidewire_protocol::{GapReason, Payload};
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::failures::end;
@@ -19,7 +18,7 @@ use super::{new_row, table};
 use crate::support::changes::{Seen, Witness};
 use crate::support::moody::{Mood, Moody};
 use crate::support::{
-    cluster, connect, database, database_url, own_cluster, sql as connection, target,
+    cluster, connect, database, database_url, own_cluster, sql as connection, target, until,
 };
 
 /// A database, and a history that keeps marks.
@@ -57,13 +56,8 @@ impl Setup {
     }
 
     async fn until(&self, what: &str, condition: &str) {
-        let looked = async {
-            while !self.client.query_one(condition, &[]).await.unwrap().get::<_, bool>(0) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let waited = timeout(Duration::from_secs(30), looked).await;
-        waited.unwrap_or_else(|_| panic!("not within 30 s: {what}"));
+        let so = async || self.client.query_one(condition, &[]).await.unwrap().get(0);
+        until(what, so).await;
     }
 
     /// What writers do now and then once the reader is gone.
@@ -162,13 +156,7 @@ async fn a_large_transaction_is_told_on_in_the_next_life_from_where_it_was() {
         "BEGIN; INSERT INTO b VALUES (1); INSERT INTO a SELECT generate_series(1, {ROWS}); COMMIT"
     );
     other.batch_execute(&large).await.unwrap();
-    timeout(Duration::from_secs(30), async {
-        while !setup.history.stands_still() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await
-    .expect("a part of it is told within 30 s");
+    setup.history.stands_still().await;
     let mut told = life.witness.taken();
     assert!(!told.is_empty() && told.len() < ROWS as usize, "{}", told.len());
     drop(life);

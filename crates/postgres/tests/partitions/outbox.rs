@@ -8,7 +8,7 @@ use tidewire_postgres::{OutboxOptions, OutboxSource};
 use super::{Rig, Source};
 use crate::support::changes::Witness;
 use crate::support::moody::Moody;
-use crate::support::{cluster, newer_cluster, own_cluster};
+use crate::support::{cluster, newer_cluster, own_cluster, until};
 
 const SETUP: &str = "
 CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
@@ -43,13 +43,7 @@ async fn later(cluster: &PrivateCluster) {
     assert_eq!(rig.bare().await, 0);
     rig.run("CREATE TABLE p_3 PARTITION OF p FOR VALUES FROM (20) TO (30)").await;
     rig.run("INSERT INTO p VALUES (21), (11)").await;
-    let given = async {
-        while rig.bare().await > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    let given = tokio::time::timeout(std::time::Duration::from_secs(30), given).await;
-    given.expect("a trigger on the new partition within 30 s");
+    until("a trigger on the new partition", async || rig.bare().await == 0).await;
     rig.run("TRUNCATE p_3").await;
     rig.run("INSERT INTO p VALUES (22)").await;
     assert_eq!(rig.shortly().await, ["INSERT21", "INSERT11", "gap", "INSERT22"]);

@@ -11,6 +11,8 @@ use tidewire_protocol::{Body, GapReason, Payload};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::comes_true;
+
 /// Something was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
@@ -64,13 +66,8 @@ impl Ear {
 
     /// Waits until something is so.
     pub(crate) async fn until(&self, what: &str, mut so: impl FnMut(&NotifySource) -> bool) {
-        let looked = async {
-            while !so(&self.source) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        let waited = timeout(Duration::from_secs(20), looked).await;
-        waited.unwrap_or_else(|_| panic!("not within 20 s: {what}; {:?}", self.source.status()));
+        let came = comes_true(async || so(&self.source)).await;
+        assert!(came, "not in time: {what}; {:?}", self.source.status());
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +11,8 @@ use tidewire::history::{Mark, MemoryHistory, MemorySettings};
 use tidewire::{Error, Event, History, Page, Position, Topic};
 use tidewire_protocol::Draft;
 use tokio::sync::watch;
+
+use super::PATIENCE;
 
 /// How a history behaves towards changes of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Moody {
     marks: Mutex<HashMap<Arc<str>, Bytes>>,
     mood: watch::Receiver<Mood>,
     /// Drafts that it takes with marks before it stands still for good, if it does.
-    left: Mutex<Option<usize>>,
+    left: watch::Sender<Option<usize>>,
     lasting: bool,
 }
 
@@ -47,18 +48,23 @@ impl Moody {
     fn of(lasting: bool) -> (watch::Sender<Mood>, Arc<Self>) {
         let (sender, mood) = watch::channel(Mood::Well);
         let memory = MemoryHistory::new(MemorySettings::default(), Arc::default());
-        let (marks, left) = (Mutex::default(), Mutex::default());
+        let (marks, left) = (Mutex::default(), watch::Sender::default());
         (sender, Arc::new(Self { memory, marks, mood, left, lasting }))
     }
 
     /// Takes so many more drafts and no more, as one whose process is killed then; `None` takes all.
     pub(crate) fn takes(&self, drafts: Option<usize>) {
-        *self.left.lock() = drafts;
+        self.left.send_replace(drafts);
     }
 
-    /// Whether it took all that it takes, and was asked for more.
-    pub(crate) fn stands_still(&self) -> bool {
-        *self.left.lock() == Some(0)
+    /// Waits until it took all that it takes.
+    pub(crate) async fn stands_still(&self) {
+        let still = async {
+            self.left.subscribe().wait_for(|left| *left == Some(0)).await.expect("it lives");
+        };
+        tokio::time::timeout(PATIENCE, still)
+            .await
+            .expect("it takes all that it takes within 30 s");
     }
 
     /// The marks that are kept, for a backup.
@@ -72,11 +78,16 @@ impl Moody {
     }
 
     fn has_room(&self, drafts: usize) -> bool {
-        let mut left = self.left.lock();
-        let rest = left.map(|left| left.checked_sub(drafts));
-        // What does not fit ends it.
-        *left = rest.map(Option::unwrap_or_default);
-        rest != Some(None)
+        let mut fits = true;
+        self.left.send_if_modified(|left| {
+            let Some(room) = left else { return false };
+            let rest = room.checked_sub(drafts);
+            fits = rest.is_some();
+            // What does not fit ends it.
+            *room = rest.unwrap_or_default();
+            true
+        });
+        fits
     }
 }
 
@@ -126,8 +137,6 @@ impl History for Moody {
         marks: Vec<Mark>,
     ) -> Result<Vec<Arc<Event>>, Error> {
         if *self.mood.borrow() == Mood::Full && !drafts.is_empty() {
-            // Until progress that brings nothing is due to be written down.
-            tokio::time::sleep(Duration::from_millis(1_100)).await;
             return Err(moody());
         }
         if !self.has_room(drafts.len()) {

@@ -5,7 +5,7 @@ use tidewire_protocol::{Code, GapReason, Payload};
 
 use super::{Rig, table};
 use crate::support::changes::{Seen, object};
-use crate::support::{cluster, own_cluster};
+use crate::support::{cluster, own_cluster, until};
 
 fn words(change: &Change) -> String {
     let row = |row| format!("{:?}", object(change, row)).replace("\\\"", "'").replace('"', "");
@@ -222,11 +222,6 @@ async fn nothing_is_left_behind_after_shutdown() {
     assert_eq!(rig.sql.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 2);
     rig.source.shutdown().await;
     assert!(!rig.source.status().connected);
-    for _ in 0..1_000 {
-        if rig.sql.query_one(count, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    panic!("a slot or a publication was left behind");
+    let left = async || rig.sql.query_one(count, &[]).await.unwrap().get::<_, i64>(0);
+    until("neither a slot nor a publication is left behind", async || left().await == 0).await;
 }

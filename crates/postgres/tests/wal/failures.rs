@@ -1,36 +1,32 @@
 //! Each row of the table of failures: what is seen, and what a listener is told.
 
-use std::path::Path;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tidewire_postgres::private_cluster::{Options, PrivateCluster};
-use tidewire_postgres::{SlotKind, Target, WalErrorKind, WalOptions, WalSource};
+use tidewire_postgres::{Target, WalErrorKind, WalOptions, WalSource};
 use tidewire_protocol::change::Operation;
 use tidewire_protocol::{Code, GapReason};
 
 use super::basics::changes;
 use super::{Rig, quick, table};
-use crate::support::changes::{Seen, Witness, object};
-use crate::support::{cluster, newer_cluster, own_cluster, sql, target};
+use crate::support::changes::{Seen, object};
+use crate::support::{cluster, newer_cluster, own_cluster, sql, target, until};
 
-fn lost(name: &str) -> Seen {
+pub(super) fn lost(name: &str) -> Seen {
     Seen::Gap(name.to_owned(), GapReason::ConnectionLost)
 }
 
-fn cluster_with(settings: &[(&str, &str)]) -> PrivateCluster {
+pub(super) fn cluster_with(settings: &[(&str, &str)]) -> PrivateCluster {
     let options =
         settings.iter().fold(Options::default(), |o, (name, value)| o.setting(*name, *value));
     PrivateCluster::temporary(options).expect("a private PostgreSQL")
 }
 
-fn persistent(name: &str) -> WalOptions {
-    WalOptions { slot: SlotKind::Persistent { name: name.to_owned(), failover: false }, ..quick() }
-}
-
 /// The ids that were inserted, and the gaps between, in order.
-fn ids(seen: Vec<Seen>) -> Vec<String> {
+pub(super) fn ids(seen: Vec<Seen>) -> Vec<String> {
     let word = |seen| match seen {
         Seen::Change(change) => object(&change, change.record.as_ref().unwrap())["id"].clone(),
         Seen::Gap(_, reason) => reason.word().to_owned(),
@@ -270,38 +266,6 @@ async fn a_role_without_rights_is_told_which_it_lacks() {
     assert_eq!(ids(rig.caught_up().await), ["not_listening", "1"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_server_without_a_free_slot_says_so() {
-    let cluster = cluster_with(&[("max_replication_slots", "1")]);
-    let taken = "SELECT pg_create_physical_replication_slot('taken')";
-    let rig = Rig::new(&cluster, taken).await;
-    rig.until("an error", |source| source.status().last_error.is_some()).await;
-    let told = rig.source.status().last_error.unwrap();
-    assert!(told.contains("max_replication_slots"), "{told}");
-    let refused = WalSource::probe(&target(&cluster), &quick()).await.unwrap_err();
-    assert_eq!(refused.kind(), WalErrorKind::NoneFree);
-    rig.run("SELECT pg_drop_replication_slot('taken')").await;
-    rig.until("a stream", |source| source.status().connected).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_slot_that_waits_for_a_transaction_names_its_process() {
-    let cluster = own_cluster();
-    let writer = sql(&cluster).await;
-    writer.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
-    let pid: i32 = writer.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-    let options = WalOptions { slot_timeout: Duration::from_millis(400), ..quick() };
-    let rig = Rig::with(&cluster, target(&cluster), options, "").await;
-    rig.until("an error", |source| source.status().last_error.is_some()).await;
-    let told = rig.source.status().last_error.unwrap();
-    assert!(told.contains(&format!("of process {pid}")), "{told}");
-    writer.batch_execute("COMMIT").await.unwrap();
-    rig.until("a stream", |source| source.status().connected).await;
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE_REPLICATION_SLOT%' \
-                   AND wait_event = 'transactionid'";
-    assert_eq!(rig.sql.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0), 0);
-}
-
 fn walsender(log: &tokio_postgres::Row) -> Pid {
     Pid::from_raw(log.get(0))
 }
@@ -329,6 +293,11 @@ async fn a_server_process_that_stands_still_is_given_up_and_told_as_a_gap() {
     kill(stopped, Signal::SIGCONT).unwrap();
 }
 
+/// When PostgreSQL heard from the readers of this database's log.
+const SIGNS_OF_LIFE: &str = "\
+    SELECT r.reply_time::text FROM pg_stat_replication r JOIN pg_replication_slots s \
+        ON s.active_pid = r.pid WHERE s.database = current_database()";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_idle_stream_stays_without_a_reconnect() {
     let cluster = cluster();
@@ -337,120 +306,20 @@ async fn an_idle_stream_stays_without_a_reconnect() {
         answer_timeout: Duration::from_secs(5),
         ..quick()
     };
-    let mut rig =
-        Rig::with(&cluster, target(&cluster), options, "CREATE TABLE idle (id int PRIMARY KEY)")
-            .await;
+    let setup = "CREATE TABLE idle (id int PRIMARY KEY)";
+    let mut rig = Rig::with(&cluster, target(&cluster), options, setup).await;
     rig.add("public.idle").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Each silence is ended by a question, and PostgreSQL notes when it heard from whom.
+    let mut heard = HashSet::new();
+    let heard = async || {
+        let rows = rig.sql.query(SIGNS_OF_LIFE, &[]).await.unwrap();
+        heard.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        heard.len() >= 5
+    };
+    until("five signs of life", heard).await;
     rig.run("INSERT INTO idle VALUES (1)").await;
     assert_eq!(ids(rig.caught_up().await), ["not_listening", "1"]);
     assert_eq!(rig.source.metrics().reconnects.get(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_persistent_slot_tells_what_happened_while_nobody_ran() {
-    let cluster = own_cluster();
-    let setup = "CREATE TABLE asleep (id int PRIMARY KEY)";
-    let mut rig = Rig::with(&cluster, target(&cluster), persistent("kept"), setup).await;
-    rig.add("public.asleep").await;
-    rig.run("INSERT INTO asleep VALUES (1)").await;
-    assert_eq!(ids(rig.caught_up().await), ["not_listening", "1"]);
-    rig.source.shutdown().await;
-    rig.run("INSERT INTO asleep VALUES (2), (3)").await;
-    let mut next = Rig::with(&cluster, target(&cluster), persistent("kept"), "").await;
-    next.add("public.asleep").await;
-    next.run("INSERT INTO asleep VALUES (4)").await;
-    assert_eq!(ids(next.caught_up().await), ["2", "3", "4"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_second_reader_of_a_slot_stands_by_and_takes_over() {
-    let cluster = own_cluster();
-    let setup = "CREATE TABLE relay (id int PRIMARY KEY)";
-    let mut first = Rig::with(&cluster, target(&cluster), persistent("baton"), setup).await;
-    first.add("public.relay").await;
-    let mut second = Rig::with(&cluster, target(&cluster), persistent("baton"), "").await;
-    second
-        .until("standing by", |source| {
-            source.status().last_error.is_some_and(|told| told.contains("is active for PID"))
-        })
-        .await;
-    first.run("INSERT INTO relay VALUES (1)").await;
-    assert_eq!(ids(first.caught_up().await), ["not_listening", "1"]);
-    first.source.shutdown().await;
-    first.run("INSERT INTO relay VALUES (2)").await;
-    second.until("the slot", |source| source.status().connected).await;
-    second.add("public.relay").await;
-    assert_eq!(ids(second.caught_up().await), ["2"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_slot_that_was_dropped_is_made_again_with_a_gap() {
-    let cluster = own_cluster();
-    let setup = "CREATE TABLE slotless (id int PRIMARY KEY)";
-    let mut rig = Rig::with(&cluster, target(&cluster), persistent("fragile"), setup).await;
-    rig.add("public.slotless").await;
-    rig.caught_up().await;
-    let admin = sql(&cluster).await;
-    let drop_it = "DO $$ BEGIN
-        PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'fragile';
-        FOR n IN 1..1000 LOOP
-            BEGIN PERFORM pg_drop_replication_slot('fragile'); RETURN;
-            EXCEPTION WHEN object_in_use THEN PERFORM pg_sleep(0.002); END;
-        END LOOP; END $$";
-    admin.batch_execute(drop_it).await.unwrap();
-    rig.run("INSERT INTO slotless VALUES (1)").await;
-    assert_eq!(rig.witness.next().await, lost("public.slotless"));
-    rig.add("public.slotless").await;
-    rig.run("INSERT INTO slotless VALUES (2)").await;
-    let told = ids(rig.caught_up().await);
-    assert_eq!(told.last().unwrap(), "2");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_slot_that_the_server_gave_up_is_made_again() {
-    let cluster = cluster_with(&[
-        ("max_slot_wal_keep_size", "1MB"),
-        ("min_wal_size", "32MB"),
-        ("max_wal_size", "32MB"),
-    ]);
-    let setup = "CREATE TABLE overrun (id int PRIMARY KEY); CREATE TABLE noise (t text)";
-    let mut rig = Rig::with(&cluster, target(&cluster), persistent("slow"), setup).await;
-    rig.add("public.overrun").await;
-    rig.caught_up().await;
-    rig.source.shutdown().await;
-    for _ in 0..6 {
-        rig.run("INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 10000)").await;
-        rig.run("SELECT pg_switch_wal(); CHECKPOINT").await;
-    }
-    let lost = "SELECT wal_status = 'lost' FROM pg_replication_slots WHERE slot_name = 'slow'";
-    assert!(rig.sql.query_one(lost, &[]).await.unwrap().get::<_, bool>(0));
-    let mut next = Rig::with(&cluster, target(&cluster), persistent("slow"), "").await;
-    next.add("public.overrun").await;
-    next.run("INSERT INTO overrun VALUES (1)").await;
-    assert_eq!(ids(next.caught_up().await), ["not_listening", "1"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_slot_that_keeps_too_much_log_is_let_go_of() {
-    let cluster = own_cluster();
-    let options = WalOptions { max_lag_bytes: Some(256 << 10), ..persistent("greedy") };
-    let setup = "CREATE TABLE laggard (id int PRIMARY KEY); CREATE TABLE noise (t text)";
-    let mut rig = Rig::with(&cluster, target(&cluster), options, setup).await;
-    rig.add("public.laggard").await;
-    rig.caught_up().await;
-    // A transaction that stays open keeps the server from letting go of its log.
-    let holder = sql(&cluster).await;
-    holder.batch_execute("BEGIN; INSERT INTO noise VALUES ('held')").await.unwrap();
-    rig.run("INSERT INTO noise SELECT repeat('x', 1000) FROM generate_series(1, 2000)").await;
-    rig.until("a slot in trouble", |source| {
-        source.status().last_error.is_some_and(|told| told.contains("more than the 262144 allowed"))
-    })
-    .await;
-    holder.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(rig.witness.next().await, lost("public.laggard"));
-    rig.add("public.laggard").await;
-    assert!(rig.source.slot().name == "greedy");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -466,12 +335,8 @@ async fn a_table_that_nobody_listens_to_leaves_the_publication_after_a_while() {
     rig.source.remove(&table("public.passing"));
     assert_eq!(rig.source.status().tables, 0);
     let members = "SELECT count(*) FROM pg_publication_rel";
-    for _ in 0..2_000 {
-        if rig.sql.query_one(members, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let count = async || rig.sql.query_one(members, &[]).await.unwrap().get::<_, i64>(0);
+    until("the table is taken out of the publication", async || count().await == 0).await;
     rig.run("INSERT INTO passing VALUES (2)").await;
     rig.add("public.passing").await;
     rig.run("INSERT INTO passing VALUES (3)").await;
@@ -492,124 +357,6 @@ async fn many_tables_are_added_at_once() {
     let insert: String = names.iter().map(|n| format!("INSERT INTO {n} VALUES (1);")).collect();
     rig.run(&insert).await;
     assert_eq!(changes(rig.caught_up().await).len(), 100);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_way_to_log_in_is_known() {
-    let cluster = own_cluster();
-    let sql = sql(&cluster).await;
-    let hba = "local all all trust\nhost all scram 127.0.0.1/32 scram-sha-256\n\
-               host all hashed 127.0.0.1/32 md5\nhost all clear 127.0.0.1/32 password\n";
-    cluster.write_file("pg_hba.conf", hba).unwrap();
-    sql.batch_execute(
-        "CREATE ROLE scram SUPERUSER LOGIN PASSWORD 'se''cret';
-         SET password_encryption = 'md5'; CREATE ROLE hashed SUPERUSER LOGIN PASSWORD 'se''cret';
-         CREATE ROLE clear SUPERUSER LOGIN PASSWORD 'se''cret'",
-    )
-    .await
-    .unwrap();
-    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let target_of = |user: &str, password: &str| -> Target {
-        // A host that is down comes first.
-        let ports = format!("port=1,{}", cluster.port());
-        format!("host=127.0.0.1,127.0.0.1 {ports} dbname=postgres user={user} password={password}")
-            .parse()
-            .unwrap()
-    };
-    for user in ["scram", "hashed", "clear"] {
-        let mut outcome = Ok(());
-        // A reload is carried out some moments after it was asked for.
-        for _ in 0..500 {
-            outcome = WalSource::probe(&target_of(user, "se\\'cret"), &quick()).await;
-            if outcome.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        outcome.unwrap_or_else(|error| panic!("{user}: {error}"));
-        let wrong = WalSource::probe(&target_of(user, "wrong"), &quick()).await.unwrap_err();
-        assert!(wrong.to_string().contains("check user and password"), "{wrong}");
-        assert!(!wrong.is_unsupported());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_is_spoken_as_the_connection_string_says() {
-    let cluster = own_cluster();
-    let sql = sql(&cluster).await;
-    let (ca, port) = certify(&cluster);
-    sql.batch_execute("ALTER SYSTEM SET ssl = on").await.unwrap();
-    sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let words = |extra: &str| {
-        format!(
-            "host=localhost port={port} dbname=postgres user=postgres password={} {extra}",
-            cluster.password()
-        )
-    };
-    let verified = format!("sslmode=verify-full sslrootcert={}", ca.display());
-    let probe = |extra: String| {
-        let target: Target = words(&extra).parse().unwrap();
-        async move { WalSource::probe(&target, &quick()).await }
-    };
-    let bound = format!("{verified} channel_binding=require");
-    for _ in 0..500 {
-        if probe(verified.clone()).await.is_ok() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    probe(bound).await.unwrap();
-    let wrong_name = format!("{verified} hostaddr=127.0.0.1 host=other.example");
-    let refused =
-        WalSource::probe(&wrong_name_target(&cluster, &wrong_name), &quick()).await.unwrap_err();
-    assert!(refused.to_string().contains("TLS handshake"), "{refused}");
-    let plain = probe("sslmode=disable channel_binding=require".to_owned()).await.unwrap_err();
-    assert!(plain.to_string().contains("channel_binding=require"), "{plain}");
-    for mode in ["disable", "allow", "prefer", "require"] {
-        probe(format!("sslmode={mode}")).await.unwrap_or_else(|error| panic!("{mode}: {error}"));
-    }
-    // A whole stream over TLS.
-    let (publisher, mut witness) = Witness::new();
-    let source = WalSource::start(words(&verified).parse().unwrap(), publisher, quick());
-    sql.batch_execute("CREATE TABLE sealed (id int PRIMARY KEY)").await.unwrap();
-    source.add(&table("public.sealed")).await.unwrap();
-    sql.batch_execute("INSERT INTO sealed SELECT generate_series(1, 20000)").await.unwrap();
-    source.catch_up().await.unwrap();
-    assert_eq!(changes(witness.taken()).len(), 20_000);
-}
-
-fn wrong_name_target(cluster: &PrivateCluster, words: &str) -> Target {
-    let (port, password) = (cluster.port(), cluster.password());
-    format!("port={port} dbname=postgres user=postgres password={password} {words}")
-        .parse()
-        .unwrap()
-}
-
-/// Gives the cluster a certificate for localhost; gives its authority's and the port.
-fn certify(cluster: &PrivateCluster) -> (std::path::PathBuf, u16) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let server = params.signed_by(&key, &ca).unwrap();
-    for (name, contents) in
-        [("server.crt", server.pem()), ("server.key", key.serialize_pem()), ("ca.pem", ca.pem())]
-    {
-        cluster.write_file(name, contents).unwrap();
-    }
-    (Path::new(&cluster.data_dir()).join("ca.pem"), cluster.port())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_slot_for_failover_is_made_where_postgresql_knows_them() {
-    let Some(cluster) = newer_cluster() else { return };
-    let slot = SlotKind::Persistent { name: "moves".to_owned(), failover: true };
-    let rig = Rig::with(&cluster, target(&cluster), WalOptions { slot, ..quick() }, "").await;
-    rig.until("a stream", |source| source.status().connected).await;
-    let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'moves'";
-    assert!(rig.sql.query_one(failover, &[]).await.unwrap().get::<_, bool>(0));
 }
 
 /// PostgreSQL 18 refuses to update a published table whose identity has generated columns.

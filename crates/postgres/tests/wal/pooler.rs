@@ -4,7 +4,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use tempfile::TempDir;
 use tidewire_postgres::connect::ErrorKind;
@@ -13,7 +12,7 @@ use tidewire_postgres::private_cluster::PrivateCluster;
 use tidewire_postgres::{Target, WalErrorKind, WalOptions, WalSource};
 
 use super::{Rig, quick};
-use crate::support::own_cluster;
+use crate::support::{own_cluster, until};
 
 /// A PgBouncer in transaction mode before a cluster; it ends when dropped.
 struct Bouncer {
@@ -71,13 +70,8 @@ impl Bouncer {
 
     async fn ready(&self) {
         let socket = self.place.path().join(".s.PGSQL.6432");
-        let connected = async {
-            while tokio::net::UnixStream::connect(&socket).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(20), connected).await;
-        waited.expect("PgBouncer listens within 20 s");
+        let listens = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
+        until("PgBouncer listens", listens).await;
     }
 
     fn target(&self) -> Target {
