@@ -19,6 +19,7 @@ mod error;
 mod options;
 mod owner;
 mod postmaster;
+mod statements;
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -32,6 +33,7 @@ use error::while_doing;
 pub use options::Options;
 use owner::Owner;
 use postmaster::Postmaster;
+pub use statements::Statements;
 
 /// The superuser of a private cluster, also the name of its database.
 const SUPERUSER: &str = "postgres";

@@ -4,12 +4,14 @@
 //! Flags that set a key of the configuration become [`Override`]s; the other commands have flags
 //! of their own. Command lines written for Alle mean here what they mean there.
 
+mod help;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::{Override, Written, parse_duration};
 
@@ -35,7 +37,7 @@ pub struct GlobalFlags {
     /// What to log: info, debug, or a filter such as tidewire=debug,info [key log.level]
     #[arg(short, long, global = true, value_name = "FILTER")]
     pub log_level: Option<String>,
-    /// Configuration file, TOML or YAML
+    /// Configuration file, TOML or YAML [env: TIDEWIRE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// SQL function that is asked about tokens [key auth.function]
@@ -50,7 +52,7 @@ pub enum Command {
     Serve(ServeFlags),
     /// Try everything: a private PostgreSQL, the server, and live traffic
     Dev(DevFlags),
-    /// Print what is said on NOTIFY channels, one line for each event
+    /// Print events of NOTIFY channels, tables or topics, one line for each
     Listen(ListenFlags),
     /// Say something on a NOTIFY channel
     Publish(PublishFlags),
@@ -111,10 +113,10 @@ pub struct DevFlags {
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ConnectionFlags {
     /// Server to speak to; with -p instead, PostgreSQL itself
-    /// [default: TIDEWIRE_SERVER, else http://127.0.0.1:8080]
+    /// [default: http://127.0.0.1:8080] [env: TIDEWIRE_SERVER]
     #[arg(long, value_name = "URL", conflicts_with = "postgres_url")]
     pub server: Option<String>,
-    /// Token to show to the server [default: TIDEWIRE_TOKEN]
+    /// Token to show to the server [env: TIDEWIRE_TOKEN]
     #[arg(long, value_name = "TOKEN", conflicts_with = "postgres_url")]
     pub token: Option<String>,
 }
@@ -122,19 +124,28 @@ pub struct ConnectionFlags {
 /// Flags of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub struct ListenFlags {
-    /// NOTIFY channels
-    #[arg(required = true, value_name = "CHANNEL")]
-    pub channels: Vec<String>,
+    /// NOTIFY channels; with --table or --topic, names of those
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
     /// Where to connect to.
     #[command(flatten)]
     pub connection: ConnectionFlags,
     /// Print each event as a JSON object
     #[arg(long)]
     pub json: bool,
+    /// The names are tables, schema.table: print each change of a row
+    #[arg(long, conflicts_with_all = ["postgres_url", "topic"])]
+    pub table: bool,
+    /// Only rows that this admits, such as price=gt.10
+    #[arg(long, value_name = "FILTER", requires = "table")]
+    pub filter: Option<String>,
+    /// First the rows that the table has now, then the changes
+    #[arg(long, requires = "table")]
+    pub snapshot: bool,
     /// The names are application topics, not NOTIFY channels
     #[arg(long, conflicts_with = "postgres_url")]
     pub topic: bool,
-    /// Begin after this position; one channel only
+    /// Begin after this position; one name only
     #[arg(long, value_name = "POSITION", conflicts_with = "postgres_url")]
     pub since: Option<String>,
 }
@@ -262,7 +273,8 @@ impl Args {
     where
         W: Into<OsString> + Clone,
     {
-        let args = Self::try_parse_from(words)?;
+        let matches = help::with_variables(Self::command()).try_get_matches_from(words)?;
+        let args = Self::from_arg_matches(&matches)?;
         if args.serve != ServeFlags::default() && !args.is_about_serving() {
             let message = "flags of serve stand before a command that does not serve";
             return Err(Self::command().error(ErrorKind::ArgumentConflict, message));
@@ -447,7 +459,7 @@ mod tests {
         else {
             panic!("listen is listen");
         };
-        assert_eq!(listen.channels, ["orders", "Alerts"]);
+        assert_eq!(listen.names, ["orders", "Alerts"]);
         assert!(listen.json);
         let words = ["tidewire", "publish", "orders", "-5 degrees", "--topic", "--event", "cold"];
         let Command::Publish(publish) = Args::read(words).unwrap().chosen() else {

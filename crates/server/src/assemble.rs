@@ -53,6 +53,7 @@ impl Parts {
         let mut registry = Registry::with_prefix(METRIC_PREFIX);
         let metrics = Metrics::default();
         metrics.register(&mut registry);
+        crate::open_files::register(&mut registry);
 
         let target = postgres_target(settings)?;
         let authentication = Authentication::start(&settings.auth, target.as_ref())?;

@@ -27,6 +27,8 @@ use std::io::Write as _;
 use crate::args::{Args, Command, KeyCommand};
 use crate::config::{self, Settings};
 
+pub use plain::chain;
+
 /// Carries out what the command line asks.
 ///
 /// # Errors

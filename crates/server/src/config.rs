@@ -57,5 +57,11 @@ pub fn documentation() -> String {
     docs::page()
 }
 
+/// The environment variables that set a key, the strongest first; none for what is no key.
+pub(crate) fn variables_of(path: &str) -> Vec<String> {
+    let key = keys::KEYS.iter().find(|key| key.path() == path);
+    key.map(keys::Key::variables).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests;

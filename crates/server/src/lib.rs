@@ -20,6 +20,8 @@ pub mod telemetry;
 
 mod signals;
 
+mod open_files;
+
 pub mod commands;
 
 pub use bridge::{Bridge, BridgeConfig};

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match commands::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidewire: {error:#}");
+            eprintln!("tidewire: {}", commands::chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -274,3 +274,89 @@ async fn a_made_token_and_a_made_key_are_good() {
     let said = run_program(&words, &[("TIDEWIRE_TOKEN", &*token)]).await;
     assert!(said.status.success(), "{said:?}");
 }
+
+#[tokio::test]
+async fn dev_shows_rows_of_a_table_and_their_changes_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("dev").display().to_string();
+    let words = ["dev", "--dir", &folder, "--listen", "127.0.0.1:0"];
+    let mut dev = Program::start(&words, &[]);
+    let line = dev.printed("/v1/sse?table=public.orders&snapshot=true").await;
+    let (_, line) = line.split_once("http://").expect("an address");
+    let (address, _) = line.split_once('/').expect("a path");
+    let server = format!("http://{address}");
+
+    let words = ["listen", "--table", "public.orders", "--snapshot", "--server", &server];
+    let rows = Program::start(&words, &[]);
+    let filter = ["--filter", "state=eq.delivered", "--json"];
+    let delivered = Program::start(&[&words[..], &filter].concat(), &[]);
+    let channel = Program::start(&["listen", "orders", "--server", &server], &[]);
+    for change in ["public.orders\tROW\t{", "public.orders\tINSERT\t{", "public.orders\tUPDATE\t{"]
+    {
+        rows.printed(change).await;
+    }
+    channel.printed("orders\t{\"order\" : ").await;
+    delivered.printed("\"rows\"").await;
+    // What the pages of the documentation say to run in SQL is there.
+    let address = address.parse().expect("an address");
+    until("a ready server", async || get(address, "/ready").await.status == 200).await;
+    let url = dev.printed("psql 'postgresql://").await;
+    let (_, url) = url.split_once('\'').expect("a quote");
+    let url = url.split_once('\'').expect("a quote").0;
+    let report = run_program(&["doctor", "--json", "-p", url], &[]).await;
+    let text = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(text.contains("outbox") && report.status.success(), "{text}");
+    dev.signal(Signal::SIGTERM);
+    assert!(dev.ended().await.success());
+}
+
+#[tokio::test]
+async fn the_first_line_of_the_log_says_what_is_started() {
+    let variables =
+        [("TIDEWIRE_JWT_SECRET", SECRET), ("POSTGRES_URL", "postgresql://u:pw@[::1]:1/x")];
+    let (program, _) = Program::serve(&["-w", "127.0.0.1:0"], &variables).await;
+    let line = program.first_logged().await;
+    for part in [
+        "starting tidewire",
+        &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
+        "/x\"",
+        "tables=\"auto\"",
+        "authentication=\"jwt\"",
+        "history=\"memory, 256 MiB\"",
+        "connections=100000",
+        "open_files=",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+    assert!(!line.contains("pw@"), "{line}");
+}
+
+#[tokio::test]
+async fn a_soft_limit_on_open_files_is_raised_and_a_hard_one_is_warned_of() {
+    let program = Program::start_with_open_files(256, 900, &["-w", "127.0.0.1:0"]);
+    let warning = program.logged("limits.connections is 100000").await;
+    assert!(warning.contains("WARN") && warning.contains("may open 900 files"), "{warning}");
+    assert!(program.logged("starting tidewire").await.contains("open_files=900"));
+    let line = program.logged("serving address=").await;
+    let (_, address) = line.split_once("address=").expect("the line names the address");
+    let address = address.trim().parse().expect("an address");
+    let metrics = get(address, "/metrics").await.rest().await;
+    assert!(metrics.contains("tidewire_open_files_limit 900\n"), "{metrics}");
+    // More clients than the soft limit would have let in.
+    let mut clients = Vec::new();
+    for number in 0..300 {
+        let client = client_with(address, "/v1/ws", &[]).await;
+        clients.push(client.unwrap_or_else(|_| panic!("client {number} is let in")));
+    }
+}
+
+#[tokio::test]
+async fn listen_says_once_what_is_wrong_and_what_a_name_is_taken_for() {
+    let refused = run_program(&["listen", "public.orders", "--server", "http://127.0.0.1:1"], &[]);
+    let message = String::from_utf8(refused.await.stderr).expect("UTF-8");
+    assert!(
+        message.contains("NOTIFY channel public.orders; for a table, add --table"),
+        "{message}"
+    );
+    assert_eq!(message.matches("refused").count(), 1, "{message}");
+}

@@ -3,12 +3,13 @@
 mod demo;
 
 use anyhow::Context as _;
-use tidewire_postgres::private_cluster::{Options, PrivateCluster};
+use tidewire_postgres::private_cluster::{Options, PrivateCluster, Statements};
+use tidewire_postgres::sql;
 
 use crate::args::{Args, DevFlags};
 use crate::config::{Override, Settings};
 use crate::server::{Never, Server};
-use crate::{signals, telemetry};
+use crate::{open_files, signals, telemetry};
 
 pub(super) fn run(args: &Args, flags: &DevFlags) -> anyhow::Result<()> {
     let folder = flags.dir.join("postgres");
@@ -16,6 +17,8 @@ pub(super) fn run(args: &Args, flags: &DevFlags) -> anyhow::Result<()> {
         .context("starting a private PostgreSQL")?;
     let settings = settings(args, &cluster)?;
     telemetry::start(&settings.log)?;
+    let open_files = open_files::raise().context("raising the limit on open files")?;
+    super::serve::started::log(&settings, open_files);
     let served = super::serve::runtime(&settings)?.block_on(serve(settings, &cluster, flags));
     cluster.stop();
     served
@@ -34,9 +37,14 @@ async fn serve(
     flags: &DevFlags,
 ) -> anyhow::Result<()> {
     let stop = signals::stop().context("listening to signals")?;
+    install(cluster).await.context("installing the SQL functions")?;
+    let statements = Statements::of(cluster)?;
+    if !flags.no_demo {
+        demo::prepare(&statements).await.context("making the table of the demo")?;
+    }
     let server = Server::start(settings).await?;
     let address = server.addresses().first().context("no address to listen on")?;
-    let demo = (!flags.no_demo).then(|| demo::start(server.node().clone(), stop.clone()));
+    let demo = (!flags.no_demo).then(|| demo::start(statements, stop.clone()));
     super::print(&things_to_try(&address.to_string(), cluster, demo.is_some()))?;
     server.run(stop, Never).await;
     if let Some(demo) = demo {
@@ -45,34 +53,59 @@ async fn serve(
     Ok(())
 }
 
+/// Makes `enable_realtime` and `tidewire.publish` available, unless this version of them is there:
+/// who has installed them with settings of their own keeps those.
+async fn install(cluster: &PrivateCluster) -> anyhow::Result<()> {
+    let target = cluster.url().parse()?;
+    let installed = sql::installation(&target).await?;
+    if installed.is_none_or(|installed| installed.version < sql::VERSION) {
+        sql::install(&target, &sql::InstallOptions::default()).await?;
+    }
+    Ok(())
+}
+
 fn things_to_try(address: &str, cluster: &PrivateCluster, demo: bool) -> String {
     let program = this_program();
     let database = cluster.socket_url().unwrap_or_else(|| cluster.url());
-    let traffic = match demo {
-        true => "An order comes in every second on the channel \"orders\". ",
+    let follow = match demo {
+        true => DEMO,
         false => "",
-    };
+    }
+    .replace("{address}", address)
+    .replace("{program}", &program);
     format!(
         "\n\
-         Tidewire serves http://{address}/ with a private PostgreSQL. {traffic}Things to try:\n\
+         Tidewire serves http://{address}/ with a private PostgreSQL. Things to try:\n\
          \n\
-         - In a browser: http://{address}/?notify=orders\n\
-         - One event after the other, as Server-Sent Events:\n\
-         \x20   curl -N 'http://{address}/v1/sse?notify=orders'\n\
-         - In a browser's console:\n\
-         \x20   new EventSource('http://{address}/v1/sse?notify=orders').onmessage = e => console.log(e.data)\n\
-         - By long-poll, with the cursor of each answer for the next:\n\
-         \x20   curl 'http://{address}/v1/poll?notify=orders&since=earliest'\n\
-         - Say something from SQL:\n\
+         {follow}\
+         - Send something from SQL, and receive it:\n\
          \x20   psql '{database}' -c \"NOTIFY orders, 'hi'\"\n\
-         - Say something over HTTP, on a topic that needs no database:\n\
-         \x20   curl http://{address}/v1/publish -d '{{\"topic\":\"room:1\",\"data\":{{\"text\":\"hi\"}}}}'\n\
-         - From the command line:\n\
          \x20   {program} listen orders --server http://{address}\n\
+         - Follow a table of your own, after CREATE TABLE:\n\
+         \x20   {program} listen --table public.mine --server http://{address}\n\
+         - Publish over HTTP, on a topic that needs no database:\n\
+         \x20   curl http://{address}/v1/publish -d '{{\"topic\":\"room:1\",\"data\":{{\"text\":\"hi\"}}}}'\n\
          \n\
          Stop with Ctrl-C.\n\n"
     )
 }
+
+/// What there is to see while the demo writes.
+const DEMO: &str = "\
+An order comes in every second, as a row of the table public.orders and on the channel \"orders\".
+
+- In a browser: http://{address}/?table=public.orders
+- The rows of the table, and then every change to them, as Server-Sent Events:
+    curl -N 'http://{address}/v1/sse?table=public.orders&snapshot=true'
+- What is announced with NOTIFY:
+    curl -N 'http://{address}/v1/sse?notify=orders'
+- In a browser's console:
+    new EventSource('http://{address}/v1/sse?table=public.orders').onmessage = e => console.log(e.data)
+- By long-poll, with the cursor of each answer for the next:
+    curl 'http://{address}/v1/poll?table=public.orders&since=earliest'
+- From the command line:
+    {program} listen --table public.orders --server http://{address}
+";
 
 /// How to call this program from a shell: it need not be on the PATH.
 fn this_program() -> String {

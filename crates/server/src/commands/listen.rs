@@ -1,8 +1,10 @@
-//! `tidewire listen`: prints what is said, one line for each event, and goes on after a lost
-//! connection where it was.
+//! `tidewire listen`: prints events, one line for each, and goes on after a lost connection where
+//! it was.
 
-use std::collections::HashMap;
+mod lines;
+
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use tidewire_postgres::{NotifyOptions, NotifySource, Target as Database};
 use tidewire_protocol::dialect::Native;
 use tidewire_protocol::{Command, Subscription, Topic, TopicKind, Wire};
 
-use super::plain::{escaped, sentence};
+use super::plain::{chain, escaped, sentence};
 use super::remote::Remote;
 use crate::args::{Args, ListenFlags, Target};
 
@@ -24,9 +26,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &Args, flags: ListenFlags) -> anyhow::Result<()> {
-    if flags.since.is_some() && flags.channels.len() > 1 {
+    if flags.since.is_some() && flags.names.len() > 1 {
         bail!("--since is a place in one channel; name one channel");
     }
+    hint_at_tables(&flags);
     let target = flags.connection.target(&args.global, |name| std::env::var(name).ok());
     let mut listener = Listener::new(flags);
     super::small_runtime()?.block_on(async {
@@ -37,13 +40,26 @@ pub(super) fn run(args: &Args, flags: ListenFlags) -> anyhow::Result<()> {
     })
 }
 
+/// A name with a dot is nearly always meant as a table, and a channel of that name is silent.
+fn hint_at_tables(flags: &ListenFlags) {
+    let is_channel = !flags.table && !flags.topic;
+    if let Some(name) = flags.names.iter().find(|name| is_channel && name.contains('.')) {
+        let name = escaped(name);
+        eprintln!("tidewire: listening to the NOTIFY channel {name}; for a table, add --table");
+    }
+}
+
 /// What is followed, and how far it was printed.
 struct Listener {
-    /// `topic` or `notify`.
+    /// `topic`, `table` or `notify`.
     kind: &'static str,
     names: Vec<String>,
+    filter: Option<String>,
+    snapshot: bool,
     json: bool,
     places: HashMap<String, String>,
+    /// Tables whose snapshot is not complete: a position counts once it is.
+    incomplete: HashSet<String>,
 }
 
 /// Why a connection ended.
@@ -60,12 +76,17 @@ enum Ended {
 
 impl Listener {
     fn new(flags: ListenFlags) -> Self {
-        let kind = if flags.topic { "topic" } else { "notify" };
+        let kind = match (flags.topic, flags.table) {
+            (true, _) => "topic",
+            (_, true) => "table",
+            _ => "notify",
+        };
         let mut places = HashMap::new();
-        if let (Some(since), Some(name)) = (flags.since, flags.channels.first()) {
+        if let (Some(since), Some(name)) = (flags.since, flags.names.first()) {
             places.insert(name.clone(), since);
         }
-        Self { kind, names: flags.channels, json: flags.json, places }
+        let ListenFlags { names, filter, snapshot, json, .. } = flags;
+        Self { kind, names, filter, snapshot, json, places, incomplete: HashSet::new() }
     }
 
     /// Follows a server until it refuses or nobody reads.
@@ -85,13 +106,13 @@ impl Listener {
                 Ended::Unread => return Ok(()),
                 Ended::Refused(error) => return Err(error),
                 Ended::Lost(error) => {
-                    eprintln!("tidewire: {error:#}; connecting again");
+                    eprintln!("tidewire: {}; connecting again", chain(&error));
                     let pause = backoff;
                     backoff = (backoff * 2).min(LONGEST_PAUSE);
                     pause
                 }
                 Ended::SentAway(error, pause) => {
-                    eprintln!("tidewire: {error:#}; connecting again in {pause:?}");
+                    eprintln!("tidewire: {}; connecting again in {pause:?}", chain(&error));
                     pause
                 }
             };
@@ -106,6 +127,12 @@ impl Listener {
             let mut request = json!({ "type": "subscribe", "id": id, self.kind: name });
             if let Some(place) = self.places.get(&name) {
                 request["since"] = json!(place);
+            }
+            if let Some(filter) = &self.filter {
+                request["filter"] = json!(filter);
+            }
+            if self.snapshot {
+                request["snapshot"] = json!(true);
             }
             if let Err(error) = remote.send(&request).await {
                 return Ended::Lost(error);
@@ -157,11 +184,9 @@ impl Listener {
     /// Prints a frame if it is something to be told, and notes how far it comes.
     fn take(&mut self, frame: &Value) -> Result<(), Ended> {
         let name = frame[self.kind].as_str().unwrap_or_default().to_owned();
-        if let Some(position) = frame["position"].as_str() {
-            self.places.insert(name.clone(), position.to_owned());
-        }
+        self.note_place(&name, frame);
         match frame["type"].as_str().unwrap_or_default() {
-            "event" => self.print(&name, frame).map_err(|_| Ended::Unread),
+            "event" | "change" | "rows" => self.print(&name, frame).map_err(|_| Ended::Unread),
             "gap" => self.print_gap(&name, frame),
             "subscribed" if frame["outcome"] == "gap" => self.print_gap(&name, frame),
             "error" | "ended" => Err(Ended::Refused(refused(sentence(&frame["message"])))),
@@ -170,12 +195,31 @@ impl Listener {
         }
     }
 
+    /// Where to go on after a lost connection; from the beginning while a snapshot is incomplete.
+    fn note_place(&mut self, name: &str, frame: &Value) {
+        let begins = frame["type"] == "subscribed" && frame["outcome"] != "resumed";
+        if begins && self.snapshot {
+            self.incomplete.insert(name.to_owned());
+            self.places.remove(name);
+        }
+        if frame["type"] == "rows" && frame["last"] == true {
+            self.incomplete.remove(name);
+        }
+        if let Some(position) = frame["position"].as_str()
+            && !self.incomplete.contains(name)
+        {
+            self.places.insert(name.to_owned(), position.to_owned());
+        }
+    }
+
     fn print(&self, name: &str, frame: &Value) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", escaped(&frame.to_string()))?;
         } else {
-            writeln!(out, "{}\t{}", escaped(name), one_line(&frame["data"]))?;
+            for line in lines::of(frame) {
+                writeln!(out, "{}\t{line}", escaped(name))?;
+            }
         }
         out.flush()
     }
@@ -211,38 +255,13 @@ fn scattered(pause: Duration) -> Duration {
     pause + pause.mul_f64(share as f64 / 1_024.0)
 }
 
-/// A payload on one line that a terminal shows and does not obey: text with its line ends, tabs
-/// and other control characters escaped, anything else as JSON.
-fn one_line(data: &Value) -> String {
-    match data {
-        Value::String(text) => escaped(&text.replace('\\', "\\\\")).into_owned(),
-        other => escaped(&other.to_string()).into_owned(),
-    }
-}
-
 fn refused(message: &str) -> anyhow::Error {
     anyhow::anyhow!("{}", escaped(message)).context("refused")
 }
 
-/// The place to go on from is opaque, so nothing is checked here.
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_payload_is_printed_on_one_line() {
-        assert_eq!(one_line(&json!("a\nb\\")), "a\\nb\\\\");
-        assert_eq!(one_line(&json!({"a": 1})), r#"{"a":1}"#);
-    }
-
-    #[test]
-    fn a_payload_does_not_command_the_terminal() {
-        let red = "\u{1b}[31m\t\r\u{7f}\u{9b}31m é";
-        assert_eq!(one_line(&json!(red)), r"\u001b[31m\t\r\u007f\u009b31m é");
-        let printed = one_line(&json!({ "a": red }));
-        assert_eq!(printed, r#"{"a":"\u001b[31m\t\r\u007f\u009b31m é"}"#);
-        assert_eq!(serde_json::from_str::<Value>(&printed).expect("still JSON")["a"], red);
-    }
 
     #[test]
     fn pauses_are_as_long_as_asked_and_not_much_longer() {

@@ -33,3 +33,31 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
 pub(super) fn sentence(field: &Value) -> &str {
     field.as_str().unwrap_or("no reason was given")
 }
+
+/// An error with its causes, each said once: some libraries repeat the cause in their own text.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_in_the_text_already_is_not_repeated() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let text = format!("IO error: {refused}");
+        let error = Err::<(), _>(refused).context(text).context("connecting").unwrap_err();
+        assert_eq!(chain(&error), "connecting: IO error: connection refused");
+    }
+}

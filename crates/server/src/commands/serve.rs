@@ -1,17 +1,18 @@
 //! `tidewire serve`: bootstrap without a runtime, then serve, then drain.
 
+pub(super) mod started;
+
 use anyhow::Context as _;
 
 use crate::config::{Settings, Written};
+use crate::open_files;
 use crate::server::Server;
 use crate::{signals, telemetry};
 
 pub(super) fn run(written: &Written) -> anyhow::Result<()> {
     let settings = Settings::load(written)?;
     let telemetry = telemetry::start(&settings.log)?;
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
+    started::log(&settings, open_files::raise().context("raising the limit on open files")?);
     runtime(&settings)?.block_on(async {
         let stop = signals::stop().context("listening to signals")?;
         signals::outlive_file_limits().context("listening to signals")?;

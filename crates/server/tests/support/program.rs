@@ -37,7 +37,10 @@ pub(crate) struct Program {
 impl Program {
     /// Starts the program.
     pub(crate) fn start(words: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = command(words, variables);
+        Self::of(command(words, variables))
+    }
+
+    fn of(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -46,6 +49,15 @@ impl Program {
         let printed = collect(child.stdout.take().expect("a pipe"));
         let logged = collect(child.stderr.take().expect("a pipe"));
         Self { child, printed, logged }
+    }
+
+    /// Starts the program where it may open so many files: at first, and if it asks for more.
+    pub(crate) fn start_with_open_files(soft: u32, hard: u32, words: &[&str]) -> Self {
+        let script = format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_tidewire")]).args(words);
+        command.env_clear().kill_on_drop(true).stdin(Stdio::null());
+        Self::of(command)
     }
 
     /// Starts a server, and waits until it serves.
@@ -60,6 +72,11 @@ impl Program {
     /// Waits for a line of the log that has the text.
     pub(crate) async fn logged(&self, text: &str) -> String {
         self.line_of(&self.logged, text).await
+    }
+
+    /// Waits for the first line of the log.
+    pub(crate) async fn first_logged(&self) -> String {
+        self.logged("").await
     }
 
     /// Waits for a line of standard output that has the text.
