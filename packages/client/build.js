@@ -1,4 +1,4 @@
-// Builds dist/: one ES module and one CommonJS file, their types, and a look at the size.
+// Builds dist/ of the package in the working directory: one ES module and one CommonJS file, their types, and a look at the size.
 
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { build } from "esbuild";
 const BUDGET = 8 << 10;
 
 rmSync("dist", { recursive: true, force: true });
-const common = { entryPoints: ["src/index.ts"], bundle: true, target: "es2022", legalComments: "none" };
+const common = { entryPoints: ["src/index.ts"], bundle: true, packages: "external", target: "es2022", legalComments: "none" };
 await build({ ...common, format: "esm", outfile: "dist/index.js" });
 await build({ ...common, format: "cjs", platform: "node", outfile: "dist/index.cjs" });
 execFileSync("npx", ["tsc", "--emitDeclarationOnly"], { stdio: "inherit" });

@@ -75,6 +75,10 @@ export class Channel {
     return subjectOf(this.#request);
   }
 
+  get wantsPresence(): boolean {
+    return this.#request.presence === true;
+  }
+
   get hasSnapshot(): boolean {
     return this.#request.snapshot === true;
   }

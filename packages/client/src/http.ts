@@ -90,6 +90,8 @@ export class HttpTransport implements Transport {
     this.#running.get(channel)?.abort();
     const controller = new AbortController();
     this.#running.set(channel, controller);
+    // Not at once, so that handlers that are being added hear of it.
+    if (channel.wantsPresence) return queueMicrotask(() => this.#ended(channel, noPresence()));
     void this.#run(channel, AbortSignal.any([controller.signal, this.#closed.signal]));
   }
 
@@ -101,7 +103,7 @@ export class HttpTransport implements Transport {
 
   async request(request: Request, signal?: AbortSignal): Promise<ServerFrame> {
     if (request.type !== "publish") {
-      throw new TidewireError("not_configured", "presence needs a WebSocket", "never");
+      throw noPresence();
     }
     const { type: _, echo: __, ...body } = request;
     const late = AbortSignal.timeout(this.#settings.answerTimeout);
@@ -181,7 +183,7 @@ export class HttpTransport implements Transport {
 
   /** Reads one stream to its end, which it always reaches by throwing. */
   private async sse(channel: Channel, signal: AbortSignal, worked: () => void): Promise<void> {
-    const { presence: _, ...request } = channel.ask();
+    const request = channel.ask();
     const token = await this.#settings.token();
     const silence = new AbortController();
     const until = AbortSignal.any([signal, silence.signal]);
@@ -228,7 +230,7 @@ export class HttpTransport implements Transport {
   private async poll(channel: Channel, signal: AbortSignal, worked: () => void): Promise<void> {
     let first = true;
     for (;;) {
-      const { presence: _, ...request } = channel.ask();
+      const request = channel.ask();
       const parameters = parametersOf(request);
       // The first answer comes at once, and says that events are sure to follow.
       const seconds = first ? 0 : POLL_SECONDS;
@@ -264,6 +266,10 @@ interface PollAnswer {
 function isAboutToken(error: unknown): boolean {
   const name = error instanceof TidewireError ? error.code : error instanceof Interrupted ? error.close?.name : undefined;
   return name === "unauthorized" || name === "token_expired" || name === "token_invalid";
+}
+
+function noPresence(): TidewireError {
+  return new TidewireError("not_configured", "presence needs a WebSocket, which is blocked here or was not asked for");
 }
 
 function isFinal(error: unknown): error is TidewireError {

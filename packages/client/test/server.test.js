@@ -161,6 +161,8 @@ test("where WebSockets are blocked the client goes on by a stream", async () => 
   assert.ok(await publishing, "what was asked for before goes on, too");
   await server.publish({ topic, data: "through" });
   await until("the event", () => heard.length === 1);
+  const ended = new Promise((onEnded) => one.subscribe({ topic, presence: true }, { onEnded }));
+  assert.equal((await ended).code, "not_configured", "presence is refused rather than silent");
 });
 
 test("subscriptions that ask for the same share one connection and one subscription", async () => {
@@ -231,7 +233,8 @@ test("a history that was lost with the server is a gap, and events go on", async
   await server.publish({ topic, data: "before" });
   await until("the first event", () => heard.length === 1);
   await server.kill();
-  await server.start();
+  // Its database ends a moment after it.
+  await until("the server is back", () => server.start().then(() => true, () => false), 30);
   await until("the gap", () => gaps.length === 1, 20);
   await server.publish({ topic, data: "after" });
   await until("the next event", () => heard.length === 2);
