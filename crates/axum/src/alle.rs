@@ -30,13 +30,9 @@ pub(crate) async fn events(
 ) -> Response {
     let opened = async {
         let query = Query::read(&uri)?;
-        query.expect_only(&["channels", "since"])?;
+        query.expect_only(&["channels", "since", sse::LAST_EVENT_ID])?;
         let mut subscriptions = channels(query.one("channels")?)?;
-        let since = match sse::last_event_id(&headers)? {
-            Some(id) => Some(id),
-            None => query.one("since")?,
-        };
-        go_on_from(&mut subscriptions, since)?;
+        go_on_from(&mut subscriptions, sse::go_on(&headers, &query)?)?;
         let identity = identify(&transports, &headers, &query).await?;
         sse::open(&transports, transports.alle_events(), identity, subscriptions, b"", peer).await
     };

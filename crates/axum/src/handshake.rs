@@ -4,11 +4,15 @@
 //! each. Parameters are read strictly: an unknown one is an error that names it, because a
 //! misspelt `since` would otherwise lose events silently.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 use tidewire_protocol::position::PositionError;
-use tidewire_protocol::{Code, Interest, Refusal, Since, Subscription, Token, Topic, TopicKind};
+use tidewire_protocol::{
+    Code, Interest, Position, Refusal, Since, Subscription, Token, Topic, TopicKind,
+};
 
 /// Parameters that carry a token.
 const TOKEN_PARAMETERS: [&str; 2] = ["token", "access_token"];
@@ -29,6 +33,18 @@ const TOPICS: usize = 100;
 
 /// What stands for no position in a cursor of several.
 const NO_POSITION: &str = "-";
+
+/// From where a request goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum GoOn<'a> {
+    /// What a program wrote as `since`: an error in it is an error of the request.
+    Since(Option<&'a str>),
+    /// What a client that comes back shows as the last it received.
+    ///
+    /// A browser never tries again after an error, so whatever is no cursor for these topics is a
+    /// place that cannot be gone on from: the client is told gap.
+    LastEventId(&'a str),
+}
 
 /// The parameters of a request, decoded, in their order.
 #[derive(Default)]
@@ -83,13 +99,17 @@ impl Query {
         }
     }
 
-    /// A whole number in a parameter that may stand once at most.
+    /// A whole number in a parameter that may stand once at most; one that is too large to count
+    /// is the largest there is.
     ///
     /// # Errors
     /// `BadField` when it stands twice or is no whole number.
     pub fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
         let Some(value) = self.one(name)? else { return Ok(None) };
-        let number = value.parse();
+        let number = value.parse().or_else(|error: ParseIntError| match error.kind() {
+            IntErrorKind::PosOverflow => Ok(u64::MAX),
+            _ => Err(error),
+        });
         number.map(Some).map_err(|_| bad(format!("the parameter {name:?} must be a whole number")))
     }
 
@@ -101,6 +121,11 @@ impl Query {
     /// `MissingField` without any, `BadTopic`, `BadPosition`, `BadField` for a topic named twice
     /// and for what goes with a single table only.
     pub fn subscriptions(&self, since: Option<&str>) -> Result<Vec<Subscription>, Refusal> {
+        self.subscriptions_from(GoOn::Since(since))
+    }
+
+    /// The same, for requests that may come from a client that comes back.
+    pub(crate) fn subscriptions_from(&self, from: GoOn<'_>) -> Result<Vec<Subscription>, Refusal> {
         let mut list = Vec::new();
         for (name, value) in &self.0 {
             if let Some(kind) = TOPIC_PARAMETERS.into_iter().find(|kind| kind.word() == name) {
@@ -114,7 +139,7 @@ impl Query {
             let message = "name at least one topic with topic=, private=, table= or notify=";
             return Err(Refusal::new(Code::MissingField, message));
         }
-        go_on_from(&mut list, since)?;
+        go_on_from(&mut list, from)?;
         self.narrow(&mut list)?;
         Ok(list)
     }
@@ -167,9 +192,9 @@ impl Query {
 /// Sets each subscription's place from a cursor: one place each, in order, joined by commas.
 ///
 /// # Errors
-/// `BadPosition` when the cursor does not fit, `TooManySubscriptions`, and `BadField` when a topic
+/// `BadPosition` when `since` does not fit, `TooManySubscriptions`, and `BadField` when a topic
 /// stands twice, since a cursor could not tell the two apart.
-pub(crate) fn go_on_from(list: &mut [Subscription], since: Option<&str>) -> Result<(), Refusal> {
+pub(crate) fn go_on_from(list: &mut [Subscription], from: GoOn<'_>) -> Result<(), Refusal> {
     if list.len() > TOPICS {
         let message = format!("one request names at most {TOPICS} topics; a WebSocket takes more");
         return Err(Refusal::new(Code::TooManySubscriptions, message));
@@ -179,7 +204,17 @@ pub(crate) fn go_on_from(list: &mut [Subscription], since: Option<&str>) -> Resu
             return Err(bad("a topic must not be named twice").about(&subscription.topic));
         }
     }
-    let Some(since) = since else { return Ok(()) };
+    match from {
+        GoOn::Since(None) => Ok(()),
+        GoOn::Since(Some(since)) => go_on_since(list, since),
+        GoOn::LastEventId(id) => {
+            go_on_after(list, id);
+            Ok(())
+        }
+    }
+}
+
+fn go_on_since(list: &mut [Subscription], since: &str) -> Result<(), Refusal> {
     let places: Vec<&str> = since.split(',').collect();
     if places.len() != list.len() {
         let message = format!(
@@ -193,6 +228,14 @@ pub(crate) fn go_on_from(list: &mut [Subscription], since: Option<&str>) -> Resu
         subscription.since = place(text).map_err(|refusal| refusal.about(&subscription.topic))?;
     }
     Ok(())
+}
+
+fn go_on_after(list: &mut [Subscription], id: &str) {
+    let elsewhere = Since::Position(Position::ELSEWHERE);
+    let fits = id.split(',').count() == list.len();
+    let places = id.split(',').map(|text| place(text).unwrap_or(elsewhere));
+    let places = places.filter(|_| fits).chain(std::iter::repeat(elsewhere));
+    list.iter_mut().zip(places).for_each(|(subscription, place)| subscription.since = place);
 }
 
 fn place(text: &str) -> Result<Since, Refusal> {
@@ -319,6 +362,31 @@ mod tests {
         assert_eq!(refused("topic=a&topic=b", Some("a-1")), Some(Code::BadPosition));
         assert_eq!(refused("topic=a", Some("")), Some(Code::BadPosition));
         assert_eq!(refused("topic=a&topic=a", None), Some(Code::BadField));
+    }
+
+    #[test]
+    fn a_last_event_id_that_is_no_cursor_for_these_topics_is_a_place_elsewhere() {
+        let elsewhere = Since::Position(Position::ELSEWHERE);
+        for (text, id, expected) in [
+            ("topic=a", "17", vec![elsewhere]),
+            ("topic=a", "a-1,a-2", vec![elsewhere]),
+            ("topic=a&topic=b", "a-1", vec![elsewhere, elsewhere]),
+            ("topic=a&topic=b", "x,-", vec![elsewhere, Since::Now]),
+            ("topic=a", "0-0", vec![elsewhere]),
+        ] {
+            let list = query(text).and_then(|it| it.subscriptions_from(GoOn::LastEventId(id)));
+            let places: Vec<_> = list.unwrap().iter().map(|one| one.since).collect();
+            assert_eq!(places, expected, "{text} {id}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_to_count_is_the_largest() {
+        let number = |text: &str| query(text).and_then(|query| query.number("timeout"));
+        assert_eq!(number("timeout=99999999999999999999").unwrap(), Some(u64::MAX));
+        for text in ["timeout=-1", "timeout=", "timeout=1s", "timeout=9e99"] {
+            assert_eq!(number(text).unwrap_err().code, Code::BadField, "{text}");
+        }
     }
 
     #[test]

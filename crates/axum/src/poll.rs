@@ -75,7 +75,7 @@ async fn poll(
     let noting = Noting::new(transports.native(), Answers::Kept);
     let opening = Opening::new(Arc::clone(&noting) as _, Wire::Lines, identity);
     let mut session = transports.node().open(opening)?;
-    let mut progress = Progress::of(wish.subscriptions.iter().map(|one| &one.topic));
+    let mut progress = Progress::of(&wish.subscriptions);
     let snapshot = wish.subscriptions.iter().any(|one| one.snapshot);
     for subscription in wish.subscriptions {
         session.perform(Command::Subscribe(subscription)).await?;

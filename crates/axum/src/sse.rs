@@ -1,7 +1,9 @@
 //! Server-Sent Events: a session whose bytes are the body of one endless answer.
 //!
 //! The topics stand in the query; `id:` is the cursor, and a browser that comes back sends the
-//! last one as `Last-Event-ID`, which wins over `since=` because it is the newer. Bytes are taken
+//! last one as `Last-Event-ID`, which wins over `since=` because it is the newer. Some libraries
+//! send it as `lastEventId=` in the query. No `id:` names a place before everything up to there
+//! was told, gaps included. Bytes are taken
 //! from the session only when the connection has room for them, so a slow reader is sent from
 //! history. A single topic on plain TCP has its socket to itself ([`plain`]).
 
@@ -22,10 +24,10 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tidewire::{Dialect, Identity, Opening, Session};
-use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
+use tidewire_protocol::{Close, Command, Refusal, Subscription, Wire};
 
 use self::plain::Late;
-use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
+use crate::handshake::{GoOn, Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::listen::GivenUp;
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress};
@@ -37,6 +39,9 @@ const HELLO: &[u8] = b":\n\n";
 /// Tells a browser to come back two seconds after it lost the connection; Chromium's own pause is
 /// three, Firefox's five.
 const RETRY: &[u8] = b"retry: 2000\n\n";
+
+/// Where the package `event-source-polyfill` puts the last id, since a page may not set headers.
+pub(crate) const LAST_EVENT_ID: &str = "lastEventId";
 
 /// The connection that an answer goes to.
 pub(crate) struct Peer {
@@ -70,9 +75,8 @@ pub(crate) async fn native(State(transports): State<Transports>, request: Reques
     let opened = async {
         let (headers, peer) = (&parts.headers, Peer::of(&parts.extensions));
         let query = Query::read(&parts.uri)?;
-        query.expect_only(&SUBSCRIPTION_PARAMETERS)?;
-        let since = last_event_id(headers)?.map_or_else(|| query.one("since"), |id| Ok(Some(id)));
-        let subscriptions = query.subscriptions(since?)?;
+        query.expect_only(&[&SUBSCRIPTION_PARAMETERS[..], &[LAST_EVENT_ID]].concat())?;
+        let subscriptions = query.subscriptions_from(go_on(headers, &query)?)?;
         let token = token(headers, &query, Subprotocol::default())?;
         let identity = transports.node().identify(token.as_ref()).await?;
         open(&transports, transports.native(), identity, subscriptions, RETRY, peer).await
@@ -80,16 +84,21 @@ pub(crate) async fn native(State(transports): State<Transports>, request: Reques
     opened.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
 }
 
-/// What a browser sends when it comes back; an empty one is as good as none.
+/// From where a stream goes on: what a client that comes back sends in `Last-Event-ID` or in
+/// `lastEventId=`, of which an empty one is as good as none, else `since=`.
 ///
 /// # Errors
-/// `BadPosition` for one that is not text.
-pub(crate) fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let text = value
-        .to_str()
-        .map_err(|_| Refusal::new(Code::BadPosition, "Last-Event-ID is not a cursor"))?;
-    Ok(Some(text).filter(|text| !text.is_empty()))
+/// `BadField` for a parameter that stands twice.
+pub(crate) fn go_on<'a>(headers: &'a HeaderMap, query: &'a Query) -> Result<GoOn<'a>, Refusal> {
+    let shown = match headers.get("last-event-id").filter(|id| !id.is_empty()) {
+        // What is not text is no cursor.
+        Some(id) => Some(id.to_str().unwrap_or("?")),
+        None => query.one(LAST_EVENT_ID)?.filter(|id| !id.is_empty()),
+    };
+    Ok(match shown {
+        Some(id) => GoOn::LastEventId(id),
+        None => GoOn::Since(query.one("since")?),
+    })
 }
 
 /// A stream of the given topics, subscribed before the answer begins.
@@ -116,14 +125,16 @@ pub(crate) async fn open(
     };
     let mut session = transports.node().open(opening)?;
     session.welcome();
-    let mut progress = Progress::of(subscriptions.iter().map(|one| &one.topic));
+    let mut progress = Progress::of(&subscriptions);
     let snapshot = subscriptions.iter().any(|one| one.snapshot);
     for subscription in subscriptions {
         session.perform(Command::Subscribe(subscription)).await?;
     }
     for started in noting.take() {
-        // Inside a snapshot there is no place to go on from: it is told anew.
-        if !snapshot || started.resumed {
+        if started.gap.is_some() {
+            progress.wait_for_gap(&started.topic);
+        } else if !snapshot || started.resumed {
+            // Inside a snapshot there is no place to go on from: it is told anew.
             progress.reach(&started.topic, started.position);
         }
     }

@@ -11,7 +11,9 @@ use tidewire::{Dialect, Draft, Event, Position, Topic};
 use tidewire_protocol::command::Tag;
 use tidewire_protocol::dialect::View;
 use tidewire_protocol::presence::{Member, PresenceDiff};
-use tidewire_protocol::{Answer, Change, Close, Command, Frame, GapReason, Outcome, Refusal};
+use tidewire_protocol::{
+    Answer, Change, Close, Command, Frame, GapReason, Outcome, Refusal, Since, Subscription,
+};
 
 /// A subscription as it began.
 #[derive(Clone, Debug)]
@@ -143,9 +145,22 @@ impl Dialect for Noting {
 pub(crate) struct Progress(Vec<(Topic, Option<Position>)>);
 
 impl Progress {
-    /// Nothing is told of these topics yet.
-    pub(crate) fn of<'a>(topics: impl Iterator<Item = &'a Topic>) -> Self {
-        Self(topics.map(|topic| (topic.clone(), None)).collect())
+    /// Nothing is told of these topics yet; who goes on from a place has come to it.
+    pub(crate) fn of(subscriptions: &[Subscription]) -> Self {
+        let place = |subscription: &Subscription| match subscription.since {
+            Since::Position(position) => Some(position),
+            Since::Now | Since::Earliest => None,
+        };
+        let topics = subscriptions.iter();
+        Self(topics.map(|one| (one.topic.clone(), place(one))).collect())
+    }
+
+    /// A topic is to begin with the news of a gap. Until that is told the client must not go on
+    /// from behind it: it stays where it came from.
+    pub(crate) fn wait_for_gap(&mut self, topic: &Topic) {
+        if let Some((_, reached)) = self.0.iter_mut().find(|(held, _)| held == topic) {
+            reached.get_or_insert(Position::ELSEWHERE);
+        }
     }
 
     /// A topic was told up to this place.

@@ -238,7 +238,7 @@ async fn admit(transports: &Transports, token: Option<Token>) -> Result<Identity
     let identity = node.identify(token.as_ref()).await?;
     // The session takes its place only after the upgrade, when no status can be sent any more.
     let limit = node.limits().connections;
-    if node.stats().connections >= limit {
+    if node.connection_count() >= limit {
         let message = format!("this server takes at most {limit} connections");
         return Err(Refusal::new(Code::TooManyConnections, message));
     }

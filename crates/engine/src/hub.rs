@@ -35,6 +35,8 @@ pub(crate) struct Hub {
     hasher: RandomState,
     /// Entries whose last listener left, each once, and since when they wait here.
     leaving: Mutex<VecDeque<(Instant, Arc<Entry>)>>,
+    /// Topics that clients name, which is asked for often: a count of the map would lock all of it.
+    named: AtomicUsize,
 }
 
 /// One topic on this node.
@@ -56,6 +58,7 @@ impl Hub {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             leaving: Mutex::default(),
+            named: AtomicUsize::new(0),
         }
     }
 
@@ -66,7 +69,10 @@ impl Hub {
     /// The topic's entry with one listener more; to be given back with [`Hub::leave`].
     pub(crate) fn join(&self, topic: &Topic) -> Arc<Entry> {
         let mut topics = self.shard(topic).write();
-        let entry = topics.entry(topic.clone()).or_insert_with(|| Arc::new(Entry::new(topic)));
+        let entry = topics.entry(topic.clone()).or_insert_with(|| {
+            self.named.fetch_add(named(topic), Ordering::Relaxed);
+            Arc::new(Entry::new(topic))
+        });
         entry.listeners.fetch_add(1, Ordering::Relaxed);
         Arc::clone(entry)
     }
@@ -100,6 +106,7 @@ impl Hub {
             let current = topics.get(&entry.topic).is_some_and(|held| Arc::ptr_eq(held, &entry));
             if current && entry.listeners.load(Ordering::Acquire) == 0 {
                 topics.remove(&entry.topic);
+                self.named.fetch_sub(named(&entry.topic), Ordering::Relaxed);
                 detach(&entry.topic);
                 removed.push(entry.topic.clone());
             }
@@ -132,16 +139,21 @@ impl Hub {
         self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// Topics that clients name; those on which presence is told go with them.
+    /// Topics that clients name; those on which presence is told go with them. Costs the same
+    /// however many there are.
     pub(crate) fn named(&self) -> usize {
-        let named = |topic: &&Topic| topic.kind() != TopicKind::Presence;
-        self.shards.iter().map(|shard| shard.read().keys().filter(named).count()).sum()
+        self.named.load(Ordering::Relaxed)
     }
 
     /// All topics of one of the 64 parts of the map.
     pub(crate) fn part(&self, index: usize) -> Vec<Topic> {
         self.shards[index % SHARDS].read().keys().cloned().collect()
     }
+}
+
+/// How many topics that clients name this is.
+fn named(topic: &Topic) -> usize {
+    usize::from(topic.kind() != TopicKind::Presence)
 }
 
 impl Entry {
@@ -181,7 +193,16 @@ mod tests {
         assert_eq!(hub.leaving.lock().len(), 1);
         tokio::time::advance(LINGER).await;
         assert_eq!(hub.remove_deserted(LINGER, |_| {}), [topic()]);
-        assert_eq!((hub.len(), hub.leaving.lock().len()), (0, 0));
+        assert_eq!((hub.len(), hub.named(), hub.leaving.lock().len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn topics_that_clients_name_are_counted_once_and_those_of_presence_are_not() {
+        let hub = Hub::new();
+        for topic in [topic(), topic(), topic().presence()] {
+            hub.join(&topic);
+        }
+        assert_eq!((hub.len(), hub.named()), (2, 1));
     }
 
     #[tokio::test(start_paused = true)]

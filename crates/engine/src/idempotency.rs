@@ -1,15 +1,16 @@
 //! Requests that are repeated with the same key are carried out once.
 //!
 //! A repeat that comes while the first is still under way waits for it and gets its result, so a
-//! client that lost its connection in the middle may simply ask again. A request that failed is
-//! forgotten, so that a repeat tries anew.
+//! client that lost its connection in the middle may simply ask again. An attempt that failed is
+//! forgotten, so that a repeat tries anew, also with another content: until an attempt has
+//! succeeded its key stands for nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidewire_protocol::{Code, Position, Refusal};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
@@ -20,10 +21,12 @@ pub(crate) type Key = (Arc<str>, Arc<str>);
 /// What a publication came to: its position, where it has one.
 pub(crate) type Said = Option<Position>;
 
-struct Slot {
-    /// What was asked, to find a key that is used for something else.
-    fingerprint: u64,
-    said: OnceCell<Said>,
+/// What a key stands for.
+enum Slot {
+    /// An attempt is under way.
+    Attempt { fingerprint: u64, outcome: watch::Receiver<Option<Said>> },
+    /// It was published.
+    Published { fingerprint: u64, said: Said },
 }
 
 /// Results by key, for a while.
@@ -34,13 +37,25 @@ pub(crate) struct Idempotency {
 
 #[derive(Default)]
 struct State {
-    slots: HashMap<Key, Arc<Slot>>,
+    slots: HashMap<Key, Slot>,
     /// Keys by age, oldest first.
     ages: VecDeque<(Instant, Key)>,
 }
 
+/// Whose turn it is to publish under a key.
+enum Turn<'a> {
+    /// The caller's.
+    Ours(Attempt<'a>),
+    /// It was published.
+    Published { fingerprint: u64, said: Said },
+    /// Another attempt is under way.
+    Theirs { fingerprint: u64, outcome: watch::Receiver<Option<Said>> },
+}
+
 impl Idempotency {
     /// Runs `say` unless the key was used already; then gives the result of that time.
+    ///
+    /// `say` must be driven to its end: an attempt that is dropped counts as failed.
     ///
     /// # Errors
     /// What `say` refuses, or `KeyReused` when the key stands for something else.
@@ -51,45 +66,47 @@ impl Idempotency {
         limits: &Limits,
         say: impl Future<Output = Result<Said, Refusal>>,
     ) -> Result<Said, Refusal> {
-        let slot = self.slot(&key, fingerprint, limits);
-        if slot.fingerprint != fingerprint {
-            return Err(Refusal::new(
-                Code::KeyReused,
-                format!("the idempotency key \"{}\" was used for another publication", key.1),
-            ));
+        loop {
+            let (held, said) = match self.turn(&key, fingerprint, limits) {
+                Turn::Ours(attempt) => {
+                    let said = say.await?;
+                    attempt.succeed(said);
+                    return Ok(said);
+                }
+                Turn::Published { fingerprint, said } => (fingerprint, Some(said)),
+                Turn::Theirs { fingerprint, mut outcome } => {
+                    // It ends without an outcome when the attempt failed.
+                    let _ = outcome.changed().await;
+                    (fingerprint, *outcome.borrow())
+                }
+            };
+            match said {
+                Some(said) if held == fingerprint => return Ok(said),
+                Some(_) => return Err(reused(&key)),
+                // The key is free again.
+                None => {}
+            }
         }
-        let said = slot.said.get_or_try_init(|| say).await.copied();
-        if said.is_err() {
-            self.forget(&key, &slot);
-        }
-        said
     }
 
-    fn slot(&self, key: &Key, fingerprint: u64, limits: &Limits) -> Arc<Slot> {
+    fn turn(&self, key: &Key, fingerprint: u64, limits: &Limits) -> Turn<'_> {
         let mut state = self.state.lock();
-        if let Some(slot) = state.slots.get(key) {
-            return Arc::clone(slot);
+        match state.slots.get(key) {
+            Some(&Slot::Published { fingerprint, said }) => {
+                return Turn::Published { fingerprint, said };
+            }
+            Some(Slot::Attempt { fingerprint, outcome }) => {
+                return Turn::Theirs { fingerprint: *fingerprint, outcome: outcome.clone() };
+            }
+            None => {}
         }
         while state.slots.len() >= limits.idempotency_keys.max(1) {
             state.drop_oldest();
         }
-        let slot = Arc::new(Slot { fingerprint, said: OnceCell::new() });
-        state.slots.insert(key.clone(), Arc::clone(&slot));
+        let (sender, outcome) = watch::channel(None);
+        state.slots.insert(key.clone(), Slot::Attempt { fingerprint, outcome });
         state.ages.push_back((Instant::now(), key.clone()));
-        slot
-    }
-
-    /// A failed attempt leaves no trace, unless someone waits to try with the same slot.
-    fn forget(&self, key: &Key, slot: &Arc<Slot>) {
-        let mut state = self.state.lock();
-        let unused = Arc::strong_count(slot) <= 2 && !slot.said.initialized();
-        if unused && state.slots.get(key).is_some_and(|held| Arc::ptr_eq(held, slot)) {
-            state.slots.remove(key);
-            // The newest keys are at the back, where a failure of just now is found at once.
-            if let Some(place) = state.ages.iter().rposition(|(_, aged)| aged == key) {
-                state.ages.remove(place);
-            }
-        }
+        Turn::Ours(Attempt { memory: self, key: key.clone(), fingerprint, outcome: sender })
     }
 
     /// Forgets keys older than their time.
@@ -101,10 +118,53 @@ impl Idempotency {
     }
 }
 
+fn reused(key: &Key) -> Refusal {
+    let message = format!("the idempotency key \"{}\" was used for another publication", key.1);
+    Refusal::new(Code::KeyReused, message)
+}
+
 impl State {
     fn drop_oldest(&mut self) {
         if let Some((_, key)) = self.ages.pop_front() {
             self.slots.remove(&key);
+        }
+    }
+}
+
+/// An attempt to publish under a key; dropped without success it leaves no trace.
+struct Attempt<'a> {
+    memory: &'a Idempotency,
+    key: Key,
+    fingerprint: u64,
+    outcome: watch::Sender<Option<Said>>,
+}
+
+impl Attempt<'_> {
+    fn succeed(self, said: Said) {
+        if let Some(slot) = self.own(&mut self.memory.state.lock()) {
+            *slot = Slot::Published { fingerprint: self.fingerprint, said };
+        }
+        self.outcome.send_replace(Some(said));
+    }
+
+    /// The key's slot, unless it was let go of meanwhile, and perhaps taken by another attempt.
+    fn own<'s>(&self, state: &'s mut State) -> Option<&'s mut Slot> {
+        let slot = state.slots.get_mut(&self.key)?;
+        let own = |outcome: &watch::Receiver<_>| outcome.same_channel(&self.outcome.subscribe());
+        matches!(slot, Slot::Attempt { outcome, .. } if own(outcome)).then_some(slot)
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let mut state = self.memory.state.lock();
+        if self.own(&mut state).is_none() {
+            return;
+        }
+        state.slots.remove(&self.key);
+        // The newest keys are at the back, where a failure of just now is found at once.
+        if let Some(place) = state.ages.iter().rposition(|(_, aged)| *aged == self.key) {
+            state.ages.remove(place);
         }
     }
 }
@@ -147,6 +207,38 @@ mod tests {
         let limits = Limits::default();
         let down = async { Err(Refusal::new(Code::Unavailable, "down")) };
         assert!(memory.once(key(), 7, &limits, down).await.is_err());
+        assert_eq!(memory.once(key(), 8, &limits, async { Ok(None) }).await, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_content_waits_for_the_attempt_and_has_the_key_when_that_failed() {
+        let (memory, limits) = (Idempotency::default(), Limits::default());
+        let slow = |result| async move {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            result
+        };
+        let down = Err(Refusal::new(Code::Unavailable, "down"));
+        let (failed, others, repeat) = tokio::join!(
+            memory.once(key(), 7, &limits, slow(down)),
+            async {
+                let first = memory.once(key(), 8, &limits, slow(Ok(None)));
+                tokio::join!(first, memory.once(key(), 9, &limits, slow(Ok(None))))
+            },
+            memory.once(key(), 8, &limits, async { Ok(None) }),
+        );
+        assert!(failed.is_err());
+        let codes = [others.0, others.1, repeat].map(|said| said.err().map(|error| error.code));
+        assert_eq!(codes, [None, Some(Code::KeyReused), None]);
+        let state = memory.state.lock();
+        assert_eq!((state.slots.len(), state.ages.len()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_dropped_frees_its_key() {
+        let (memory, limits) = (Idempotency::default(), Limits::default());
+        let endless = memory.once(key(), 7, &limits, std::future::pending());
+        let pause = std::time::Duration::from_millis(1);
+        assert!(tokio::time::timeout(pause, endless).await.is_err());
         assert_eq!(memory.once(key(), 8, &limits, async { Ok(None) }).await, Ok(None));
     }
 

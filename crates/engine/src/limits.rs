@@ -50,6 +50,10 @@ pub struct Limits {
     pub linger: Duration,
     /// Time to show a token where one is needed; 10 s.
     pub authentication_timeout: Duration,
+    /// Publications under way at once, of all callers; 16,384. One caller has an eighth of them.
+    ///
+    /// They wait for the history or for PostgreSQL, also after their requester hung up.
+    pub publishing: usize,
     /// How long an idempotency key is remembered; 5 min.
     pub idempotency_ttl: Duration,
     /// Idempotency keys remembered; 100,000.
@@ -80,6 +84,7 @@ impl Default for Limits {
             poll_timeout: Duration::from_secs(60),
             linger: Duration::from_secs(5),
             authentication_timeout: Duration::from_secs(10),
+            publishing: 16_384,
             idempotency_ttl: Duration::from_secs(300),
             idempotency_keys: 100_000,
             presence_interval: Duration::from_millis(50),

@@ -145,12 +145,12 @@ impl Mailbox {
         Offer::Taken
     }
 
-    /// Queues bytes without trying the socket, whatever waits; for answers, of which a session
+    /// Queues bytes of an answer without trying the socket, whatever waits; for answers, of which a session
     /// makes no more than its client asks for.
     ///
     /// A client that asks and asks and does not read ends; what waits besides answers is no
     /// reason, because that is bounded where it is offered.
-    pub(crate) fn queue(&self, bytes: Bytes, limit: usize) {
+    pub(crate) fn queue(&self, outgoing: Outgoing, limit: usize) {
         let mut state = self.state.lock();
         if state.closing.is_some() {
             return;
@@ -158,8 +158,8 @@ impl Mailbox {
         if state.answers > limit {
             state.closing = Some(Close::SlowConsumer);
         } else {
-            let length = bytes.len();
-            state.push(Outgoing { bytes, mark: None }, length);
+            let length = outgoing.bytes.len();
+            state.push(outgoing, length);
         }
         drop(state);
         self.wake.notify_one();

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub topics_refused: Counter,
     /// Members tracked on this node.
     pub members: Gauge,
+    /// Publications under way that wait for the history or an upstream.
+    pub publishing: Gauge,
     /// Failures of history, broker or presence.
     pub failures: Counter,
 }
@@ -117,6 +119,11 @@ impl Metrics {
             self.topics_refused.clone(),
         );
         r.register("members", "Members tracked on this node", self.members.clone());
+        r.register(
+            "publishing",
+            "Publications under way that wait for the history or PostgreSQL",
+            self.publishing.clone(),
+        );
         r.register("failures", "Failures of parts", self.failures.clone());
     }
 

@@ -239,11 +239,16 @@ impl Node {
         self.0.limits.store(Arc::new(limits));
     }
 
+    /// Open sessions; costs the same however many there are.
+    pub fn connection_count(&self) -> usize {
+        self.0.sessions.len()
+    }
+
     /// Counts of what is here now.
     pub fn stats(&self) -> Stats {
         let metrics = &self.0.metrics;
         Stats {
-            connections: self.0.sessions.len(),
+            connections: self.connection_count(),
             topics: self.0.hub.named(),
             subscriptions: metrics.subscriptions.get().max(0) as usize,
             events: metrics.events.get(),
@@ -277,6 +282,8 @@ impl Node {
         self.0.sessions.close_all(spread);
         let farewells = deadline - LAST_WORK.min(grace / 4);
         let _ = timeout_at(farewells, self.0.sessions.emptied()).await;
+        // What was accepted is published, whoever has hung up meanwhile.
+        self.0.publisher.settle(farewells).await;
         self.0.stop.cancel();
         let tasks = std::mem::take(&mut *self.0.tasks.lock());
         for mut task in tasks {

@@ -1,5 +1,7 @@
 //! The one door in: everything that is said on any topic passes here.
 
+mod underway;
+
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
@@ -9,6 +11,7 @@ use tidewire_protocol::{
     Audience, Body, Code, Draft, Event, GapReason, Payload, Position, Publication, Refusal,
     SessionId, Topic, TopicKind,
 };
+use tokio::time::Instant;
 
 use crate::auth::Identity;
 use crate::broker::Broker;
@@ -19,6 +22,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::sparing::Sparing;
 use crate::upstream::Upstream;
+use underway::Underway;
 
 /// Longest idempotency key in bytes: a UUID, a ULID, or a path of some.
 const KEY_BYTES: usize = 255;
@@ -34,6 +38,7 @@ struct Inner {
     upstreams: OnceLock<HashMap<TopicKind, Arc<dyn Upstream>>>,
     limits: Arc<arc_swap::ArcSwap<Limits>>,
     idempotency: Idempotency,
+    underway: Underway,
     metrics: Metrics,
 }
 
@@ -45,7 +50,9 @@ impl Publisher {
         metrics: Metrics,
     ) -> Self {
         let (upstreams, idempotency) = (OnceLock::new(), Idempotency::default());
-        Self(Arc::new(Inner { history, broker, upstreams, limits, idempotency, metrics }))
+        let underway = Underway::new(metrics.publishing.clone());
+        let inner = Inner { history, broker, upstreams, limits, idempotency, underway, metrics };
+        Self(Arc::new(inner))
     }
 
     pub(crate) fn set_upstreams(&self, upstreams: HashMap<TopicKind, Arc<dyn Upstream>>) {
@@ -155,38 +162,77 @@ impl Publisher {
     /// Publishes for a client or a producer that may do so: checks sizes, carries out repeats
     /// once, and hands what belongs to an upstream (a NOTIFY channel) to it.
     ///
-    /// Gives the position, or `None` where the upstream gives it later. Not cancel safe: when
-    /// dropped, the publication may or may not have been said; a repeat with the same idempotency
-    /// key settles it.
+    /// Gives the position, or `None` where the upstream gives it later. What was begun is finished
+    /// whether or not this future still waits for it; a repeat with the same idempotency key gets
+    /// its result.
     ///
     /// # Errors
     /// A refusal for the one who asked.
-    pub async fn submit(
+    pub fn submit(
         &self,
         publication: Publication,
         from: &Identity,
         session: Option<SessionId>,
-    ) -> Result<Option<Position>, Refusal> {
-        let topic = publication.topic.clone();
-        let reference = publication.reference.clone();
-        let said = self.checked(publication, from, session).await;
-        said.map_err(|refusal| refusal.about(&topic).to(reference))
+    ) -> impl Future<Output = Result<Option<Position>, Refusal>> + Send + use<> {
+        let (publisher, caller) = (self.clone(), Caller::of(from, session));
+        async move {
+            let (topic, reference) = (publication.topic.clone(), publication.reference.clone());
+            let published = publisher.submit_one(publication, caller).await;
+            published.map_err(|refusal| refusal.about(&topic).to(reference))
+        }
     }
 
-    async fn checked(
-        &self,
+    async fn submit_one(
+        self,
         publication: Publication,
+        caller: Caller,
+    ) -> Result<Option<Position>, Refusal> {
+        let inner = Arc::clone(&self.0);
+        let place = inner.underway.place(caller.share(), inner.limits.load().publishing)?;
+        let work = async move {
+            let published = self.checked(publication, &caller).await;
+            drop(place);
+            published
+        };
+        inner.underway.finish(work).await?
+    }
+
+    /// Publishes several for the same caller, in order, each as [`Publisher::submit`] does, with a
+    /// result for each. Once begun all of them are published, whether or not this future still
+    /// waits. Together they count as one publication under way.
+    ///
+    /// # Errors
+    /// When none of them was begun.
+    pub async fn submit_all(
+        &self,
+        publications: Vec<Publication>,
         from: &Identity,
-        session: Option<SessionId>,
-    ) -> Result<Said, Refusal> {
+    ) -> Result<Vec<Result<Option<Position>, Refusal>>, Refusal> {
+        let (publisher, caller) = (self.clone(), Caller::of(from, None));
+        let limit = self.0.limits.load().publishing;
+        let place = self.0.underway.place(caller.share(), limit)?;
+        let work = async move {
+            let mut results = Vec::with_capacity(publications.len());
+            for publication in publications {
+                let topic = publication.topic.clone();
+                let published = publisher.checked(publication, &caller).await;
+                results.push(published.map_err(|refusal| refusal.about(&topic)));
+            }
+            drop(place);
+            results
+        };
+        self.0.underway.finish(work).await
+    }
+
+    async fn checked(&self, publication: Publication, caller: &Caller) -> Result<Said, Refusal> {
         let limits = self.0.limits.load_full();
         check(&publication, &limits)?;
         let Some(key) = publication.idempotency_key.clone() else {
-            return self.say(publication, session).await;
+            return self.say(publication, caller.session).await;
         };
-        let key = (scope(from), key);
+        let key = (Arc::clone(&caller.scope), key);
         let fingerprint = fingerprint(&publication);
-        let say = self.say(publication, session);
+        let say = self.say(publication, caller.session);
         self.0.idempotency.once(key, fingerprint, &limits, say).await
     }
 
@@ -220,6 +266,11 @@ impl Publisher {
 
     pub(crate) fn tick(&self, limits: &Limits) {
         self.0.idempotency.tick(limits);
+    }
+
+    /// Waits until the publications under way are finished, until the deadline at the latest.
+    pub(crate) async fn settle(&self, deadline: Instant) {
+        self.0.underway.settle(deadline).await;
     }
 }
 
@@ -265,6 +316,25 @@ fn check(publication: &Publication, limits: &Limits) -> Result<(), Refusal> {
         return Err(Refusal::new(Code::BadField, message));
     }
     Ok(())
+}
+
+/// On whose behalf something is published.
+struct Caller {
+    /// Whose idempotency keys and whose share of the publications under way.
+    scope: Arc<str>,
+    session: Option<SessionId>,
+    /// Not limited apart from others: it may do everything.
+    superuser: bool,
+}
+
+impl Caller {
+    fn of(from: &Identity, session: Option<SessionId>) -> Self {
+        Self { scope: scope(from), session, superuser: from.superuser }
+    }
+
+    fn share(&self) -> Option<&str> {
+        (!self.superuser).then_some(&*self.scope)
+    }
 }
 
 /// Two callers may use the same key for different things.

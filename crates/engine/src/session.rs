@@ -10,6 +10,7 @@ mod beginning;
 mod catch_up;
 mod commands;
 mod membership;
+mod requests;
 mod sharing;
 mod silence;
 mod subscribed;
@@ -31,6 +32,7 @@ use crate::limits::Bucket;
 use crate::mailbox::{Mailbox, Outgoing};
 use crate::node::{Inner, labels};
 use crate::session::catch_up::Reading;
+use crate::session::requests::{Requests, request_done};
 use crate::session::subscribed::{Phase, Subscribed};
 use crate::session::waiting::{Pending, first_done};
 
@@ -53,6 +55,8 @@ pub struct Session {
     reading: Option<Box<Reading>>,
     /// Wishes that wait for what they need, in the order in which they came.
     pending: Vec<Pending>,
+    /// A request that waits for something outside, and those behind it.
+    requests: Option<Box<Requests>>,
     patience: Patience,
     /// Which subscription's turn it is to catch up.
     turn: usize,
@@ -93,6 +97,7 @@ impl Session {
             tracked: Vec::new(),
             reading: None,
             pending: Vec::new(),
+            requests: None,
             patience: Patience::Now,
             turn: 0,
             bucket,
@@ -118,6 +123,9 @@ impl Session {
 
     /// Acts on one frame from the client; what it is told is queued.
     ///
+    /// A request that has to wait for something outside is answered later, after
+    /// [`Session::ready`], and those that come meanwhile are carried out after it.
+    ///
     /// Not cancel safe: a request that is dropped halfway may or may not be carried out.
     ///
     /// # Errors
@@ -128,7 +136,7 @@ impl Session {
             self.refuse_too_fast(&frame)?;
         } else {
             match self.form.shape.dialect.decode(&frame) {
-                Ok(commands) => self.carry_out(commands).await,
+                Ok(commands) => self.carry_out_all(commands, frame_bytes(&frame)).await,
                 Err(refusal) => self.refuse(refusal),
             }
         }
@@ -141,13 +149,12 @@ impl Session {
     ///
     /// Not cancel safe: a command that is dropped halfway may or may not be carried out.
     pub async fn carry_out(&mut self, commands: Vec<Command>) {
+        self.carry_out_all(commands, 0).await;
+    }
+
+    async fn carry_out_all(&mut self, commands: Vec<Command>, bytes: usize) {
         for command in commands {
-            self.patience = Patience::Later;
-            let done = self.perform(command).await;
-            self.patience = Patience::Now;
-            if let Err(refusal) = done {
-                self.refuse(refusal);
-            }
+            self.carry_out_one(command, bytes).await;
         }
     }
 
@@ -181,8 +188,9 @@ impl Session {
         Ok(())
     }
 
-    /// Waits until there is something to hand to the transport, reading from history meanwhile
-    /// what subscriptions have to catch up with.
+    /// Waits until there is something to hand to the transport, or something for
+    /// [`Session::go_on`] to do, reading from history meanwhile what subscriptions have to catch
+    /// up with.
     ///
     /// After a [`Session::flush`] that did not write everything, waits only for the end; the
     /// transport waits for the socket beside it. Cancel safe.
@@ -195,7 +203,7 @@ impl Session {
                 return Err(why);
             }
             self.note_fallen();
-            if self.mailbox.has_output() {
+            if self.mailbox.has_output() || self.can_go_on() {
                 return Ok(());
             }
             if !self.catch_up() {
@@ -207,7 +215,7 @@ impl Session {
     /// Waits for a page from the history, or for anything else. Cancel safe: the page is still on
     /// its way afterwards.
     async fn something_new(&mut self) {
-        if self.reading.is_none() && self.pending.is_empty() {
+        if self.reading.is_none() && self.pending.is_empty() && self.requests.is_none() {
             return self.mailbox.changed().await;
         }
         let found = async {
@@ -222,7 +230,9 @@ impl Session {
             found = found => self.take_in(found),
             // 2. A wish that waited can be carried out, or cannot.
             (place, done) = first_done(&mut self.pending) => self.settle(place, done),
-            // 3. Something was queued, a subscription fell behind, or the session is to end.
+            // 3. A request that waited is done; `go_on` answers it.
+            () = request_done(&mut self.requests) => {}
+            // 4. Something was queued, a subscription fell behind, or the session is to end.
             () = self.mailbox.changed() => {}
         }
     }
@@ -247,7 +257,8 @@ impl Session {
 
     /// Queues bytes that the transport made, such as a pong.
     pub fn push_raw(&self, bytes: Bytes) {
-        self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);
+        let outgoing = Outgoing { bytes, mark: None };
+        self.mailbox.queue(outgoing, self.node.limits.load().mailbox_bytes);
     }
 
     /// Queues the dialect's goodbye and leaves everything. The transport writes what waits and
@@ -282,7 +293,19 @@ impl Session {
     fn say_as(&self, answer: &Answer, id: Option<Position>) {
         for frame in self.form.shape.dialect.answers(answer) {
             let bytes = self.form.shape.wire.seal(&frame, id);
-            self.mailbox.queue(bytes, self.node.limits.load().mailbox_bytes);
+            let outgoing = Outgoing { bytes, mark: self.mark(answer) };
+            self.mailbox.queue(outgoing, self.node.limits.load().mailbox_bytes);
+        }
+    }
+
+    /// Where a subscription begins, for a transport that makes cursors of several: only with the
+    /// answer the client was told of a gap before that place.
+    fn mark(&self, answer: &Answer) -> Option<Box<(Topic, Position)>> {
+        match answer {
+            Answer::Subscribed { topic, position, .. } if self.form.composite => {
+                Some(Box::new((topic.clone(), *position)))
+            }
+            _ => None,
         }
     }
 
@@ -350,6 +373,7 @@ impl Session {
 
     fn leave_everything(&mut self) {
         self.pending.clear();
+        self.requests = None;
         self.reading = None;
         for subscription in std::mem::take(&mut self.subscriptions) {
             self.leave(&subscription);
@@ -366,5 +390,12 @@ impl Drop for Session {
         self.node.sessions.remove(self.id);
         let labels = labels(self.form.shape.dialect.name(), self.form.shape.wire);
         self.node.metrics.connections.get_or_create(&labels).dec();
+    }
+}
+
+fn frame_bytes(frame: &Frame) -> usize {
+    match frame {
+        Frame::Text { text, .. } => text.len(),
+        Frame::Binary(bytes) => bytes.len(),
     }
 }

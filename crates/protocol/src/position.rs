@@ -42,6 +42,11 @@ pub struct Position {
 pub struct PositionError;
 
 impl Position {
+    /// A place in no topic, whatever its run of numbers: going on from it is answered with a gap.
+    ///
+    /// Stands for what a client shows as a place and is none. Epochs are random, so that none is 0.
+    pub const ELSEWHERE: Self = Self { epoch: Epoch(0), seq: 0 };
+
     /// The place after the next event.
     #[must_use]
     pub fn next(self) -> Self {

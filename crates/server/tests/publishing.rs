@@ -2,6 +2,8 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::{Server, client, get, post, post_with, request};
 
@@ -168,4 +170,41 @@ async fn fifty_repeats_at_once_are_said_once_and_answered_alike() {
     let second = post_with(address, PATH, &headers, &batch).await.good().await;
     assert_eq!(first, second);
     assert_eq!(history(&server, "once").await.len(), 3);
+}
+
+/// Sends a request and hangs up before the answer.
+async fn hang_up(server: &Server, headers: &str, body: &Value) {
+    let mut socket = TcpStream::connect(server.address).await.expect("a connection");
+    let body = body.to_string();
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n{body}",
+        server.address,
+        body.len(),
+    );
+    socket.write_all(request.as_bytes()).await.expect("a request");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_accepted_is_published_once_and_delivered_at_once_although_its_caller_hung_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let server = Server::start(&[("history.path", &*path), ("history.fsync", "batch")]).await;
+    let mut listener = client(server.address).await;
+    listener.subscribe(json!({ "topic": "paid" })).await;
+    for round in 0..30 {
+        let key = format!("order-{round}");
+        let one = json!({ "topic": "paid", "data": round });
+        hang_up(&server, &format!("Idempotency-Key: {key}\r\n"), &one).await;
+        let headers = [("idempotency-key", &*key)];
+        post_with(server.address, PATH, &headers, &one).await.good().await;
+        assert_eq!(listener.hear_type("event").await["data"], round);
+    }
+    for round in 0..10 {
+        let item = |number| json!({ "topic": "paid", "data": [round, number] });
+        hang_up(&server, "", &(0..20).map(item).collect()).await;
+        for number in 0..20 {
+            assert_eq!(listener.hear_type("event").await["data"], json!([round, number]));
+        }
+    }
+    assert_eq!(history(&server, "paid").await.len(), 30 + 10 * 20);
 }

@@ -242,6 +242,14 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
+/// Bad Gateway, which the registry of close codes has and tungstenite does not know.
+const BAD_GATEWAY: u16 = 1014;
+
+/// Whether a close frame may carry the code.
+fn may_be_sent(code: u16) -> bool {
+    code == BAD_GATEWAY || CloseCode::from(code).is_allowed()
+}
+
 /// The code in a close frame's payload (RFC 6455, section 5.5.1).
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Close> {
     match payload {
@@ -249,7 +257,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Close> {
         [_] => Err(Close::ProtocolError),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            if !CloseCode::from(code).is_allowed() {
+            if !may_be_sent(code) {
                 return Err(Close::ProtocolError);
             }
             std::str::from_utf8(reason).map_err(|_| Close::BadUtf8)?;
@@ -479,6 +487,12 @@ mod tests {
         let bye = Spec::control(Control::Close, &1000u16.to_be_bytes());
         let (messages, result) = read(&[bye, Spec::data(Data::Text, true, b"more")]);
         assert_eq!((messages, result), (vec![Message::Close(Some(1000))], Ok(())));
+    }
+
+    #[test]
+    fn a_close_frame_may_say_bad_gateway() {
+        let bye = Spec::control(Control::Close, &1014u16.to_be_bytes());
+        assert_eq!(read(&[bye]), (vec![Message::Close(Some(1014))], Ok(())));
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Connection {
             // 2. The client speaks, or takes bytes again.
             ready = self.socket.ready(interest) => { ready?; }
         }
+        self.session.go_on().await;
         self.full = !self.session.flush()?;
         self.hear().await
     }

@@ -66,6 +66,8 @@ struct Outbound {
 
 /// What came of one turn with the stream.
 enum Heard {
+    /// The session has something to write, or to go on with.
+    Ready,
     /// Some bytes were written, or all of them.
     Progress,
     /// Something was read.
@@ -91,8 +93,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             // 1. The engine speaks, or ends the session.
             ready = session.ready(), if outbound.is_empty() => {
                 ready.map_err(End::Server)?;
-                outbound.fill(session.take());
-                Heard::Progress
+                Heard::Ready
             }
             // 2. The client speaks, or takes bytes.
             heard = poll_fn(|cx| outbound.poll(io, inbound, limits.message_bytes, cx)) => heard?,
@@ -101,6 +102,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         };
         match heard {
             Heard::Progress => Ok(()),
+            Heard::Ready => {
+                session.go_on().await;
+                outbound.fill(session.take());
+                Ok(())
+            }
             Heard::Messages(messages, result) => {
                 session.heard();
                 Box::pin(act(session, messages)).await?;

@@ -26,7 +26,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::server::{Server, Settings, read_head, read_to_end, soon, topic, until};
+use crate::server::{SILENT, Server, Settings, read_head, read_to_end, soon, topic, until};
 
 fn hurried() -> Listening {
     Listening { handshake_timeout: Duration::from_millis(100), ..Listening::default() }
@@ -204,6 +204,17 @@ async fn a_websocket_works_inside_tls() {
     let (socket, _) =
         tokio_tungstenite::client_async("wss://localhost/v1/ws", stream).await.unwrap();
     talk(&server, socket).await;
+    let stream = connect_tls(server.addr, &certificate.der, "http/1.1").await.unwrap();
+    let (socket, _) =
+        tokio_tungstenite::client_async("wss://localhost/v1/ws", stream).await.unwrap();
+    talk_beside_a_request(&server, socket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_holds_up_nothing_on_a_plain_websocket() {
+    let server = Server::start().await;
+    let socket = server.websocket("/v1/ws").await.0;
+    talk_beside_a_request(&server, socket).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,6 +263,28 @@ async fn a_client_inside_tls_that_takes_nothing_for_too_long_is_let_go() {
     })
     .await;
     drop(socket);
+}
+
+/// Has a request under way that is never answered, while which all else goes on: deliveries, pings,
+/// and in the end the close frame.
+async fn talk_beside_a_request<IO>(server: &Server, mut socket: WebSocketStream<IO>)
+where
+    IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let say = |text: serde_json::Value| Message::text(text.to_string());
+    socket.send(say(json!({"type": "subscribe", "topic": "a"}))).await.unwrap();
+    while !next_text(&mut socket).await.contains("subscribed") {}
+    socket.send(say(json!({"type": "publish", "notify": SILENT, "data": 1}))).await.unwrap();
+    socket.send(Message::Ping("there?".into())).await.unwrap();
+    while !matches!(soon("a pong", socket.next()).await, Some(Ok(Message::Pong(_)))) {}
+    server.say(&topic("a"), [7]).await;
+    assert!(next_text(&mut socket).await.contains("\"data\":7"));
+    let (stop, brief) = (server.node.clone(), Duration::from_secs(1));
+    let stopping = tokio::spawn(async move { stop.shutdown(Duration::ZERO, 10 * brief).await });
+    let ended =
+        async { while !matches!(socket.next().await, Some(Ok(Message::Close(Some(_)))) | None) {} };
+    tokio::time::timeout(2 * brief, ended).await.expect("the close frame waits for nothing");
+    stopping.abort();
 }
 
 /// Subscribes, hears a burst that is larger than any buffer, pings, and closes.

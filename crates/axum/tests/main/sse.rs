@@ -9,7 +9,7 @@ use tidewire::{Limits, Topic};
 use tidewire_axum::Listening;
 use tokio::net::TcpStream;
 
-use crate::server::{Server, Settings, soon, topic, until};
+use crate::server::{Answer, Server, Settings, soon, topic, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_begins_so_that_proxies_let_it_through() {
@@ -88,6 +88,81 @@ async fn a_position_of_another_life_is_told_as_a_gap() {
         (&subscribed["outcome"], &subscribed["reason"]),
         (&"gap".into(), &"epoch_changed".into())
     );
+}
+
+/// The ids of a stream up to the news of as many gaps, and what was told with the last of them.
+async fn ids_until_gaps(stream: &mut Answer, gaps: usize) -> Vec<String> {
+    let (mut ids, mut found) = (Vec::new(), 0);
+    while found < gaps {
+        let block = stream.block().await;
+        ids.extend(block.lines().filter_map(|line| line.strip_prefix("id: ")).map(str::to_owned));
+        let is_gap = |line: &str| line.starts_with("data: ") && line.contains("epoch_changed");
+        found += block.lines().filter(|line| is_gap(line)).count();
+    }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_id_names_a_place_behind_a_gap_that_was_not_told() {
+    let server = Server::start().await;
+    let known = server.say(&topic("b"), [1, 2]).await.before().to_string();
+    server.say(&topic("a"), [1]).await;
+    server.say(&Topic::notify("a").unwrap(), [1]).await;
+    let several = format!("dead-7,{known}");
+    for (path, id, gaps) in [
+        ("/v1/sse?topic=a", "dead-7", 1),
+        ("/v1/sse?topic=a&topic=b", &*several, 1),
+        ("/v1/sse?topic=a&topic=b", "dead-7,beef-1", 2),
+        ("/events?channels=a", "dead-7", 1),
+        ("/events?channels=a,b", "dead-7,beef-1", 2),
+        ("/v1/sse?table=public.t&snapshot=true", "dead-7", 1),
+    ] {
+        let mut stream = server.get_with(path, &[("last-event-id", id)]).await;
+        let ids = ids_until_gaps(&mut stream, gaps).await;
+        assert_eq!(ids[0], id, "{path}");
+        // With each gap the cursor goes on, so that none is told for ever.
+        let places: Vec<Vec<&str>> = ids.iter().map(|id| id.split(',').collect()).collect();
+        let pending = |places: &Vec<&str>| {
+            places.iter().filter(|place| ["dead-7", "beef-1"].contains(place)).count()
+        };
+        let pending: Vec<_> = places.iter().map(pending).collect();
+        if !path.contains("snapshot") {
+            assert_eq!(pending.last(), Some(&0), "{path}: {ids:?}");
+        }
+        assert!(pending.is_sorted_by(|one, next| one >= next), "{path}: {ids:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_of_another_format_is_a_gap_and_one_may_stand_in_the_query() {
+    let server = Server::start().await;
+    let first = server.say(&topic("a"), [1]).await;
+    server.say(&topic("a"), [2]).await;
+    for (path, id) in [
+        ("/v1/sse?topic=a", "17"),
+        ("/v1/sse?topic=a", "d\u{e9}j\u{e0}"),
+        ("/v1/sse?topic=a&topic=b", "dead-7"),
+        ("/events?channels=a", "2026-12-01T00:00:00Z"),
+        ("/v1/sse?topic=a&lastEventId=17", ""),
+        ("/v1/sse?topic=a&lastEventId=%0Adata:%20x", ""),
+        ("/events?channels=a&lastEventId=17", ""),
+    ] {
+        let mut stream = server.get_with(path, &[("last-event-id", id)]).await;
+        assert_eq!(stream.status, 200, "{path} {id}");
+        assert_eq!(
+            ids_until_gaps(&mut stream, 1).await[0].split(',').next(),
+            Some("0-0"),
+            "{path}"
+        );
+    }
+    // The header is what the browser itself wrote, and the parameter newer than `since`.
+    let query = format!("/v1/sse?topic=a&since=dead-1&lastEventId={first}");
+    let mut stream = server.get(&query).await;
+    assert_eq!(stream.number().await.0, 2);
+    let headers = [("last-event-id", &*first.to_string())];
+    let mut stream = server.get_with("/v1/sse?topic=a&lastEventId=dead-1", &headers).await;
+    assert_eq!(stream.number().await.0, 2);
+    assert_eq!(server.get("/v1/poll?topic=a&lastEventId=a-1").await.status, 400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

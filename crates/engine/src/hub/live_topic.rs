@@ -206,14 +206,15 @@ impl LiveTopic {
         let encoded = batch.encoded(&self.groups[group].form);
         let mut index = 0;
         while let Some(member) = self.groups[group].members.get(index) {
-            let offered = if batch.is_for(member.session) {
-                offer(member, &encoded, limit)
+            let (offered, count) = if batch.is_for(member.session) {
+                (offer(member, &encoded, limit), batch.events().len())
             } else {
-                offer(member, &selected(&self.groups[group].form, batch, member.session), limit)
+                let (selected, count) = selected(&self.groups[group].form, batch, member.session);
+                (offer(member, &selected, limit), count)
             };
             match offered {
                 Ok(()) => {
-                    delivered.events += batch.events().len() as u64;
+                    delivered.events += count as u64;
                     index += 1;
                 }
                 Err(taken) => {
@@ -241,9 +242,10 @@ impl LiveTopic {
                 member.mailbox.fell_behind(member.key, position);
                 continue;
             };
+            let count = unread.len() as u64;
             match offer(&member, &form.encode(unread.into_iter()), limit) {
                 Ok(()) => {
-                    delivered.events += at.seq - position.seq;
+                    delivered.events += count;
                     self.insert(member, &form);
                 }
                 Err(taken) => {
@@ -292,9 +294,12 @@ impl LiveTopic {
     }
 }
 
-fn selected(form: &Form, batch: &Batch, session: SessionId) -> Encoded {
+/// The events that the session may have, and how many they are.
+fn selected(form: &Form, batch: &Batch, session: SessionId) -> (Encoded, usize) {
     let admitted = batch.events().iter().filter(|event| event.audience.admits(session));
-    form.encode(admitted.map(within))
+    let admitted: Vec<_> = admitted.map(within).collect();
+    let count = admitted.len();
+    (form.encode(admitted.into_iter()), count)
 }
 
 fn offer(member: &Member, encoded: &Encoded, limit: usize) -> Result<(), Option<Position>> {

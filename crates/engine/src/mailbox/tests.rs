@@ -81,9 +81,9 @@ fn a_single_message_larger_than_the_limit_still_passes() {
 #[test]
 fn a_client_that_asks_and_does_not_read_ends() {
     let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
-    mailbox.queue(vec![1; 150].into(), 100);
+    mailbox.queue(message(1, 150), 100);
     assert_eq!(mailbox.closing(), None, "one answer may be larger than all that may wait");
-    mailbox.queue(vec![1; 10].into(), 100);
+    mailbox.queue(message(1, 10), 100);
     assert_eq!(mailbox.closing(), Some(Close::SlowConsumer));
 }
 
@@ -92,7 +92,7 @@ fn pages_from_history_that_wait_are_no_reason_to_end() {
     let mailbox = Mailbox::new(Wire::WebSocket, None, 0);
     let _ = mailbox.offer(message(1, 500), usize::MAX);
     for _ in 0..3 {
-        mailbox.queue(vec![2; 20].into(), 100);
+        mailbox.queue(message(2, 20), 100);
     }
     assert_eq!(mailbox.closing(), None);
     assert_eq!(mailbox.take().len(), 4);

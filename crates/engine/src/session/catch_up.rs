@@ -212,13 +212,14 @@ impl Session {
             Err(why) => return self.end_unfit(index, events, why),
         };
         let told = mine.last().map(|(event, _)| event.position);
+        let count = mine.len() as u64;
         let mut form = self.form_of(held);
         // What is replayed belongs to the snapshot, which has no place in its middle.
         form.composite |= held.rows().is_some();
         let encoded = form.encode(mine.into_iter());
         // Always taken: there was room for half a mailbox.
         let _ = encoded.offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
-        self.node.metrics.deliveries.inc_by(events.len() as u64);
+        self.node.metrics.deliveries.inc_by(count);
         self.subscriptions[index].phase = Phase::CatchingUp { after: last.position };
         self.tell_place(index, events, told);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidewire_protocol::presence::Member;
 use tidewire_protocol::{
     Answer, Code, Command, Outcome, Position, Publication, Reference, Refusal, Since, Subscription,
-    Tag, Token, Topic, TopicKind,
+    Tag, Topic, TopicKind,
 };
 
 use super::beginning::{Beginning, PresenceStart, Start};
@@ -13,7 +13,7 @@ use super::sharing::Wish;
 use super::subscribed::{Listening, Particulars, Phase, Subscribed};
 use super::waiting::Pending;
 use super::{Patience, Session};
-use crate::auth::Action;
+use crate::auth::{Action, Identity};
 use crate::hub::LaneIndex;
 use crate::mailbox::SubscriptionKey;
 
@@ -45,10 +45,7 @@ impl Session {
                 self.say(&Answer::Untracked { topic, reference });
                 Ok(())
             }
-            Command::Authenticate { token, reference } => {
-                let done = self.authenticate(&token, reference.clone()).await;
-                done.map_err(|refusal| refusal.to(reference))
-            }
+            Command::Authenticate { token, reference } => self.identify(token, reference).await,
             Command::Ping { reference } => {
                 self.say(&Answer::Pong { reference });
                 Ok(())
@@ -256,35 +253,19 @@ impl Session {
     }
 
     async fn publish(&mut self, publication: Publication) -> Result<(), Refusal> {
-        let topic = publication.topic.clone();
-        let reference = publication.reference.clone();
-        let allowed = self.may(Action::Publish, &topic).await;
-        allowed.map_err(|refusal| refusal.about(&topic).to(reference.clone()))?;
-        let confirm = publication.confirm;
-        if !publication.echo {
-            self.withhold(&topic);
-        }
-        let publisher = self.node.publisher.clone();
-        let position = publisher.submit(publication, &self.identity, Some(self.id)).await?;
-        if confirm {
-            self.say(&Answer::Published { topic, position, reference });
-        }
-        Ok(())
+        let (topic, reference) = (&publication.topic, publication.reference.clone());
+        let allowed = self.may(Action::Publish, topic).await;
+        allowed.map_err(|refusal| refusal.about(topic).to(reference))?;
+        self.publish_allowed(publication).await
     }
 
     /// Takes on the identity of a token and ends what it does not allow any more.
-    async fn authenticate(
-        &mut self,
-        token: &Token,
-        reference: Option<Reference>,
-    ) -> Result<(), Refusal> {
-        let identity = self.node.check_token(token).await?;
+    pub(super) async fn take_on(&mut self, identity: Identity, reference: Option<Reference>) {
         let (subject, expires_at) = (identity.subject.clone(), identity.expires_at);
         self.become_identity(identity);
         self.say(&Answer::Authenticated { subject, expires_at, reference });
         self.end_forbidden().await;
         self.refuse_forbidden().await;
-        Ok(())
     }
 
     async fn end_forbidden(&mut self) {

@@ -19,5 +19,6 @@ mod slow;
 mod storm;
 mod subscribe;
 mod tables;
+mod underway;
 mod upstream;
 mod waiting;

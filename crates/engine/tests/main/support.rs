@@ -101,6 +101,7 @@ impl Client {
                 return Ok(frame);
             }
             self.session.ready().await?;
+            self.session.go_on().await;
             self.take();
         }
     }

@@ -78,19 +78,46 @@ async fn answer(api: &Api, request: Request) -> Result<String, Refusal> {
         Body::Batch(items) => {
             check_batch(api, items.len())?;
             api.transports.admit(&caller.identity, peer, items.len())?;
-            let mut answer = String::with_capacity(ANSWER_BYTES * (items.len() + 1));
-            answer.push_str("{\"results\":[");
-            for (index, item) in items.into_iter().enumerate() {
-                if index > 0 {
-                    answer.push(',');
-                }
-                let key = key.as_ref().map(|key| format!("{key}/{index}").into());
-                result(api, &caller, &item, key, &mut answer).await;
-            }
-            answer.push_str("]}");
-            Ok(answer)
+            batch(api, &caller, items, key.as_ref()).await
         }
     }
+}
+
+/// Publishes what of a batch may be published, as a whole whether or not the caller waits for it,
+/// and gives the answer with a result for each.
+async fn batch(
+    api: &Api,
+    caller: &Caller,
+    items: Vec<Box<RawValue>>,
+    key: Option<&Arc<str>>,
+) -> Result<String, Refusal> {
+    let (mut publications, mut refused) = (Vec::new(), Vec::new());
+    for (index, item) in items.iter().enumerate() {
+        let key = key.map(|key| format!("{key}/{index}").into());
+        match allowed(api, caller, item, key).await {
+            Ok(publication) => {
+                publications.push(publication);
+                refused.push(None);
+            }
+            Err(refusal) => refused.push(Some(refusal)),
+        }
+    }
+    let publisher = api.transports.node().publisher();
+    let mut published = publisher.submit_all(publications, &caller.identity).await?.into_iter();
+    let mut answer = String::with_capacity(ANSWER_BYTES * (items.len() + 1));
+    answer.push_str("{\"results\":[");
+    for (index, refusal) in refused.into_iter().enumerate() {
+        if index > 0 {
+            answer.push(',');
+        }
+        let result = match refusal {
+            Some(refusal) => Err(refusal),
+            None => published.next().expect("a result for each publication"),
+        };
+        print_result(api, result, &mut answer);
+    }
+    answer.push_str("]}");
+    Ok(answer)
 }
 
 /// All of the body, within the limit in force now.
@@ -137,19 +164,22 @@ fn check_batch(api: &Api, count: usize) -> Result<(), Refusal> {
     Err(Refusal::new(Code::TooLarge, message))
 }
 
-/// One publication of a batch; a refusal is its result and does not end the batch.
-async fn result(
+/// One publication of a batch that the caller may make.
+async fn allowed(
     api: &Api,
     caller: &Caller,
     item: &RawValue,
     key: Option<Arc<str>>,
-    out: &mut String,
-) {
-    let said = match serde_json::from_str(item.get()) {
-        Ok(item) => say(api, caller, item, key).await,
-        Err(error) => Err(bad_json(&error)),
-    };
-    match said {
+) -> Result<Publication, Refusal> {
+    let item = serde_json::from_str(item.get()).map_err(|error| bad_json(&error))?;
+    let publication = publication(item, key)?;
+    caller.may(&api.transports, Action::Publish, &publication.topic).await?;
+    Ok(publication)
+}
+
+/// What came of one of a batch; a refusal is its result and does not end the batch.
+fn print_result(api: &Api, result: Result<Option<Position>, Refusal>, out: &mut String) {
+    match result {
         Ok(position) => print(position, out),
         Err(refusal) => {
             api.transports.node().metrics().refused(refusal.code);

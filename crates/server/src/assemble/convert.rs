@@ -20,6 +20,7 @@ pub(super) fn limits(settings: &Settings) -> Limits {
         burst: limits.burst,
         publishes_per_second: limits.publishes_per_second,
         publish_burst: limits.publish_burst,
+        publishing: limits.publishing,
         mailbox_bytes: limits.mailbox_bytes,
         members: limits.members,
         batch: limits.batch,

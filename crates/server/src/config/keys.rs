@@ -484,6 +484,14 @@ pub const KEYS: &[Key] = &[
     .or("20000")
     .live(),
     Key::new(
+        "limits.publishing",
+        Kind::Number(1, MANY),
+        "Publications that may be under way at once, waiting for the history on disk or for \
+         PostgreSQL, also after their caller hung up; one caller may have an eighth of them.",
+    )
+    .or("16384")
+    .live(),
+    Key::new(
         "limits.mailbox_bytes",
         Kind::Size(1_024, TIB),
         "Bytes that wait in memory for one slow client before it reads on from the history.",

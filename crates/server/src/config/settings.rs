@@ -263,6 +263,8 @@ pub struct LimitSettings {
     pub publishes_per_second: u32,
     /// Publications over HTTP at once by one caller.
     pub publish_burst: u32,
+    /// Publications under way at once, of all callers; 16,384.
+    pub publishing: usize,
     /// Messages of one client at once; 200.
     pub burst: u32,
     /// Bytes that wait for one slow client; 1 MiB.
@@ -528,6 +530,7 @@ impl LimitSettings {
             messages_per_second: values.amount("limits.messages_per_second"),
             publishes_per_second: values.amount("limits.publishes_per_second"),
             publish_burst: values.amount("limits.publish_burst"),
+            publishing: values.amount("limits.publishing"),
             burst: values.amount("limits.burst"),
             mailbox_bytes: values.amount("limits.mailbox_bytes"),
             members: values.amount("limits.members"),
