@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tidewire::protocol::{Code, Refusal, Token};
-use tidewire::{Authenticator, Identity};
+use tidewire::{Authenticator, Credential, Identity};
 
 use crate::rights::Rights;
 
@@ -114,9 +114,17 @@ impl Authenticator for ApiKeys {
     async fn identify(&self, token: &Token) -> Result<Identity, Refusal> {
         crate::authenticators::check_size(token)?;
         let known = Arc::clone(&self.known.read());
-        find(&known, &Sha256::digest(token.expose()).into())
-            .ok_or_else(|| Refusal::new(Code::TokenInvalid, "this API key is not known here"))
+        find(&known, &Sha256::digest(token.expose()).into()).ok_or_else(unknown)
     }
+
+    fn review(&self, identity: &Identity) -> Result<Identity, Refusal> {
+        let Some(Credential::Key(hash)) = &identity.credential else { return Ok(identity.clone()) };
+        find(&Arc::clone(&self.known.read()), hash).ok_or_else(unknown)
+    }
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(Code::TokenInvalid, "this API key is not known here")
 }
 
 /// Compares with every known hash, each in constant time, so that the time taken tells neither
@@ -143,13 +151,14 @@ fn read(keys: impl IntoIterator<Item = ApiKey>) -> Result<Arc<[Known]>, ApiKeyEr
             if !names.insert(key.name.clone()) {
                 return Err(ApiKeyError::Repeated(key.name));
             }
-            Ok(Known { hash, identity: bearer(&key.name, key.rights) })
+            Ok(Known { hash, identity: bearer(&key.name, hash, key.rights) })
         })
         .collect()
 }
 
-fn bearer(name: &str, rights: Option<Rights>) -> Identity {
-    let identity = Identity { subject: Some(format!("key:{name}").into()), ..Identity::default() };
+fn bearer(name: &str, hash: Hash, rights: Option<Rights>) -> Identity {
+    let (subject, credential) = (Some(format!("key:{name}").into()), Some(Credential::Key(hash)));
+    let identity = Identity { subject, credential, ..Identity::default() };
     match rights {
         Some(rights) => rights.given_to(identity),
         None => identity,

@@ -121,6 +121,11 @@ impl Authenticator for Authenticators {
             Refusal::new(Code::TokenInvalid, "tokens of this form are not accepted here")
         }))
     }
+
+    fn review(&self, identity: &Identity) -> Result<Identity, Refusal> {
+        let mut all = self.list.iter().map(|(_, reader)| reader);
+        all.try_fold(identity.clone(), |identity, reader| reader.review(&identity))
+    }
 }
 
 /// Keeps what tells the client more: *expired* or *try later* before *never heard of it*.

@@ -31,13 +31,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use parking_lot::RwLock;
+use serde_json::Value;
 use tidewire::protocol::{Code, Refusal, Token};
-use tidewire::{Authenticator, Identity};
+use tidewire::{Authenticator, Credential, Identity, Signature};
+use tokio::sync::watch;
 
 use claims::Rules;
 use key::Key;
 use parts::Parts;
-use remote::RemoteKeys;
+use remote::{RemoteKeys, Removals};
 
 pub use key::KeyError;
 pub use key_set::KeySetError;
@@ -54,6 +56,7 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct JwtAuthenticator {
     checker: RwLock<Arc<Checker>>,
     clock: Clock,
+    removals: Removals,
 }
 
 impl fmt::Debug for JwtAuthenticator {
@@ -76,22 +79,36 @@ impl JwtAuthenticator {
 
     /// The same with a clock of the caller's; see [`JwtAuthenticator::new`] for errors.
     pub fn with_clock(settings: &JwtSettings, clock: Clock) -> Result<Self, JwtError> {
-        let checker = Checker::new(settings, None)?;
-        Ok(Self { checker: RwLock::new(Arc::new(checker)), clock })
+        let removals = Removals::default();
+        let checker = Checker::new(settings, None, &removals)?;
+        Ok(Self { checker: RwLock::new(Arc::new(checker)), clock, removals })
     }
 
     /// Reads settings and files again and exchanges everything at once.
     ///
     /// Keys fetched from a URL are kept when the URL stays the same. On an error all stays as it
-    /// was. Identities given out before are not taken back.
+    /// was. Identities given out before are judged anew by [`Authenticator::review`].
     ///
     /// # Errors
     /// As [`JwtAuthenticator::new`].
     pub fn reload(&self, settings: &JwtSettings) -> Result<(), JwtError> {
         let before = Arc::clone(&self.checker.read());
-        let checker = Checker::new(settings, before.remote.as_ref())?;
+        let checker = Checker::new(settings, before.remote.as_ref(), &self.removals)?;
         *self.checker.write() = Arc::new(checker);
         Ok(())
+    }
+
+    /// Forgets all keys, so that no token is good any more.
+    pub fn clear(&self) {
+        let mut checker = self.checker.write();
+        let rules = checker.rules.clone();
+        *checker = Arc::new(Checker { local: Vec::new(), remote: None, rules });
+    }
+
+    /// Yields each time that a key server no longer publishes a key, or publishes its first; then
+    /// it is time to review who was let in before.
+    pub fn removals(&self) -> watch::Receiver<u64> {
+        self.removals.subscribe()
     }
 
     /// Whether tokens can be checked: false while the key server has not answered even once.
@@ -107,8 +124,22 @@ impl Authenticator for JwtAuthenticator {
         crate::authenticators::check_size(token)?;
         let parts = Parts::of(token.expose())?;
         let checker = Arc::clone(&self.checker.read());
-        checker.check_signature(&parts).await?;
-        checker.rules.identity(parts.claims()?, (self.clock)())
+        let signature = checker.check_signature(&parts).await?;
+        let identity = checker.rules.identity(parts.claims()?, (self.clock)())?;
+        Ok(Identity { credential: Some(Credential::Signature(Arc::new(signature))), ..identity })
+    }
+
+    fn review(&self, identity: &Identity) -> Result<Identity, Refusal> {
+        let Some(Credential::Signature(signature)) = &identity.credential else {
+            return Ok(identity.clone());
+        };
+        let checker = Arc::clone(&self.checker.read());
+        if !checker.may_have_made(signature) {
+            return Err(refusal(Verdict::UnknownKey));
+        }
+        let claims = identity.claims.as_deref().and_then(Value::as_object).cloned();
+        let judged = checker.rules.identity(claims.unwrap_or_default(), (self.clock)())?;
+        Ok(Identity { credential: identity.credential.clone(), ..judged })
     }
 }
 
@@ -123,7 +154,7 @@ struct Checker {
     rules: Rules,
 }
 
-/// What a set of keys says of a token.
+/// Why a set of keys does not take a token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
     /// No key is the one the token names, or could have signed it.
@@ -132,68 +163,80 @@ enum Verdict {
     WrongAlgorithm,
     /// The key is there and did not sign this.
     BadSignature,
-    /// Signed by a key.
-    Good,
 }
 
 impl Checker {
-    fn new(settings: &JwtSettings, before: Option<&Arc<RemoteKeys>>) -> Result<Self, JwtError> {
+    fn new(
+        settings: &JwtSettings,
+        before: Option<&Arc<RemoteKeys>>,
+        removals: &Removals,
+    ) -> Result<Self, JwtError> {
         let local = settings.local_keys()?;
-        let remote = settings.remote_keys(before)?;
+        let remote = settings.remote_keys(before, removals)?;
         if local.is_empty() && remote.is_none() {
             return Err(JwtError::NoKeys);
         }
         Ok(Self { local, remote, rules: Rules::new(settings) })
     }
 
-    async fn check_signature(&self, token: &Parts<'_>) -> Result<(), Refusal> {
-        let verdict = self.verdict(token);
-        let Some(remote) = self.remote.as_ref().filter(|_| may_be_remote(verdict, token)) else {
-            return answer(verdict);
+    /// Finds the key that signed the token.
+    async fn check_signature(&self, token: &Parts<'_>) -> Result<Signature, Refusal> {
+        let verdict = match self.signer(token) {
+            Ok(signature) => return Ok(signature),
+            Err(verdict) => verdict,
+        };
+        // A key server never hands out shared secrets, so it has no other opinion of them.
+        let asymmetric = token.algorithm.family() != AlgorithmFamily::Hmac;
+        let Some(remote) = self.remote.as_ref().filter(|_| asymmetric) else {
+            return Err(refusal(verdict));
         };
         if token.key_id.is_some() && !is_missing(remote, token) {
-            return answer(verdict);
+            return Err(refusal(verdict));
         }
         // Without a name there is no telling whether the key is a new one; asking is rationed.
         remote.refresh().await;
-        let verdict = self.verdict(token);
-        if verdict != Verdict::Good && remote.is_down() && is_missing(remote, token) {
-            let message = "the keys to check tokens with cannot be fetched at the moment";
-            return Err(Refusal::new(Code::Unavailable, message));
-        }
-        answer(verdict)
+        self.signer(token).map_err(|verdict| {
+            if remote.is_down() && is_missing(remote, token) {
+                let message = "the keys to check tokens with cannot be fetched at the moment";
+                return Refusal::new(Code::Unavailable, message);
+            }
+            refusal(verdict)
+        })
     }
 
-    fn verdict(&self, token: &Parts<'_>) -> Verdict {
+    fn signer(&self, token: &Parts<'_>) -> Result<Signature, Verdict> {
         let fetched = self.remote.as_ref().and_then(|remote| remote.status().keys);
         let keys = self.local.iter().chain(fetched.iter().flat_map(|keys| keys.iter()));
         let mut verdict = Verdict::UnknownKey;
         for key in keys {
-            verdict = verdict.max(judge(key, token));
-            if verdict == Verdict::Good {
-                break;
+            match judge(key, token) {
+                Ok(()) => return Ok(key.signature(token)),
+                Err(said) => verdict = verdict.max(said),
             }
         }
-        verdict
+        Err(verdict)
+    }
+
+    /// Whether a token that was signed so would still be taken; while no keys were fetched from a
+    /// key server, nobody knows that they are not there.
+    fn may_have_made(&self, signature: &Signature) -> bool {
+        let made = |keys: &[Key]| keys.iter().any(|key| key.has_made(signature));
+        let fetched = self.remote.as_ref().map(|remote| remote.status().keys);
+        made(&self.local) || fetched.is_some_and(|keys| keys.is_none_or(|keys| made(&keys)))
     }
 }
 
-fn judge(key: &Key, token: &Parts<'_>) -> Verdict {
+fn judge(key: &Key, token: &Parts<'_>) -> Result<(), Verdict> {
     let is_named = token.key_id.is_some() && key.id.as_deref() == token.key_id.as_deref();
     // A key without a name may have signed anything, also what names a key of another's.
     if token.key_id.is_some() && key.id.is_some() && !is_named {
-        return Verdict::UnknownKey;
+        return Err(Verdict::UnknownKey);
     }
     if !key.is_for(token.algorithm) {
         let is_meant = is_named || token.key_id.is_none();
-        return if is_meant { Verdict::WrongAlgorithm } else { Verdict::UnknownKey };
+        return Err(if is_meant { Verdict::WrongAlgorithm } else { Verdict::UnknownKey });
     }
-    if key.has_signed(token) { Verdict::Good } else { Verdict::BadSignature }
-}
-
-/// Whether a key server could have another opinion; it never hands out shared secrets.
-fn may_be_remote(verdict: Verdict, token: &Parts<'_>) -> bool {
-    verdict != Verdict::Good && token.algorithm.family() != AlgorithmFamily::Hmac
+    if key.has_signed(token) { Ok(()) } else { Err(Verdict::BadSignature) }
 }
 
 /// Whether nothing was fetched yet, or no key of the name that the token gives.
@@ -205,14 +248,13 @@ fn is_missing(remote: &RemoteKeys, token: &Parts<'_>) -> bool {
     name.is_some() && !keys.iter().any(|key| key.id.as_deref() == name)
 }
 
-fn answer(verdict: Verdict) -> Result<(), Refusal> {
+fn refusal(verdict: Verdict) -> Refusal {
     let message = match verdict {
-        Verdict::Good => return Ok(()),
         Verdict::UnknownKey => "the token is signed with a key that is not known here",
         Verdict::WrongAlgorithm => "the token's algorithm is not one that its key is for",
         Verdict::BadSignature => "the token's signature is wrong",
     };
-    Err(Refusal::new(Code::TokenInvalid, message))
+    Refusal::new(Code::TokenInvalid, message)
 }
 
 /// Reads an algorithm's name; `Ed25519` is the name that RFC 9864 gives to `EdDSA` on that curve.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tidewire::Authenticator as _;
 use tidewire::protocol::Code;
 use tidewire_adapters::{JwtAuthenticator, JwtSettings};
 
@@ -263,4 +264,43 @@ async fn keys_over_plain_http_from_elsewhere_are_refused() {
     let error = JwtAuthenticator::new(&settings).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("it must begin with https://"), "{source}");
+}
+
+#[tokio::test]
+async fn whoever_came_by_a_key_that_is_not_published_any_more_is_found_out() {
+    let [old, new, third] = ["old", "new", "third"].map(Signer::p256);
+    let server = KeyServer::of(&[&old, &new]).await;
+    let ours = authenticator(&eager(&server));
+    let by_old = identify(&ours, &old.sign(&claims())).await.unwrap();
+    let by_new = identify(&ours, &new.sign(&claims())).await.unwrap();
+    assert!(ours.review(&by_old).is_ok() && ours.review(&by_new).is_ok());
+    let mut removals = ours.removals();
+    removals.mark_unchanged();
+
+    // One that is added takes nothing away.
+    server.publish(&[&old, &new, &third]);
+    assert!(is_good(&ours, &third.sign(&claims())).await);
+    assert!(!removals.has_changed().unwrap());
+    server.publish(&[&new]);
+    assert!(!is_good(&ours, &Signer::p256("unknown").sign(&claims())).await);
+    soon("a key that is gone", removals.changed()).await.unwrap();
+    assert_eq!(ours.review(&by_old).unwrap_err().code, Code::TokenInvalid);
+    assert_eq!(ours.review(&by_new).unwrap().subject, by_new.subject);
+
+    ours.clear();
+    assert!(ours.review(&by_new).is_err() && !is_good(&ours, &new.sign(&claims())).await);
+}
+
+#[tokio::test]
+async fn the_same_key_from_another_place_is_the_same_key() {
+    let signer = Signer::p256("a");
+    let server = KeyServer::of(&[&signer]).await;
+    let ours = authenticator(&eager(&server));
+    let bearer = identify(&ours, &signer.sign(&claims())).await.unwrap();
+    let pem = JwtSettings { public_key: Some(signer.public_pem.clone()), ..JwtSettings::default() };
+    ours.reload(&pem).unwrap();
+    assert!(ours.review(&bearer).is_ok());
+    let other = JwtSettings { public_key: Some(Signer::p256("b").public_pem), ..pem };
+    ours.reload(&other).unwrap();
+    assert!(ours.review(&bearer).is_err());
 }

@@ -1,7 +1,7 @@
 //! Who calls the HTTP API, and with which parameters.
 
 use http::{HeaderMap, Uri};
-use tidewire::{Action, Identity};
+use tidewire::{Action, Allowed, Identity};
 use tidewire_protocol::{Refusal, Topic};
 
 use crate::handshake::{Query, Subprotocol, token};
@@ -54,7 +54,7 @@ impl Caller {
         Ok(Self { identity, query })
     }
 
-    /// Refuses what the caller may not do.
+    /// Refuses what the caller may not do, and gives what it may see.
     ///
     /// # Errors
     /// What the authorizer refuses.
@@ -63,7 +63,7 @@ impl Caller {
         transports: &Transports,
         action: Action,
         topic: &Topic,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Allowed, Refusal> {
         transports.node().authorizer().authorize(&self.identity, action, topic).await
     }
 }

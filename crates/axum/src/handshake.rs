@@ -177,6 +177,7 @@ impl Query {
                 .map_or(Ok(Vec::new()), |names| Interest::columns_of(&names))
                 .map_err(bad)?,
             filter: self.one("filter")?.map(Into::into),
+            limit: None,
         })
     }
 
@@ -411,7 +412,7 @@ mod tests {
     fn what_is_wanted_of_a_table_goes_with_a_single_table() {
         let text = "table=public.orders&events=UPDATE,INSERT&columns=total,id&filter=id%3Dgt.5";
         let list = subscriptions(&format!("{text}&snapshot=true"), Some("a-1")).unwrap();
-        let Interest { operations, columns, filter } = &list[0].interest;
+        let Interest { operations, columns, filter, .. } = &list[0].interest;
         assert_eq!(*operations, [Operation::Insert, Operation::Update]);
         assert_eq!(columns.iter().map(|name| &**name).collect::<Vec<_>>(), ["id", "total"]);
         assert_eq!((filter.as_deref(), list[0].snapshot), (Some("id=gt.5"), true));

@@ -1,11 +1,17 @@
 //! Who a client is and what it may do.
 
-use std::fmt;
-use std::str::FromStr;
+mod pattern;
+mod rows;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidewire_protocol::{Refusal, Token, Topic, TopicKind};
+use tidewire_protocol::filter::Filter;
+use tidewire_protocol::{Refusal, Token, Topic};
+
+pub use self::pattern::{Pattern, PatternError};
+pub(crate) use self::rows::MAX_RULES;
+pub use self::rows::{RowRule, RowRuleError};
 
 /// Who a client is; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +28,32 @@ pub struct Identity {
     pub grants: Option<Arc<[Grant]>>,
     /// Everything is allowed: no authentication is configured, or an administrator's key.
     pub superuser: bool,
+    /// By what the client proved who it is; `None` where it did not, or cannot be asked again.
+    pub credential: Option<Credential>,
+}
+
+/// By what a client proved who it is, so that it can be judged again when keys change.
+///
+/// Holds no secret: neither the token nor anything from which it could be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A key that the client holds, by its hash.
+    Key([u8; 32]),
+    /// A token that was signed with a key of the authenticator's.
+    Signature(Arc<Signature>),
+    /// Somebody else's word, such as that of a function in the database, who is asked once.
+    Word,
+}
+
+/// What was signed a token with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// A hash of the key.
+    pub key: [u8; 32],
+    /// How the token names its key.
+    pub key_id: Option<Arc<str>>,
+    /// The token's algorithm, as its header names it.
+    pub algorithm: Arc<str>,
 }
 
 impl Identity {
@@ -35,30 +67,48 @@ impl Identity {
         Self { superuser: true, ..Self::default() }
     }
 
-    /// Whether the client showed no token and has no rights of its own.
+    /// Whether nobody is known by this identity: what is not granted to it, it may do only where
+    /// everyone may.
+    ///
+    /// So is the bearer of a token that names no subject; see [`Identity::has_token`].
     pub fn is_anonymous(&self) -> bool {
-        self.subject.is_none() && !self.superuser && self.grants.is_none()
+        self.subject.is_none() && !self.superuser
     }
 
-    /// Whether the token itself carries the right.
+    /// Whether no authentication is configured, so that nobody is told from another.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.superuser && self.credential.is_none()
+    }
+
+    /// Whether the client showed a token, or needs none.
+    pub fn has_token(&self) -> bool {
+        !self.is_anonymous() || self.credential.is_some() || self.grants.is_some()
+    }
+
+    /// Whether the token itself carries the right, for some of the rows at least.
     pub fn is_granted(&self, action: Action, topic: &Topic) -> bool {
-        let grants = self.grants.as_deref().unwrap_or_default();
-        self.superuser || grants.iter().any(|grant| grant.allows(action, topic))
+        self.superuser || self.granted(action, topic).next().is_some()
+    }
+
+    /// What each grant allows.
+    pub(crate) fn granted(&self, action: Action, topic: &Topic) -> impl Iterator<Item = Allowed> {
+        let grants = self.grants.as_deref().unwrap_or_default().iter();
+        grants.filter_map(move |grant| grant.allows(action, topic, self.subject.as_deref()))
     }
 }
 
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Receive its events.
+    /// Receive its events, also those that are remembered.
     Subscribe,
-    /// Say something on it.
+    /// Publish on it.
     Publish,
     /// See who is there.
     Presence,
     /// Be seen there.
     Track,
-    /// Read what was said.
+    /// Read what is remembered, without receiving what comes.
     History,
 }
 
@@ -86,102 +136,23 @@ pub struct Grant {
     pub pattern: Pattern,
     /// To do what.
     pub actions: Vec<Action>,
+    /// Of a table, which rows; `None` for all.
+    pub rows: Option<RowRule>,
 }
 
 impl Grant {
-    /// Whether the right covers this.
-    pub fn allows(&self, action: Action, topic: &Topic) -> bool {
-        self.actions.contains(&action) && self.pattern.matches(topic)
-    }
-}
-
-/// Names of topics; `*` stands for any run of characters.
-///
-/// Begins with a kind and a colon (`topic:`, `private:`, `notify:`, `table:`) to mean that kind
-/// alone; without one it means topics and private topics, and a single `*` means everything.
-///
-/// ```
-/// use tidewire::{Pattern, Topic};
-///
-/// let rooms: Pattern = "room:*".parse().unwrap();
-/// assert!(rooms.matches(&Topic::application("room:42").unwrap()));
-/// assert!(!rooms.matches(&Topic::notify("room:42").unwrap()));
-///
-/// let channels: Pattern = "notify:*".parse().unwrap();
-/// assert!(channels.matches(&Topic::notify("orders").unwrap()));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern {
-    text: Arc<str>,
-    kind: Option<TopicKind>,
-    /// Where the name's pattern begins in `text`.
-    name_at: usize,
-}
-
-/// The text is not a pattern.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a topic pattern must not be empty, nor longer than a topic's name")]
-pub struct PatternError;
-
-impl FromStr for Pattern {
-    type Err = PatternError;
-
-    fn from_str(text: &str) -> Result<Self, PatternError> {
-        let kinds =
-            [TopicKind::Application, TopicKind::Private, TopicKind::Table, TopicKind::Notify];
-        let prefixed = kinds.into_iter().find_map(|kind| {
-            let rest = text.strip_prefix(kind.word())?.strip_prefix(':')?;
-            Some((kind, text.len() - rest.len()))
-        });
-        let (kind, name_at) = prefixed.map_or((None, 0), |(kind, at)| (Some(kind), at));
-        // A kind's word, its colon, and a name.
-        let limit = tidewire_protocol::topic::MAX_NAME_BYTES + 16;
-        if text.len() == name_at || text.len() > limit {
-            return Err(PatternError);
+    /// Whether the right covers this, for a client with this subject.
+    ///
+    /// Who may subscribe to a topic may read what is remembered of it: a subscription may begin at
+    /// any position, and the server cannot know which of them a client has seen.
+    pub fn allows(&self, action: Action, topic: &Topic, subject: Option<&str>) -> Option<Allowed> {
+        let included = action == Action::History && self.actions.contains(&Action::Subscribe);
+        let is_meant = included || self.actions.contains(&action);
+        if !is_meant || !self.pattern.matches(topic, subject) {
+            return None;
         }
-        Ok(Self { text: text.into(), kind, name_at })
+        Allowed::by(self.rows.as_ref(), subject)
     }
-}
-
-impl Pattern {
-    /// Whether the topic is among those meant.
-    pub fn matches(&self, topic: &Topic) -> bool {
-        let name = &self.text[self.name_at..];
-        let kind_fits = match self.kind {
-            Some(kind) => topic.kind() == kind,
-            None if name == "*" => true,
-            None => matches!(topic.kind(), TopicKind::Application | TopicKind::Private),
-        };
-        kind_fits && matches(name.as_bytes(), topic.name().as_bytes())
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Matches with one point to go back to, so its time is bounded by pattern times name.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while n < name.len() {
-        if p < pattern.len() && pattern[p] == b'*' {
-            back = Some((p + 1, n));
-            p += 1;
-        } else if p < pattern.len() && pattern[p] == name[n] {
-            p += 1;
-            n += 1;
-        } else if let Some((after_star, from)) = back {
-            back = Some((after_star, from + 1));
-            p = after_star;
-            n = from + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
 /// Checks tokens.
@@ -193,12 +164,65 @@ pub trait Authenticator: Send + Sync + 'static {
     /// `TokenInvalid`, `TokenExpired`, or `Unavailable` when keys cannot be had. Whatever is
     /// unclear is refused.
     async fn identify(&self, token: &Token) -> Result<Identity, Refusal>;
+
+    /// Judges a client again, by the credential that this or another authenticator gave it, after
+    /// keys or settings have changed: who it is now. Asks nobody outside, and leaves what it does
+    /// not know as it is.
+    ///
+    /// # Errors
+    /// When the credential is not good any more: its key was taken away, or a token like the
+    /// client's would be refused now.
+    fn review(&self, identity: &Identity) -> Result<Identity, Refusal> {
+        Ok(identity.clone())
+    }
+}
+
+/// What a client may do with a topic that it may do something with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Of a table, the rows that may be shown; `None` for all.
+    pub rows: Option<Arc<Filter>>,
+}
+
+impl Allowed {
+    /// Everything of the topic.
+    pub const EVERYTHING: Self = Self { rows: None };
+
+    /// What a right with this rule allows; nothing where the rule names a subject that is missing.
+    pub(crate) fn by(rows: Option<&RowRule>, subject: Option<&str>) -> Option<Self> {
+        match rows {
+            None => Some(Self::EVERYTHING),
+            Some(rule) => Some(Self { rows: Some(rule.of(subject)?) }),
+        }
+    }
+
+    /// What several rights allow together; `None` without any.
+    pub(crate) fn any_of(rights: impl Iterator<Item = Self>) -> Option<Self> {
+        let mut filters = Vec::new();
+        for Self { rows } in rights {
+            match rows {
+                None => return Some(Self::EVERYTHING),
+                Some(filter) if filters.contains(&filter) => {}
+                Some(filter) => filters.push(filter),
+            }
+        }
+        match filters.len() {
+            0 => None,
+            1 => Some(Self { rows: filters.pop() }),
+            _ => {
+                // A client with more is shown less, never more.
+                let few = filters.into_iter().take(MAX_RULES);
+                let filters = few.map(|filter| (*filter).clone()).collect();
+                Some(Self { rows: Some(Arc::new(Filter::any_of(filters))) })
+            }
+        }
+    }
 }
 
 /// Decides what a client may do.
 #[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
-    /// Returns when `identity` may do `action` on `topic`.
+    /// What `identity` may see or do of `topic` by `action`, when it may do it at all.
     ///
     /// # Errors
     /// `Unauthorized` when a token would help, `Forbidden` when this token does not allow it.
@@ -207,54 +231,5 @@ pub trait Authorizer: Send + Sync + 'static {
         identity: &Identity,
         action: Action,
         topic: &Topic,
-    ) -> Result<(), Refusal>;
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_star_matches_any_run_of_characters() {
-        for (pattern, name, expected) in [
-            ("a*c", "abc", true),
-            ("a*c", "ac", true),
-            ("a*c", "acb", false),
-            ("*:42", "room:42", true),
-            ("a*b*c", "aXbYbZc", true),
-            ("room:", "room:", true),
-            ("room:", "room:1", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_without_a_kind_never_means_tables_or_channels() {
-        let pattern: Pattern = "public.*".parse().unwrap();
-        assert!(!pattern.matches(&Topic::table("public.orders").unwrap()));
-        let everything: Pattern = "*".parse().unwrap();
-        assert!(everything.matches(&Topic::table("public.orders").unwrap()));
-    }
-
-    #[test]
-    fn an_empty_pattern_is_refused() {
-        assert!("".parse::<Pattern>().is_err());
-        assert!("notify:".parse::<Pattern>().is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn a_name_matches_itself_and_itself_with_a_star_anywhere(
-            name in "[a-z]{0,12}", at in 0usize..12, cut in 0usize..12,
-        ) {
-            prop_assert!(matches(name.as_bytes(), name.as_bytes()));
-            let at = at.min(name.len());
-            let end = (at + cut).min(name.len());
-            let starred = format!("{}*{}", &name[..at], &name[end..]);
-            prop_assert!(matches(starred.as_bytes(), name.as_bytes()));
-        }
-    }
+    ) -> Result<Allowed, Refusal>;
 }

@@ -165,8 +165,9 @@ impl Form {
         let wire = self.shape.wire;
         match &event.body {
             Body::Change(change) => {
+                let (change, movement) = movement.shown(change);
                 let view = View { tag, columns: self.columns.as_deref(), movement };
-                let frame = dialect.change(event, change, &view);
+                let frame = dialect.change(event, &change, &view);
                 frame.iter().for_each(|frame| wire.seal_into(out, frame, self.id(event)));
             }
             Body::Presence(diff) => {

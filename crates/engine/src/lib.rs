@@ -85,7 +85,10 @@ pub mod sparing;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use auth::{Action, Authenticator, Authorizer, Grant, Identity, Pattern};
+pub use auth::{
+    Action, Allowed, Authenticator, Authorizer, Credential, Grant, Identity, Pattern, PatternError,
+    RowRule, RowRuleError, Signature,
+};
 pub use broker::{Broker, Inlet};
 pub use cursor::{Cursor, Step};
 pub use error::Error;

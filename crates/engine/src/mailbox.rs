@@ -77,6 +77,8 @@ pub(crate) struct Mailbox {
     expires: AtomicU64,
     /// Seconds of [`clock`] by when a token must be shown; `u32::MAX` when none is needed.
     deadline: AtomicU32,
+    /// How often the session was asked to judge its client again.
+    reviews: AtomicU32,
 }
 
 struct State {
@@ -121,6 +123,7 @@ impl Mailbox {
             pinged: AtomicU32::new(now),
             expires: AtomicU64::new(u64::MAX),
             deadline: AtomicU32::new(u32::MAX),
+            reviews: AtomicU32::new(0),
         }
     }
 
@@ -190,6 +193,17 @@ impl Mailbox {
 
     pub(crate) fn closing(&self) -> Option<Close> {
         self.state.lock().closing
+    }
+
+    /// Asks the session to judge its client again.
+    pub(crate) fn review(&self) {
+        self.reviews.fetch_add(1, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// How often [`Mailbox::review`] was called.
+    pub(crate) fn reviews(&self) -> u32 {
+        self.reviews.load(Ordering::Acquire)
     }
 
     /// Whether the transport should come and write.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tidewire_protocol::{Code, Refusal, SessionId, Shape, Token, Topic, TopicKind, Wire};
+use tidewire_protocol::{Code, Interest, Refusal, SessionId, Shape, Token, Topic, TopicKind, Wire};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Authenticator, Authorizer, Identity};
+use crate::auth::{Allowed, Authenticator, Authorizer, Identity};
 use crate::bookmark::{self, Watched};
 use crate::broker::Broker;
 use crate::history::{History, HistoryLimits};
@@ -30,7 +30,7 @@ use crate::relay::Relay;
 use crate::session::Session;
 use crate::sessions::{Connection, Departures, Sessions};
 use crate::ticker::{self, Clock};
-use crate::upstream::Upstream;
+use crate::upstream::{Prepared, Upstream};
 
 pub use self::builder::{NodeBuilder, PreparedNode};
 pub use self::opening::Opening;
@@ -143,6 +143,14 @@ impl Inner {
         authenticator.identify(token).await
     }
 
+    /// Who a client is now that keys or settings have changed.
+    pub(crate) fn judge_again(&self, identity: &Identity) -> Result<Identity, Refusal> {
+        match &self.authenticator {
+            Some(authenticator) => authenticator.review(identity),
+            None => Ok(identity.clone()),
+        }
+    }
+
     pub(crate) fn admits_anonymous(&self) -> bool {
         self.authenticator.is_none() || self.anonymous
     }
@@ -224,6 +232,20 @@ impl Node {
         &self.0.presence
     }
 
+    /// What of a table's events may be shown to whom it is allowed so; `None` for all of them.
+    ///
+    /// # Errors
+    /// As [`Upstream::prepare`].
+    pub async fn shown(
+        &self,
+        topic: &Topic,
+        allowed: &Allowed,
+    ) -> Result<Option<Prepared>, Refusal> {
+        let Some(limit) = &allowed.rows else { return Ok(None) };
+        let interest = Interest { limit: Some(Arc::clone(limit)), ..Interest::default() };
+        self.0.publisher.upstream(topic)?.prepare(topic, &interest).await.map(Some)
+    }
+
     /// Who may do what.
     pub fn authorizer(&self) -> &Arc<dyn Authorizer> {
         &self.0.authorizer
@@ -265,6 +287,15 @@ impl Node {
         page: Range<usize>,
     ) -> (usize, Vec<Connection>) {
         self.0.sessions.list(wanted, page)
+    }
+
+    /// Judges every session again; to be called after keys, rules or grants have changed.
+    ///
+    /// Returns at once. Each session then ends with [`Close::Revoked`](tidewire_protocol::Close::Revoked)
+    /// if its credential is not good any more; otherwise it takes on the rights that its credential
+    /// has now, and ends the subscriptions and members that it is not allowed any more.
+    pub fn review(&self) {
+        self.0.sessions.review_all();
     }
 
     /// What the node counts.

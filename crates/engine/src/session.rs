@@ -11,6 +11,7 @@ mod catch_up;
 mod commands;
 mod membership;
 mod requests;
+mod review;
 mod sharing;
 mod silence;
 mod subscribed;
@@ -63,6 +64,8 @@ pub struct Session {
     bucket: Bucket,
     /// Requests refused for coming too fast, less those that were not.
     too_fast: u32,
+    /// How many of the mailbox's requests to judge the client again were carried out.
+    reviewed: u32,
 }
 
 /// Whether a request that needs something is waited for.
@@ -102,6 +105,7 @@ impl Session {
             turn: 0,
             bucket,
             too_fast: 0,
+            reviewed: 0,
         }
     }
 
@@ -132,6 +136,8 @@ impl Session {
     /// The connection must end so.
     pub async fn receive(&mut self, frame: Frame) -> Result<(), Close> {
         self.node.metrics.requests.inc();
+        self.review().await;
+        self.mailbox.closing().map_or(Ok(()), Err)?;
         if !self.is_in_time() {
             self.refuse_too_fast(&frame)?;
         } else {
@@ -199,6 +205,7 @@ impl Session {
     /// The connection must end so.
     pub async fn ready(&mut self) -> Result<(), Close> {
         loop {
+            self.review().await;
             if let Some(why) = self.mailbox.closing() {
                 return Err(why);
             }
@@ -277,7 +284,7 @@ impl Session {
     pub(crate) fn become_identity(&mut self, identity: Identity) {
         self.mailbox.expire_at(identity.expires_at);
         let timeout = self.node.limits.load().authentication_timeout.as_secs() as u32;
-        let missing = identity.is_anonymous() && !self.node.admits_anonymous();
+        let missing = !identity.has_token() && !self.node.admits_anonymous();
         // Streams and polls cannot show a token later; they are refused at once instead.
         let later = missing && self.form.shape.wire == Wire::WebSocket;
         self.mailbox.authenticate_by(later.then(|| self.node.clock.seconds() + timeout));

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidewire_protocol::{Close, SessionId, Topic};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::auth::Identity;
 use crate::limits::Limits;
@@ -17,6 +19,10 @@ use crate::ticker::wall_seconds;
 
 /// Sessions are found by this many locks.
 const SESSION_SHARDS: usize = 16;
+
+/// Longest time between the judgement of a token and the opening of its session: an authenticator
+/// answers, or gives up, within seconds.
+const JUDGED_BEFORE: Duration = Duration::from_secs(60);
 
 /// An open session, as a list for operators shows it.
 #[derive(Clone, Debug)]
@@ -40,6 +46,8 @@ pub(crate) struct Sessions {
     empty: Notify,
     /// Over how many seconds clients come back, once the node shuts down.
     restart: OnceLock<u16>,
+    /// When all were last asked to judge their clients again.
+    reviewed: Mutex<Option<Instant>>,
 }
 
 struct Open {
@@ -54,6 +62,7 @@ impl Default for Sessions {
             count: AtomicUsize::new(0),
             empty: Notify::new(),
             restart: OnceLock::new(),
+            reviewed: Mutex::default(),
         }
     }
 }
@@ -83,6 +92,10 @@ impl Sessions {
         // Under the lock: either `close_all` finds the session, or this finds that it has begun.
         if let Some(&spread) = self.restart.get() {
             mailbox.close(Close::Restart { after: random_up_to(spread) });
+        }
+        let just_reviewed = |at: Instant| at.elapsed() < JUDGED_BEFORE;
+        if self.reviewed.lock().is_some_and(just_reviewed) {
+            mailbox.review();
         }
         let (subject, claims, since) = (None, None, wall_seconds());
         let connection = Connection { id, subject, claims, peer, since };
@@ -132,6 +145,15 @@ impl Sessions {
             for mailbox in mailboxes {
                 mailbox.tick(limits, now, wall);
             }
+        }
+    }
+
+    /// Asks every session to judge its client again, and those that open within a while, whose
+    /// clients may have been judged before.
+    pub(crate) fn review_all(&self) {
+        *self.reviewed.lock() = Some(Instant::now());
+        for shard in &self.shards {
+            shard.lock().values().for_each(|open| open.mailbox.review());
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod any_of;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -73,6 +74,21 @@ impl Prepared {
     /// Whether every change is wanted.
     pub(crate) fn is_everything(&self) -> bool {
         self.operations.is_empty() && self.rows.is_none()
+    }
+
+    /// An event as it may be shown to the listener; `None` when it may not, or is not concerned.
+    ///
+    /// # Errors
+    /// When the filter cannot be applied to it, why.
+    pub fn show(&self, event: &Arc<Event>) -> Result<Option<Arc<Event>>, String> {
+        let Some(movement) = self.admits(event)? else { return Ok(None) };
+        let Body::Change(change) = &event.body else { return Ok(Some(Arc::clone(event))) };
+        Ok(Some(match movement.shown(change).0 {
+            Cow::Borrowed(_) => Arc::clone(event),
+            Cow::Owned(change) => {
+                Arc::new(Event { body: Body::Change(Arc::new(change)), ..(**event).clone() })
+            }
+        }))
     }
 
     /// What an event means to the listener; `None` when it is not concerned.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tidewire::{Authenticator, Identity};
+use tidewire::{Action, Authenticator, Credential, Grant, Identity};
 use tidewire_protocol::topic::MAX_CHANNEL_BYTES as MAX_IDENTIFIER_BYTES;
 use tidewire_protocol::{Code, Refusal, Token};
 use tokio_postgres::Row;
@@ -111,10 +111,14 @@ fn judge_columns(columns: &serde_json::Map<String, Value>) -> Result<Identity, R
     Ok(somebody(subject))
 }
 
-/// A client that was let in; its empty list of rights tells it from an anonymous one even when the
-/// function gives no `user_id`.
+/// A client that was let in. The function is the rule for NOTIFY channels: whom it lets in may do
+/// everything on them.
 fn somebody(subject: Option<Arc<str>>) -> Identity {
-    Identity { subject, grants: Some(Arc::from([])), ..Identity::default() }
+    let pattern = "notify:*".parse().expect("it is a pattern");
+    let channels = Grant { pattern, actions: Action::ALL.to_vec(), rows: None };
+    let subject = subject.filter(|subject| !subject.is_empty());
+    let credential = Some(Credential::Word);
+    Identity { subject, grants: Some(Arc::from([channels])), credential, ..Identity::default() }
 }
 
 fn invalid() -> Refusal {

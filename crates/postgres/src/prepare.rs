@@ -11,6 +11,7 @@ mod constants;
 mod describe;
 mod flight;
 mod fold;
+mod limit;
 mod table;
 mod transaction;
 
@@ -65,8 +66,13 @@ struct Inner {
     making: Flights<PlanKey, Arc<Plan>>,
 }
 
-/// A table and a filter's text.
-type PlanKey = (Topic, Arc<str>);
+/// Which rows of a table a listener wants, and which it may see.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PlanKey {
+    topic: Topic,
+    filter: Option<Arc<str>>,
+    limit: Option<Arc<Filter>>,
+}
 
 /// A filter held against a table.
 pub(crate) struct Plan {
@@ -116,7 +122,7 @@ impl Preparer {
         topic: &Topic,
         interest: &Interest,
     ) -> Result<Arc<Plan>, Refusal> {
-        let plan = self.plan_rows(topic, interest.filter.as_ref()).await;
+        let plan = self.plan_rows(topic, interest).await;
         let plan = plan.map_err(|refusal| refusal.about(topic))?;
         for name in &interest.columns {
             plan.table.told_column(name).map_err(|refusal| refusal.about(topic))?;
@@ -124,16 +130,13 @@ impl Preparer {
         Ok(plan)
     }
 
-    async fn plan_rows(
-        &self,
-        topic: &Topic,
-        filter: Option<&Arc<str>>,
-    ) -> Result<Arc<Plan>, Refusal> {
+    async fn plan_rows(&self, topic: &Topic, interest: &Interest) -> Result<Arc<Plan>, Refusal> {
         let table = self.table(topic).await?;
-        let Some(text) = filter else {
+        let (filter, limit) = (interest.filter.clone(), interest.limit.clone());
+        if filter.is_none() && limit.is_none() {
             return Ok(Arc::new(Plan { table, filter: None, rows: None }));
-        };
-        let key = (topic.clone(), Arc::clone(text));
+        }
+        let key = PlanKey { topic: topic.clone(), filter, limit };
         let held = self.0.plans.lock().get(&key).filter(|plan| Arc::ptr_eq(&plan.table, &table));
         if let Some(plan) = held {
             return Ok(plan);
@@ -179,10 +182,16 @@ impl Inner {
 
     /// Holds a filter against a table, and keeps it.
     async fn make(&self, key: PlanKey, table: Arc<Table>) -> Result<Arc<Plan>, Refusal> {
-        let mut filter =
-            Filter::parse(&key.1).map_err(|e| Refusal::new(Code::BadField, e.to_string()))?;
+        let wanted = key.filter.as_deref().map(Filter::parse).transpose();
+        let wanted = wanted.map_err(|e| Refusal::new(Code::BadField, e.to_string()))?;
+        let limit = key.limit.as_deref();
+        let mut all = match (&wanted, limit) {
+            (Some(wanted), Some(limit)) => wanted.clone().and(limit.clone()),
+            (Some(only), None) | (None, Some(only)) => only.clone(),
+            (None, None) => Filter::everything(),
+        };
         let mut kinds = HashMap::new();
-        for condition in filter.conditions() {
+        for condition in all.conditions() {
             let column = table.told_column(&condition.column)?;
             let cased = constants::needs_case(&condition.test);
             let fold = match &column.case {
@@ -200,11 +209,24 @@ impl Inner {
                 kinds.insert(Arc::clone(&condition.column), known);
             }
         }
-        constants::canonicalise(&self.pool, &table, &mut filter).await?;
-        let predicate = Predicate::new(&filter, |column| kinds[column].clone())
+        constants::canonicalise(&self.pool, &table, &mut all).await?;
+        let (wanted, limit) = match (wanted, limit) {
+            (Some(_), None) => (all.clone(), None),
+            (None, Some(asked)) => (Filter::everything(), Some((asked, all.clone()))),
+            (Some(_), Some(asked)) => {
+                let (wanted, limit) = all.clone().into_both().expect("the two were joined above");
+                (wanted, Some((asked, limit)))
+            }
+            (None, None) => (Filter::everything(), None),
+        };
+        if let Some((asked, limit)) = &limit {
+            limit::check(asked, limit, |column| &kinds[column].kind)?;
+        }
+        let limit = limit.as_ref().map(|(_, limit)| limit);
+        let predicate = Predicate::limited(&wanted, limit, |column| kinds[column].clone())
             .map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
         let rows: Arc<dyn RowFilter> = Arc::new(TableFilter(predicate));
-        let plan = Arc::new(Plan { table, filter: Some(filter), rows: Some(rows) });
+        let plan = Arc::new(Plan { table, filter: Some(all), rows: Some(rows) });
         self.plans.lock().insert(key, Arc::clone(&plan));
         Ok(plan)
     }

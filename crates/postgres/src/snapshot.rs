@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidewire::TableRows;
+use tidewire_protocol::filter::Filter;
 use tidewire_protocol::{Code, Interest, Refusal, Topic};
 use tokio_postgres::Client;
 
@@ -69,6 +70,7 @@ struct Asked {
     topic: Topic,
     columns: Vec<Arc<str>>,
     filter: Option<Arc<str>>,
+    limit: Option<Arc<Filter>>,
 }
 
 impl Snapshots {
@@ -91,7 +93,8 @@ impl Snapshots {
         let mut columns = interest.columns.clone();
         columns.sort_unstable();
         columns.dedup();
-        let asked = Asked { topic: topic.clone(), columns, filter: interest.filter.clone() };
+        let (filter, limit) = (interest.filter.clone(), interest.limit.clone());
+        let asked = Asked { topic: topic.clone(), columns, filter, limit };
         let inner = Arc::clone(&self.0);
         let work = |asked: Asked| async move { inner.read(&asked).await };
         let rows = self.0.flights.join(asked, work).await;
@@ -101,9 +104,9 @@ impl Snapshots {
 
 impl Inner {
     async fn read(&self, asked: &Asked) -> Result<TableRows, Refusal> {
-        let Asked { topic, columns, filter } = asked;
-        let interest =
-            Interest { columns: columns.clone(), filter: filter.clone(), ..Interest::default() };
+        let Asked { topic, columns, filter, limit } = asked;
+        let (columns_wanted, filter, limit) = (columns.clone(), filter.clone(), limit.clone());
+        let interest = Interest { columns: columns_wanted, filter, limit, operations: Vec::new() };
         for _ in 0..ATTEMPTS {
             let plan = self.preparer.plan(topic, &interest).await?;
             match self.read_planned(topic, columns, &plan).await? {

@@ -14,7 +14,7 @@ async fn ask(name: &str, returns: &str, body: &str, token: &str) -> Result<Strin
     sql.batch_execute(&create).await.unwrap();
     let function = AuthFunction::new(&target(&cluster), name).unwrap();
     let identity = function.identify(&Token::new(token)).await.map_err(|refusal| refusal.code)?;
-    assert!(!identity.is_anonymous() && !identity.superuser);
+    assert!(identity.has_token() && !identity.superuser);
     Ok(identity.subject.as_deref().unwrap_or("somebody").to_owned())
 }
 

@@ -26,6 +26,8 @@ pub enum Close {
     TokenExpired,
     /// No valid token was shown in time.
     Unauthorized,
+    /// The key or the token by which the client came is not accepted any more.
+    Revoked,
     /// The client broke the WebSocket protocol.
     ProtocolError,
     /// A message was larger than allowed.
@@ -36,7 +38,7 @@ pub enum Close {
 
 impl Close {
     /// All endings, in the order of the documentation.
-    pub const ALL: [Close; 11] = [
+    pub const ALL: [Close; 12] = [
         Self::Normal,
         Self::Restart { after: 0 },
         Self::Idle,
@@ -45,6 +47,7 @@ impl Close {
         Self::Internal,
         Self::TokenExpired,
         Self::Unauthorized,
+        Self::Revoked,
         Self::ProtocolError,
         Self::TooLarge,
         Self::BadUtf8,
@@ -64,6 +67,7 @@ impl Close {
             Self::Internal => 4004,
             Self::TokenExpired => 4500,
             Self::Unauthorized => 4501,
+            Self::Revoked => 4502,
         }
     }
 
@@ -78,6 +82,7 @@ impl Close {
             Self::Internal => "internal",
             Self::TokenExpired => "token_expired",
             Self::Unauthorized => "unauthorized",
+            Self::Revoked => "revoked",
             Self::ProtocolError => "protocol_error",
             Self::TooLarge => "too_large",
             Self::BadUtf8 => "bad_utf8",
@@ -95,6 +100,7 @@ impl Close {
             Self::Internal => "the server failed",
             Self::TokenExpired => "the token has run out, come back with a new one",
             Self::Unauthorized => "no valid token was shown in time",
+            Self::Revoked => "the key or token is not accepted any more, come back with another",
             Self::ProtocolError => "the client broke the WebSocket protocol",
             Self::TooLarge => "a message was larger than allowed",
             Self::BadUtf8 => "a text message was not UTF-8",

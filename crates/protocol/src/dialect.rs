@@ -9,6 +9,7 @@ mod native;
 mod record;
 mod timestamp;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 pub use alle::{Alle, AlleEvents};
@@ -121,6 +122,23 @@ pub enum Movement {
     Enters,
     /// An update moved the row out.
     Leaves,
+    /// An update moved the row in, and the listener may not see what it was before.
+    Appears,
+    /// An update moved the row out, and the listener may not see what it is now.
+    Disappears,
+}
+
+impl Movement {
+    /// What of a change may be shown, and what to call the movement then.
+    pub fn shown(self, change: &Change) -> (Cow<'_, Change>, Self) {
+        match self {
+            Self::Within | Self::Enters | Self::Leaves => (Cow::Borrowed(change), self),
+            Self::Appears => (Cow::Owned(Change { old: None, ..change.clone() }), Self::Enters),
+            Self::Disappears => {
+                (Cow::Owned(Change { record: None, ..change.clone() }), Self::Leaves)
+            }
+        }
+    }
 }
 
 /// What sessions must share to share encoded frames.

@@ -55,14 +55,14 @@ pub const MAX_DEPTH: usize = 4;
 /// assert_eq!(filter.conditions().len(), 3);
 /// # Ok::<(), tidewire_protocol::filter::FilterError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     /// What must hold.
     pub root: Node,
 }
 
 /// A condition, or several joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// One condition.
     Condition(Condition),
@@ -75,7 +75,7 @@ pub enum Node {
 }
 
 /// Something said of one column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Condition {
     /// The column's name.
     pub column: Arc<str>,
@@ -84,7 +84,7 @@ pub struct Condition {
 }
 
 /// What is said of a column's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Test {
     /// How it compares with a constant.
     Compare(Comparison, Arc<str>),
@@ -101,7 +101,7 @@ pub enum Test {
 }
 
 /// How a value compares with a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Comparison {
     /// `eq`
     Equal,
@@ -137,7 +137,7 @@ impl Comparison {
 }
 
 /// What SQL says with `IS`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Is {
     /// `is.null`
     Null,
@@ -218,6 +218,30 @@ impl Filter {
     /// PostgreSQL would understand otherwise than we do.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         parse::filter(text)
+    }
+
+    /// Admits every row.
+    pub fn everything() -> Self {
+        Self { root: Node::All(Vec::new()) }
+    }
+
+    /// The two that were joined by [`Filter::and`].
+    pub fn into_both(self) -> Option<(Self, Self)> {
+        let Node::All(list) = self.root else { return None };
+        let [one, other] = <[Node; 2]>::try_from(list).ok()?;
+        Some((Self { root: one }, Self { root: other }))
+    }
+
+    /// What both admit.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { root: Node::All(vec![self.root, other.root]) }
+    }
+
+    /// What any of several admits.
+    #[must_use]
+    pub fn any_of(filters: Vec<Self>) -> Self {
+        Self { root: Node::Any(filters.into_iter().map(|filter| filter.root).collect()) }
     }
 
     /// All conditions, in the order written.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::change::Operation;
+use crate::filter::Filter;
 
 /// What a listener wants of a table, as asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -13,6 +14,10 @@ pub struct Interest {
     pub columns: Vec<Arc<str>>,
     /// Which rows, as `column=op.value`, several joined by commas; `None` for all.
     pub filter: Option<Arc<str>>,
+    /// Rows beyond which nothing is shown, whatever is asked; `None` for no such limit.
+    ///
+    /// Put there by who judges what a client may do, never by a client.
+    pub limit: Option<Arc<Filter>>,
 }
 
 impl Interest {

@@ -8,7 +8,11 @@ pub struct Member {
     /// Unique for this tracking; tells two connections with the same key apart.
     pub reference: Arc<str>,
     /// What the application calls the member, such as a user's id; several may share it.
+    ///
+    /// The client's own claim, which nobody has checked.
     pub key: Arc<str>,
+    /// Whom the client's token names, which was checked; `None` for a client without a subject.
+    pub subject: Option<Arc<str>>,
     /// JSON text that the client attached.
     pub meta: Arc<str>,
 }
@@ -16,7 +20,8 @@ pub struct Member {
 impl Member {
     /// Bytes of content, for limits.
     pub fn bytes(&self) -> usize {
-        self.reference.len() + self.key.len() + self.meta.len()
+        let subject = self.subject.as_ref().map_or(0, |subject| subject.len());
+        self.reference.len() + self.key.len() + subject + self.meta.len()
     }
 }
 

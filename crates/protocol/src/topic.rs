@@ -144,6 +144,14 @@ impl Topic {
         Self { kind, name: name.into() }
     }
 
+    /// Whether it is a NOTIFY channel of the server's own, `tidewire` or one that begins with
+    /// `tidewire_`, on which no client has any business.
+    pub fn is_reserved(&self) -> bool {
+        let rest = self.name.strip_prefix("tidewire");
+        self.kind == TopicKind::Notify
+            && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+    }
+
     /// Which world the name belongs to.
     pub fn kind(&self) -> TopicKind {
         self.kind

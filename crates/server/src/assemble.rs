@@ -138,6 +138,13 @@ impl Parts {
     /// # Errors
     /// The first part that refused; those before it have changed, those after have not.
     pub(crate) fn reload(&self, settings: &Settings) -> anyhow::Result<()> {
+        let exchanged = self.exchange(settings);
+        // Also after an error: what was exchanged before it is in force.
+        self.node.review();
+        exchanged
+    }
+
+    fn exchange(&self, settings: &Settings) -> anyhow::Result<()> {
         let namespaces = convert::namespaces(settings, self.anonymous)?;
         self.authentication.reload(&settings.auth)?;
         if let Some(tls) = &self.tls {

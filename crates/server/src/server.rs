@@ -76,7 +76,9 @@ impl Server {
                 () = stop.cancelled() => break,
                 // 2. The configuration is to be read again.
                 read = reloads.next() => self.reload(read),
-                // 3. Clients are served; this ends with 1 only.
+                // 3. A key server took a key back: whoever came by it goes.
+                () = self.parts.authentication.keys_removed() => self.parts.node.review(),
+                // 4. Clients are served; this ends with 1 only.
                 () = &mut serving => break,
             }
         }

@@ -176,7 +176,11 @@ async fn a_hangup_reads_keys_and_limits_again() {
     assert_eq!(get(address, &format!("/v1/stats?token={new}")).await.status, 200);
     let (status, code) = get(address, &format!("/v1/stats?token={old}")).await.refused().await;
     assert_eq!((status, &*code), (401, "token_invalid"));
-    // Who is connected stays, and has the new limits.
+    // Who came by the old key goes.
+    assert_eq!(client.end().await.1, 4502);
+    let path = format!("/v1/ws?token={new}");
+    let mut client = client_with(address, &path, &[]).await.expect("an upgrade");
+    client.subscribe(json!({ "topic": "one" })).await;
     assert_eq!(client.outcome(second).await, "subscribed");
     let third: Value = json!({ "type": "subscribe", "topic": "three" });
     assert_eq!(client.outcome(third).await, "too_many_subscriptions");

@@ -47,8 +47,10 @@ export type GapReason =
 export interface Member<Meta = Record<string, unknown>> {
   /** Tells connections with the same key apart. */
   ref: string;
-  /** What the application calls the member. */
+  /** What the application calls the member; claimed by the client itself. */
   key: string;
+  /** The verified subject of the member's token; not there without one. */
+  subject?: string;
   meta: Meta;
 }
 

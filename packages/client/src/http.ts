@@ -265,7 +265,7 @@ interface PollAnswer {
 
 function isAboutToken(error: unknown): boolean {
   const name = error instanceof TidewireError ? error.code : error instanceof Interrupted ? error.close?.name : undefined;
-  return name === "unauthorized" || name === "token_expired" || name === "token_invalid";
+  return name === "unauthorized" || name === "token_expired" || name === "token_invalid" || name === "revoked";
 }
 
 function noPresence(): TidewireError {

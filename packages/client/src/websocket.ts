@@ -286,9 +286,10 @@ export class SocketTransport implements Transport {
     this.#retry = setTimeout(() => this.#connect(), wait);
   }
 
-  /** A token that ran out is replaced once; a second refusal in a row is final. */
+  /** A token that ran out or was revoked is replaced once; a second refusal in a row is final. */
   #mayRenew({ name }: Close): boolean {
-    const may = !this.#renewed && (name === "token_expired" || name === "unauthorized");
+    const isAboutToken = name === "token_expired" || name === "unauthorized" || name === "revoked";
+    const may = !this.#renewed && isAboutToken;
     this.#renewed = may;
     return may;
   }

@@ -119,7 +119,7 @@ pub(super) fn put(out: &mut Vec<u8>, event: &Event, shared: &mut Shared) {
         Body::Message(Payload::Binary(bytes)) => put_tagged(out, b'b', bytes),
         Body::Gap(reason) => put_tagged(out, b'g', reason.word().as_bytes()),
         Body::Presence(diff) => {
-            out.push(b'p');
+            out.push(b'P');
             put_members(out, &diff.joins);
             put_members(out, &diff.leaves);
         }
@@ -149,8 +149,13 @@ pub(super) fn take(
             let word = take_text(bytes)?;
             Body::Gap(GapReason::ALL.into_iter().find(|reason| reason.word() == word)?)
         }
+        // Without subjects, as older versions of the server wrote them.
         b'p' => {
-            let (joins, leaves) = (take_members(bytes)?, take_members(bytes)?);
+            let (joins, leaves) = (take_members(bytes, false)?, take_members(bytes, false)?);
+            Body::Presence(Arc::new(PresenceDiff { joins, leaves }))
+        }
+        b'P' => {
+            let (joins, leaves) = (take_members(bytes, true)?, take_members(bytes, true)?);
             Body::Presence(Arc::new(PresenceDiff { joins, leaves }))
         }
         b'c' => Body::Change(Arc::new(take_change(bytes, shared)?)),
@@ -170,18 +175,24 @@ fn take_text<'b>(bytes: &mut Take<'b>) -> Option<&'b str> {
 
 fn put_members(out: &mut Vec<u8>, members: &[Member]) {
     out.put_number(members.len() as u64);
-    for Member { reference, key, meta } in members {
+    for Member { reference, key, subject, meta } in members {
         for text in [reference, key, meta] {
             out.put_text(Some(text));
         }
+        out.put_text(subject.as_deref());
     }
 }
 
-fn take_members(bytes: &mut Take<'_>) -> Option<Vec<Member>> {
+fn take_members(bytes: &mut Take<'_>, with_subjects: bool) -> Option<Vec<Member>> {
     let count = bytes.count()?;
+    (0..count).map(|_| take_member(bytes, with_subjects)).collect()
+}
+
+fn take_member(bytes: &mut Take<'_>, with_subject: bool) -> Option<Member> {
     let mut text = || bytes.some_text().map(Arc::<str>::from);
-    let mut member = || Some(Member { reference: text()?, key: text()?, meta: text()? });
-    (0..count).map(|_| member()).collect()
+    let (reference, key, meta) = (text()?, text()?, text()?);
+    let subject = if with_subject { bytes.text()?.map(Into::into) } else { None };
+    Some(Member { reference, key, subject, meta })
 }
 
 fn put_change(out: &mut Vec<u8>, change: &Change, shared: &mut Shared) {

@@ -18,6 +18,7 @@ use crate::rights::Rights;
 const MAX_NAME_BYTES: usize = 255;
 
 /// What a token must say to be accepted.
+#[derive(Clone)]
 pub(super) struct Rules {
     audience: Vec<String>,
     issuer: Vec<String>,

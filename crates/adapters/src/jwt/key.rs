@@ -13,7 +13,9 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk as LibraryJwk};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+use tidewire::Signature;
 
 use super::parts::Parts;
 
@@ -38,6 +40,8 @@ pub(super) struct Key {
     pub(super) id: Option<Arc<str>>,
     algorithms: Vec<Algorithm>,
     verifier: DecodingKey,
+    /// A hash of what the key is, wherever it came from and whatever its name.
+    fingerprint: [u8; 32],
 }
 
 /// Why something is not a key to verify with.
@@ -153,6 +157,7 @@ impl Key {
             id: None,
             algorithms: AlgorithmFamily::Hmac.algorithms().to_vec(),
             verifier: DecodingKey::from_secret(bytes),
+            fingerprint: fingerprint("secret", [bytes]),
         }
     }
 
@@ -164,7 +169,9 @@ impl Key {
         }
         let verifier = DecodingKey::from_rsa_components(modulus, exponent)
             .map_err(|_| KeyError::Member("e"))?;
-        Ok(Self { id: None, algorithms: AlgorithmFamily::Rsa.algorithms().to_vec(), verifier })
+        let fingerprint = fingerprint("rsa", [modulus, exponent]);
+        let algorithms = AlgorithmFamily::Rsa.algorithms().to_vec();
+        Ok(Self { id: None, algorithms, verifier, fingerprint })
     }
 
     fn ec(jwk: &Jwk, algorithm: Algorithm, length: usize) -> Result<Self, KeyError> {
@@ -175,9 +182,10 @@ impl Key {
         if bytes_of("y", &jwk.y)?.len() != length {
             return Err(KeyError::Member("y"));
         }
-        let verifier = DecodingKey::from_ec_components(member("x", &jwk.x)?, member("y", &jwk.y)?)
-            .map_err(KeyError::Unreadable)?;
-        Ok(Self { id: None, algorithms: vec![algorithm], verifier })
+        let (x, y) = (member("x", &jwk.x)?, member("y", &jwk.y)?);
+        let verifier = DecodingKey::from_ec_components(x, y).map_err(KeyError::Unreadable)?;
+        let fingerprint = fingerprint("ec", [x, y]);
+        Ok(Self { id: None, algorithms: vec![algorithm], verifier, fingerprint })
     }
 
     fn ed(x: &str) -> Result<Self, KeyError> {
@@ -185,12 +193,34 @@ impl Key {
             return Err(KeyError::Member("x"));
         }
         let verifier = DecodingKey::from_ed_components(x).map_err(KeyError::Unreadable)?;
-        Ok(Self { id: None, algorithms: vec![Algorithm::EdDSA], verifier })
+        let fingerprint = fingerprint("ed25519", [x]);
+        Ok(Self { id: None, algorithms: vec![Algorithm::EdDSA], verifier, fingerprint })
     }
 
     /// Whether the key may be used with this algorithm.
     pub(super) fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
+    }
+
+    /// Whether it is the same key under the same name for the same algorithms.
+    pub(super) fn is_the_same(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+            && self.id == other.id
+            && self.algorithms == other.algorithms
+    }
+
+    /// What a token of this key's was signed with.
+    pub(super) fn signature(&self, token: &Parts<'_>) -> Signature {
+        let key_id = token.key_id.as_deref().map(Into::into);
+        let algorithm = format!("{:?}", token.algorithm).into();
+        Signature { key: self.fingerprint, key_id, algorithm }
+    }
+
+    /// Whether a token with this signature, which was good once, would be good with this key.
+    pub(super) fn has_made(&self, signature: &Signature) -> bool {
+        self.fingerprint == signature.key
+            && super::algorithm(&signature.algorithm).is_some_and(|name| self.is_for(name))
+            && (self.id.is_none() || signature.key_id.is_none() || self.id == signature.key_id)
     }
 
     /// Whether the token was signed with this key; false for algorithms the key is not for.
@@ -204,6 +234,17 @@ impl Key {
             )
             .unwrap_or(false)
     }
+}
+
+/// The parts that make a key, each with its length before it so that none runs into the next.
+fn fingerprint<const N: usize>(sort: &str, parts: [impl AsRef<[u8]>; N]) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(sort);
+    for part in parts {
+        let part = part.as_ref();
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 impl Jwk {
@@ -269,9 +310,10 @@ fn from_library_key(key: &DecodingKey, der: &[u8]) -> Result<Key, KeyError> {
     match jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => Key::rsa(&rsa.n, &rsa.e),
         AlgorithmParameters::OctetKeyPair(pair) => Key::ed(&pair.x),
-        AlgorithmParameters::EllipticCurve(_) => {
+        AlgorithmParameters::EllipticCurve(point) => {
             let algorithm = curve(der).ok_or(KeyError::Unsupported)?;
-            Ok(Key { id: None, algorithms: vec![algorithm], verifier: key.clone() })
+            let fingerprint = fingerprint("ec", [&point.x, &point.y]);
+            Ok(Key { id: None, algorithms: vec![algorithm], verifier: key.clone(), fingerprint })
         }
         _ => Err(KeyError::Unsupported),
     }

@@ -64,6 +64,30 @@ pub(super) struct RemoteKeys {
     task: AbortHandle,
 }
 
+/// Counts how often keys were taken away, or came for the first time, at a key server.
+#[derive(Clone, Debug)]
+pub(super) struct Removals(watch::Sender<u64>);
+
+impl Default for Removals {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Removals {
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
+    /// Notes what became of the keys.
+    fn note(&self, before: Option<&[Key]>, now: &[Key]) {
+        let stays = |key: &Key| now.iter().any(|other| other.is_the_same(key));
+        if before.is_none_or(|before| !before.iter().all(stays)) {
+            self.0.send_modify(|count| *count += 1);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     status: watch::Sender<Status>,
@@ -100,14 +124,15 @@ enum FetchError {
 
 impl RemoteKeys {
     /// Begins to fetch.
-    pub(super) fn new(url: &str, cadence: Cadence) -> Result<Self, UrlError> {
+    pub(super) fn new(url: &str, cadence: Cadence, removals: Removals) -> Result<Self, UrlError> {
         let url = Url::parse(url).map_err(|_| UrlError::Malformed)?;
         let client = client(&url).map_err(UrlError::Client)?;
         let status =
             Status { keys: None, is_fetching: true, begun: Instant::now(), ended: 0, failures: 0 };
         let shared = Shared { status: watch::Sender::new(status), asked: watch::Sender::new(None) };
         let shared = Arc::new(shared);
-        let fetcher = Fetcher { client, url: url.clone(), cadence, shared: Arc::clone(&shared) };
+        let (for_task, its_url) = (Arc::clone(&shared), url.clone());
+        let fetcher = Fetcher { client, url: its_url, cadence, shared: for_task, removals };
         let task = tokio::spawn(fetcher.run()).abort_handle();
         Ok(Self { url, cadence, shared, task })
     }
@@ -195,6 +220,7 @@ struct Fetcher {
     url: Url,
     cadence: Cadence,
     shared: Arc<Shared>,
+    removals: Removals,
 }
 
 /// A usable answer of the key server.
@@ -224,6 +250,7 @@ impl Fetcher {
     /// Takes the outcome over; returns how long it is good for.
     fn end(&self, outcome: Result<Fetched, FetchError>) -> Duration {
         let mut pause = self.cadence.refresh;
+        let before = self.shared.status.borrow().keys.clone();
         self.shared.status.send_modify(|status| {
             status.is_fetching = false;
             status.ended += 1;
@@ -239,6 +266,9 @@ impl Fetcher {
                 }
             }
         });
+        if let Some(keys) = &self.shared.status.borrow().keys {
+            self.removals.note(before.as_deref(), keys);
+        }
         pause
     }
 

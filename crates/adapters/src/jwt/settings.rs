@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::key::{Key, KeyError, Place, secret_bytes};
 use super::key_set::{self, KeySetError};
-use super::remote::{Cadence, RemoteKeys, UrlError, check_url};
+use super::remote::{Cadence, RemoteKeys, Removals, UrlError, check_url};
 
 /// How far the clocks of issuer and server may be apart by default.
 ///
@@ -161,6 +161,7 @@ impl JwtSettings {
     pub(super) fn remote_keys(
         &self,
         before: Option<&Arc<RemoteKeys>>,
+        removals: &Removals,
     ) -> Result<Option<Arc<RemoteKeys>>, JwtError> {
         let Some(url) = &self.jwks_url else {
             return Ok(None);
@@ -170,7 +171,7 @@ impl JwtSettings {
         if let Some(same) = before.filter(|before| before.is_of(url, cadence)) {
             return Ok(Some(Arc::clone(same)));
         }
-        let keys = RemoteKeys::new(url, cadence).map_err(JwtError::JwksUrl)?;
+        let keys = RemoteKeys::new(url, cadence, removals.clone()).map_err(JwtError::JwksUrl)?;
         Ok(Some(Arc::new(keys)))
     }
 }

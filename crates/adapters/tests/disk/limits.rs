@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tidewire::Who;
 use tidewire::auth::Pattern;
 use tidewire::history::History;
 use tidewire::namespace::Namespace;
@@ -70,13 +69,8 @@ async fn what_is_too_much_for_the_disk_goes_and_is_said_to_be_gone() {
 #[tokio::test]
 async fn a_topic_of_which_nothing_is_kept_keeps_its_numbers() {
     let place = small();
-    let nothing = Namespace {
-        pattern: "fleeting".parse::<Pattern>().expect("a pattern"),
-        subscribe: Who::Anyone,
-        publish: Who::Anyone,
-        presence: Who::Anyone,
-        history: HistoryLimits { events: 0, ..place.limits },
-    };
+    let pattern = "fleeting".parse::<Pattern>().expect("a pattern");
+    let nothing = Namespace { events: Some(0), ..Namespace::of(pattern) };
     let namespaces = Namespaces::new(vec![nothing], place.limits, false);
     let history = place.open_with(namespaces.clone()).expect("a disk that works");
     let (fleeting, busy) = (topic("fleeting"), topic("busy"));

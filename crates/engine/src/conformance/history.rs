@@ -178,6 +178,7 @@ async fn an_event_comes_back_whole(history: Arc<dyn History>) {
     let member = |reference: &str| Member {
         reference: reference.into(),
         key: "key \"1\"".into(),
+        subject: Some("user \"1\"".into()),
         meta: r#"{"a":1}"#.into(),
     };
     let diff = PresenceDiff { joins: vec![member("a")], leaves: vec![member("b")] };

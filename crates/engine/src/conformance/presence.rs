@@ -244,6 +244,7 @@ fn member(reference: &str, key: &str, meta: u32) -> Member {
     Member {
         reference: reference.into(),
         key: key.into(),
+        subject: None,
         meta: format!(r#"{{"meta":{meta}}}"#).into(),
     }
 }

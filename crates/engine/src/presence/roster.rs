@@ -82,6 +82,7 @@ mod tests {
         Member {
             reference: reference.to_string().into(),
             key: format!("user-{}", reference % 3).into(),
+            subject: None,
             meta: meta.to_string().into(),
         }
     }

@@ -13,7 +13,7 @@ use super::sharing::Wish;
 use super::subscribed::{Listening, Particulars, Phase, Subscribed};
 use super::waiting::Pending;
 use super::{Patience, Session};
-use crate::auth::{Action, Identity};
+use crate::auth::{Action, Allowed, Identity};
 use crate::hub::LaneIndex;
 use crate::mailbox::SubscriptionKey;
 
@@ -53,14 +53,12 @@ impl Session {
         }
     }
 
-    async fn subscribe(&mut self, wish: Subscription) -> Result<(), Refusal> {
+    async fn subscribe(&mut self, mut wish: Subscription) -> Result<(), Refusal> {
         if wish.implied && self.place_of(&wish.topic, wish.key.as_ref()).is_some() {
             return Ok(());
         }
-        self.may(Action::Subscribe, &wish.topic).await?;
-        if wish.presence {
-            self.may(Action::Presence, &wish.topic).await?;
-        }
+        let allowed = self.may_listen(&wish.topic, wish.presence).await?;
+        wish.interest.limit = allowed.rows;
         let (topic, name) = (&wish.topic, wish.key.as_ref());
         // One that replaces what is in force needs no room, but others behind it would.
         if self.place_of(topic, name).is_none() || self.is_awaited(topic, name) {
@@ -262,38 +260,8 @@ impl Session {
     /// Takes on the identity of a token and ends what it does not allow any more.
     pub(super) async fn take_on(&mut self, identity: Identity, reference: Option<Reference>) {
         let (subject, expires_at) = (identity.subject.clone(), identity.expires_at);
-        self.become_identity(identity);
         self.say(&Answer::Authenticated { subject, expires_at, reference });
-        self.end_forbidden().await;
-        self.refuse_forbidden().await;
-    }
-
-    async fn end_forbidden(&mut self) {
-        let held = self.subscriptions.iter().map(|held| (held.key, held.topic(), held.presence));
-        let held: Vec<_> =
-            held.filter(|(_, topic, _)| topic.kind() != TopicKind::Presence).collect();
-        for (key, topic, presence) in held {
-            if let Err(refusal) = self.may_keep(&topic, presence).await
-                && let Some(place) = self.subscriptions.iter().position(|held| held.key == key)
-            {
-                self.end(place, refusal);
-            }
-        }
-        for (topic, _) in self.tracked.clone() {
-            if self.may(Action::Track, &topic).await.is_err() {
-                self.untrack(&topic).await;
-            }
-        }
-    }
-
-    /// Who asked for presence and may not see it any more loses the whole subscription, as it
-    /// would have been refused as a whole.
-    pub(super) async fn may_keep(&self, topic: &Topic, presence: bool) -> Result<(), Refusal> {
-        self.may(Action::Subscribe, topic).await?;
-        if presence {
-            self.may(Action::Presence, topic).await?;
-        }
-        Ok(())
+        self.become_somebody(identity).await;
     }
 
     /// Ends the subscription at `place` and says why.
@@ -302,7 +270,7 @@ impl Session {
         self.say(&Answer::Ended { topic: held.topic(), tag: held.tag.clone(), refusal });
     }
 
-    pub(super) async fn may(&self, action: Action, topic: &Topic) -> Result<(), Refusal> {
+    pub(super) async fn may(&self, action: Action, topic: &Topic) -> Result<Allowed, Refusal> {
         self.node.authorizer.authorize(&self.identity, action, topic).await
     }
 }

@@ -67,7 +67,8 @@ impl Session {
             let message = format!("key and meta of a member are at most {MEMBER_BYTES} bytes");
             return Err(Refusal::new(Code::TooLarge, message));
         }
-        Ok(Member { reference, key, meta })
+        let subject = self.identity.subject.clone();
+        Ok(Member { reference, key, subject, meta })
     }
 
     fn tracked_on(&self, topic: &Topic) -> Option<Arc<str>> {

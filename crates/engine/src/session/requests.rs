@@ -200,7 +200,10 @@ impl Session {
                 }
             }
             Done::Identified { identity, reference } => {
-                self.take_on(identity?, reference).await;
+                // Keys may have been taken away while the token was looked at.
+                let judged = self.node.judge_again(&identity?);
+                let identity = judged.map_err(|refusal| refusal.to(reference.clone()))?;
+                self.take_on(identity, reference).await;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidewire_protocol::filter::Filter;
 use tidewire_protocol::{Event, Interest, Position, Subscription, Tag, Topic};
 
 use super::catch_up::Rows;
@@ -67,6 +68,13 @@ impl Subscribed {
 
     pub(super) fn wants(&self) -> Option<&Arc<Prepared>> {
         self.particulars.as_ref()?.wants.as_ref()
+    }
+
+    /// Rows beyond which nothing is shown: the same for all wishes of a session.
+    pub(super) fn limit(&self) -> Option<Arc<Filter>> {
+        let particulars = self.particulars.as_ref()?;
+        let interest = particulars.wishes.first().map(|wish| &wish.interest);
+        interest.unwrap_or(&particulars.interest).limit.clone()
     }
 
     pub(super) fn rows(&self) -> Option<&Rows> {

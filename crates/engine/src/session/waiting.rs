@@ -121,7 +121,8 @@ impl Session {
         let mut place = 0;
         while let Some(held) = self.pending.get(place) {
             let (topic, presence) = (held.wish.topic.clone(), held.wish.presence);
-            match self.may_keep(&topic, presence).await {
+            let limit = held.wish.interest.limit.clone();
+            match self.may_keep(&topic, presence, limit.as_ref()).await {
                 Ok(()) => place += 1,
                 Err(refusal) => {
                     let reference = self.take_pending(place).reference;

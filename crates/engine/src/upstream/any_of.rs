@@ -77,6 +77,9 @@ fn together(one: Option<Movement>, other: Option<Movement>) -> Option<Movement> 
     match (one, other) {
         (None, only) | (only, None) => only,
         (Some(one), Some(other)) if one == other => Some(one),
+        // Rights are the same for all of a client's wishes: what one may not show, none may.
+        (Some(hiding @ (Movement::Appears | Movement::Disappears)), _)
+        | (_, Some(hiding @ (Movement::Appears | Movement::Disappears))) => Some(hiding),
         (Some(_), Some(_)) => Some(Movement::Within),
     }
 }

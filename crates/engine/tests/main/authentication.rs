@@ -21,7 +21,7 @@ impl Authenticator for Tokens {
         match token.expose() {
             "ann" => Ok(ann),
             "run out" => Ok(Identity { expires_at: Some(1), ..ann }),
-            "everything" => Ok(granted("*", &Action::ALL)),
+            "everything" => Ok(granted("private:*", &Action::ALL)),
             "no presence" => Ok(granted("private:*", &[Action::Subscribe, Action::Publish])),
             _ => Err(Refusal::new(Code::TokenInvalid, "no such token")),
         }
@@ -30,7 +30,7 @@ impl Authenticator for Tokens {
 
 fn granted(pattern: &str, actions: &[Action]) -> Identity {
     let pattern = pattern.parse().expect("a pattern");
-    let grant = Grant { pattern, actions: actions.to_vec() };
+    let grant = Grant { pattern, actions: actions.to_vec(), rows: None };
     Identity {
         subject: Some("ann".into()),
         grants: Some(vec![grant].into()),

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use tidewire::history::{HistoryLimits, MemoryHistory, MemorySettings};
 use tidewire::protocol::Payload;
-use tidewire::{Draft, Event, History, Namespace, Namespaces, Page, Position, Who};
+use tidewire::{Draft, Event, History, Namespace, Namespaces, Page, Position};
 
 use crate::support::{Client, topic};
 
@@ -287,13 +287,8 @@ async fn other_rules_hold_for_topics_that_are_there() {
     for _ in 0..10 {
         say(&history, "a", 10).await;
     }
-    let namespace = Namespace {
-        pattern: "a".parse().expect("a pattern"),
-        subscribe: Who::Anyone,
-        publish: Who::Anyone,
-        presence: Who::Anyone,
-        history: HistoryLimits { events: 3, ..HistoryLimits::default() },
-    };
+    let pattern = "a".parse().expect("a pattern");
+    let namespace = Namespace { events: Some(3), ..Namespace::of(pattern) };
     let rules = Namespaces::new(vec![namespace], HistoryLimits::default(), false);
     *namespaces.write() = Arc::new(rules);
     history.tick();

@@ -59,7 +59,7 @@ struct OneToken;
 impl Authenticator for OneToken {
     async fn identify(&self, _: &Token) -> Result<Identity, Refusal> {
         let pattern = "other".parse().expect("a pattern");
-        let grant = Grant { pattern, actions: vec![Action::Subscribe] };
+        let grant = Grant { pattern, actions: vec![Action::Subscribe], rows: None };
         Ok(Identity { grants: Some(vec![grant].into()), ..Identity::default() })
     }
 }

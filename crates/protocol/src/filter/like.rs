@@ -13,13 +13,13 @@ use super::kind::Fold;
 const MAX_PATTERN: usize = 256;
 
 /// A pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Like {
     pieces: Vec<Piece>,
     any_case: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Piece {
     /// Any characters, or none.
     Many,

@@ -25,6 +25,8 @@ use crate::dialect::Movement;
 pub struct Predicate {
     columns: Vec<Column>,
     root: Rule,
+    /// Rows beyond which nothing is shown.
+    limit: Option<Rule>,
     demand: Option<Demand>,
 }
 
@@ -89,8 +91,28 @@ impl Predicate {
     /// # Errors
     /// [`Unsupported`] for the first condition that cannot be decided exactly.
     pub fn new(filter: &Filter, types: impl Fn(&str) -> ColumnType) -> Result<Self, Unsupported> {
+        Self::limited(filter, None, types)
+    }
+
+    /// The same for a listener who may see only the rows that `limit` admits, of which `filter` is
+    /// what it wants to see.
+    ///
+    /// A limit is a right, so nothing is shown that is not certain to be within it: neither a row,
+    /// nor what it was before it came within, nor what it is after it left.
+    ///
+    /// # Errors
+    /// As [`Predicate::new`].
+    pub fn limited(
+        filter: &Filter,
+        limit: Option<&Filter>,
+        types: impl Fn(&str) -> ColumnType,
+    ) -> Result<Self, Unsupported> {
+        let all = match limit {
+            Some(limit) => filter.clone().and(limit.clone()),
+            None => filter.clone(),
+        };
         let mut columns: Vec<Column> = Vec::new();
-        for condition in filter.conditions() {
+        for condition in all.conditions() {
             if columns.iter().all(|column| column.name != condition.column) {
                 let known = types(&condition.column);
                 let place = AtomicUsize::new(0);
@@ -98,9 +120,10 @@ impl Predicate {
             }
         }
         let root = Rule::new(&filter.root, &columns)?;
+        let limit = limit.map(|limit| Rule::new(&limit.root, &columns)).transpose()?;
         let names = columns.iter().map(|column| (&column.name, &column.known));
-        let demand = Demand::of(&filter.root, names);
-        Ok(Self { columns, root, demand })
+        let demand = Demand::of(&all.root, names);
+        Ok(Self { columns, root, limit, demand })
     }
 
     /// What it demands of the column of which it demands most; `None` when it demands nothing of
@@ -120,6 +143,45 @@ impl Predicate {
     /// # Errors
     /// [`Altered`] when the table is not what the filter was made for.
     pub fn admits(&self, change: &Change) -> Result<Option<Movement>, Altered> {
+        match self.within_limit(change)? {
+            Within::Both => self.wants(change),
+            Within::Neither => Ok(None),
+            Within::New => {
+                let seen = Change { old: None, ..change.clone() };
+                Ok(self.wants(&seen)?.map(|_| Movement::Appears))
+            }
+            Within::Old => {
+                let judged = self.judge(&self.root, &Told::of(change, change.old.as_ref()))?;
+                Ok(judged.is_possible().then_some(Movement::Disappears))
+            }
+        }
+    }
+
+    /// Which of the rows of a change may be shown.
+    fn within_limit(&self, change: &Change) -> Result<Within, Altered> {
+        let (Some(limit), true) = (&self.limit, change.operation != Operation::Truncate) else {
+            return Ok(Within::Both);
+        };
+        let (new, old) = (change.record.as_ref(), change.old.as_ref());
+        for column in &self.columns {
+            column.place(&change.relation)?;
+        }
+        let judge = |row, behind| -> Result<bool, Altered> {
+            let told = Told { relation: &change.relation, row, behind };
+            Ok(told.row.is_some() && self.judge(limit, &told)?.is_certain())
+        };
+        Ok(match (judge(new, old)?, judge(old, None)?) {
+            (true, true) => Within::Both,
+            (true, false) if old.is_none() => Within::Both,
+            (false, true) if new.is_none() => Within::Both,
+            (true, false) => Within::New,
+            (false, true) => Within::Old,
+            (false, false) => Within::Neither,
+        })
+    }
+
+    /// What a change means to the listener that wants the rows of the filter.
+    fn wants(&self, change: &Change) -> Result<Option<Movement>, Altered> {
         let new = change.record.as_ref();
         let old = change.old.as_ref();
         let mut is_untouched = true;
@@ -188,6 +250,14 @@ impl ColumnType {
     }
 }
 
+/// Which of the rows of a change a listener may be shown.
+enum Within {
+    Both,
+    New,
+    Old,
+    Neither,
+}
+
 /// What an update means to a listener, by the verdicts on the row before and after.
 fn movement(old: Verdict, new: Verdict) -> Option<Movement> {
     match (old.is_possible(), new.is_possible()) {
@@ -217,6 +287,10 @@ struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
+    fn of(change: &'a Change, row: Option<&'a Row>) -> Self {
+        Self { relation: &change.relation, row, behind: None }
+    }
+
     fn json(&self, place: usize) -> Option<&'a str> {
         match self.row?.value(place)? {
             Value::Json(text) => Some(text),

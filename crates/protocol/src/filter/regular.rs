@@ -7,6 +7,7 @@
 //! passes that was not.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
@@ -77,6 +78,12 @@ impl PartialEq for Regular {
 }
 
 impl Eq for Regular {}
+
+impl Hash for Regular {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.source, self.any_case).hash(state);
+    }
+}
 
 impl fmt::Debug for Regular {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

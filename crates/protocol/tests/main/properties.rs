@@ -346,6 +346,7 @@ fn members() -> impl Strategy<Value = Vec<Member>> {
     let member = (any::<String>(), any::<String>()).prop_map(|(reference, key)| Member {
         reference: reference.into(),
         meta: serde_json::json!({ "key": key }).to_string().into(),
+        subject: key.chars().next().map(|_| key.as_str().into()),
         key: key.into(),
     });
     prop::collection::vec(member, 0..3)

@@ -303,7 +303,12 @@ fn id(json: &str) -> Option<Reference> {
 }
 
 fn member(meta: &str) -> Member {
-    Member { reference: "00c0ffee00c0ffee".into(), key: "user-1".into(), meta: meta.into() }
+    Member {
+        reference: "00c0ffee00c0ffee".into(),
+        key: "user-1".into(),
+        subject: None,
+        meta: meta.into(),
+    }
 }
 
 fn welcome(subject: Option<&str>) -> Answer {

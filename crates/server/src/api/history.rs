@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidewire::history::Page;
-use tidewire::{Action, Dialect, Event, Position, Topic};
+use tidewire::{Action, Dialect, Event, Position, Prepared, Topic};
 use tidewire_axum::{Caller, Query};
 use tidewire_protocol::dialect::Native;
 use tidewire_protocol::{Code, Frame, GapReason, Refusal};
@@ -60,11 +60,13 @@ async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Ref
     let topic = super::one_topic(&caller.query)?;
     let direction = direction(&caller.query)?;
     let limit = limit(&caller.query)?;
-    caller.may(&api.transports, Action::History, &topic).await?;
-    read(api, &topic, direction, limit).await.map_err(|error| {
+    let allowed = caller.may(&api.transports, Action::History, &topic).await?;
+    let rows = api.transports.node().shown(&topic, &allowed).await?;
+    let (page, end) = read(api, &topic, direction, limit).await.map_err(|error| {
         tracing::warn!(%topic, error = &error as &dyn std::error::Error, "reading history");
         Refusal::new(Code::Unavailable, "the history cannot be reached, try again")
-    })
+    })?;
+    told(page, direction, end, rows.as_ref()).map_err(|why| Refusal::new(Code::BadField, why))
 }
 
 fn limit(query: &Query) -> Result<usize, Refusal> {
@@ -94,12 +96,13 @@ fn position(text: &str) -> Result<Position, Refusal> {
     parsed.map_err(|error| Refusal::new(Code::BadPosition, error.to_string()))
 }
 
+/// A page, and the cursor of an empty one.
 async fn read(
     api: &Api,
     topic: &Topic,
     direction: Direction,
     limit: usize,
-) -> Result<Answer, tidewire::Error> {
+) -> Result<(Page, Option<Position>), tidewire::Error> {
     let history = api.transports.node().history();
     match direction {
         Direction::Forward { after } => {
@@ -108,41 +111,58 @@ async fn read(
                 None => history.earliest(topic).await?,
             };
             // An empty page forward is at the end: the same cursor stays good.
-            Ok(told(history.read(topic, after, limit).await?, direction, Some(after)))
+            Ok((history.read(topic, after, limit).await?, Some(after)))
         }
         Direction::Backward { before } => {
             let page = history.read_back(topic, before, limit).await?;
             let is_empty = matches!(&page, Page::Events(events) if events.is_empty());
             if !is_empty || before.is_some() {
-                return Ok(told(page, direction, None));
+                return Ok((page, None));
             }
             // The head first: what is said between the two is on the page or after the cursor.
             let head = history.head(topic).await?;
-            let page = history.read_back(topic, None, limit).await?;
-            Ok(told(page, direction, Some(head)))
+            Ok((history.read_back(topic, None, limit).await?, Some(head)))
         }
     }
 }
 
-/// `end` is the cursor of an empty page.
-fn told(page: Page, direction: Direction, end: Option<Position>) -> Answer {
+/// `end` is the cursor of an empty page, and `rows` what the caller may see of a table.
+///
+/// # Errors
+/// When it cannot be decided what the caller may see, why.
+fn told(
+    page: Page,
+    direction: Direction,
+    end: Option<Position>,
+    rows: Option<&Prepared>,
+) -> Result<Answer, String> {
     match page {
-        Page::Events(events) => told_events(&events, direction, end),
-        Page::Lost { head, reason } => lost(head, reason),
+        Page::Events(events) => told_events(&events, direction, end, rows),
+        Page::Lost { head, reason } => Ok(lost(head, reason)),
     }
 }
 
-fn told_events(events: &[Arc<Event>], direction: Direction, end: Option<Position>) -> Answer {
+fn told_events(
+    events: &[Arc<Event>],
+    direction: Direction,
+    end: Option<Position>,
+    rows: Option<&Prepared>,
+) -> Result<Answer, String> {
+    let shown = events.iter().map(|event| match rows {
+        Some(rows) => rows.show(event),
+        None => Ok(Some(Arc::clone(event))),
+    });
+    let shown: Vec<Option<Arc<Event>>> = shown.collect::<Result<_, _>>()?;
     let (oldest, newest) = match direction {
         Direction::Forward { .. } => (events.first(), events.last()),
         Direction::Backward { .. } => (events.last(), events.first()),
     };
-    Answer {
-        events: events.iter().filter_map(|event| raw(event)).collect(),
+    Ok(Answer {
+        events: shown.iter().flatten().filter_map(|event| raw(event)).collect(),
         before: oldest.map(|event| event.position.to_string()),
         after: newest.map(|event| event.position).or(end).map(|at| at.to_string()),
         gap: None,
-    }
+    })
 }
 
 fn lost(head: Position, reason: GapReason) -> Answer {

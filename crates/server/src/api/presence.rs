@@ -32,5 +32,9 @@ async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refu
 
 fn told(member: &Member) -> Value {
     let meta: Option<Box<RawValue>> = serde_json::from_str(&member.meta).ok();
-    json!({ "ref": member.reference, "key": member.key, "meta": meta })
+    let mut told = json!({ "ref": member.reference, "key": member.key, "meta": meta });
+    if let Some(subject) = &member.subject {
+        told["subject"] = json!(subject);
+    }
+    told
 }

@@ -40,9 +40,9 @@ pub(super) async fn connections(State(api): State<Api>, uri: Uri, headers: Heade
 async fn list(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
     let caller = Caller::with_any(&api.transports, uri, headers).await?;
     if !caller.identity.superuser {
-        let code = match caller.identity.is_anonymous() {
-            true => Code::Unauthorized,
-            false => Code::Forbidden,
+        let code = match caller.identity.has_token() {
+            true => Code::Forbidden,
+            false => Code::Unauthorized,
         };
         return Err(Refusal::new(code, "only an administrator may see the connections"));
     }

@@ -25,8 +25,12 @@ pub(super) async fn stats(State(api): State<Api>, uri: Uri, headers: HeaderMap) 
 
 async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
     let caller = Caller::of(&api.transports, uri, headers, &[]).await?;
-    if caller.identity.is_anonymous() {
+    if !caller.identity.has_token() {
         return Err(Refusal::new(Code::Unauthorized, "a token is needed to see statistics"));
+    }
+    if caller.identity.is_anonymous() {
+        let message = "this token has no subject (the claim \"sub\"), which statistics need";
+        return Err(Refusal::new(Code::Forbidden, message));
     }
     let stats = api.transports.node().stats();
     Ok(json!({

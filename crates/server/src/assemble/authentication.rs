@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use tidewire::{Action, Authenticator};
 use tidewire_adapters::{ApiKey, ApiKeys, Authenticators, JwtAuthenticator, JwtSettings, Rights};
 use tidewire_postgres::{AuthFunction, Target};
+use tokio::sync::watch;
 
 use crate::config::{self, AuthSettings, Grants};
 
@@ -15,6 +16,7 @@ pub(crate) struct Authentication {
     jwt: Option<Arc<JwtAuthenticator>>,
     keys: Option<Arc<ApiKeys>>,
     function: Option<Arc<AuthFunction>>,
+    removals: Option<watch::Receiver<u64>>,
 }
 
 impl Authentication {
@@ -30,8 +32,10 @@ impl Authentication {
             let target = target.context("auth.function needs postgres.url")?;
             AuthFunction::new(target, name).context("auth.function")
         });
+        let jwt = jwt.transpose()?.map(Arc::new);
         Ok(Self {
-            jwt: jwt.transpose()?.map(Arc::new),
+            removals: jwt.as_ref().map(|jwt| jwt.removals()),
+            jwt,
             keys: keys.transpose()?.map(Arc::new),
             function: function.transpose()?.map(Arc::new),
         })
@@ -57,13 +61,28 @@ impl Authentication {
         self.jwt.as_ref().is_none_or(|jwt| jwt.is_ready())
     }
 
+    /// Returns when keys were taken away at a key server, of which nobody here was told. Cancel
+    /// safe: what happens between two calls is noticed by the second.
+    pub(crate) async fn keys_removed(&mut self) {
+        let changed = match &mut self.removals {
+            Some(removals) => removals.changed().await.is_ok(),
+            None => false,
+        };
+        // Without such keys there is nothing to wait for.
+        if !changed {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Exchanges the keys for those of other settings.
     ///
     /// # Errors
     /// Keys that cannot be read; those in use stay then.
     pub(crate) fn reload(&self, settings: &AuthSettings) -> anyhow::Result<()> {
-        if let (Some(jwt), Some(settings)) = (&self.jwt, &settings.jwt) {
-            jwt.reload(&jwt_settings(settings))?;
+        match (&self.jwt, &settings.jwt) {
+            (Some(jwt), Some(settings)) => jwt.reload(&jwt_settings(settings))?,
+            (Some(jwt), None) => jwt.clear(),
+            (None, _) => {}
         }
         if let Some(keys) = &self.keys {
             keys.reload(api_keys(settings)?).context("auth.keys")?;
@@ -111,7 +130,7 @@ fn rights(grants: &Grants) -> anyhow::Result<Rights> {
     let mut rights = Rights { admin: grants.admin, ..Rights::default() };
     for (action, patterns) in lists {
         for pattern in patterns {
-            rights = rights.and(action, pattern.parse().with_context(|| pattern.clone())?);
+            rights = rights.and_written(action, pattern).with_context(|| pattern.clone())?;
         }
     }
     Ok(rights)

@@ -48,16 +48,16 @@ pub(super) fn namespaces(settings: &Settings, anonymous: bool) -> anyhow::Result
 
 fn namespace(settings: &NamespaceSettings) -> anyhow::Result<Namespace> {
     let pattern = settings.pattern.parse();
+    let rows = settings.rows.as_deref().map(str::parse).transpose();
     Ok(Namespace {
         pattern: pattern.with_context(|| format!("namespace {:?}", settings.pattern))?,
-        subscribe: who(settings.subscribe),
-        publish: who(settings.publish),
-        presence: who(settings.presence),
-        history: HistoryLimits {
-            events: settings.events,
-            bytes: settings.bytes,
-            age: settings.age,
-        },
+        subscribe: settings.subscribe.map(who),
+        rows: rows.with_context(|| format!("rows of the namespace {:?}", settings.pattern))?,
+        publish: settings.publish.map(who),
+        presence: settings.presence.map(who),
+        events: settings.events,
+        bytes: settings.bytes,
+        age: settings.age,
     })
 }
 

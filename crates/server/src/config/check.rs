@@ -241,6 +241,14 @@ fn check_namespaces(values: &Values, found: &mut Vec<Problem>) {
             }
             Some(_) => {}
         }
+        let is_table = record.find_text("pattern").is_some_and(|text| text.starts_with("table:"));
+        if record.find_text("rows").is_some()
+            && !(is_table && record.find_text("subscribe").is_some())
+        {
+            let place = values.place_within("namespaces", index, "rows");
+            let message = "goes with a pattern that begins with table: and with subscribe";
+            found.push(Problem::new(place, message));
+        }
     }
 }
 
@@ -265,6 +273,11 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     }
     if !auth.is_configured() && auth.anonymous {
         found.push("auth.anonymous has no effect while no authentication is configured".to_owned());
+    }
+    if auth.is_configured() && settings.namespaces.is_empty() {
+        let message = "every signed-in client may do everything on every application topic: no \
+                       namespaces are configured";
+        found.push(message.to_owned());
     }
     if let Some(jwt) = &auth.jwt {
         let short = |secret: &str| secret.len() < LONG_SECRET;

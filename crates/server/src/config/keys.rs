@@ -125,11 +125,13 @@ pub const SECTIONS: [Section; 14] = [
     Section { prefix: "namespaces", doc: NAMESPACES_DOC },
 ];
 
-const NAMESPACES_DOC: &str = "Rules for the topics that match a pattern; the first entry that \
-    matches decides. A topic that matches none may be listened to and published on by every \
-    client that was let in; private topics and tables only with a grant. Rights that a token or \
-    an API key carries come on top. Where no authentication is configured, everybody may do \
-    everything and the rules about who do not count.";
+const NAMESPACES_DOC: &str = "Rules for the topics that match a pattern. Each right, and each \
+    limit of the history, is decided by the first entry that matches the topic and has it written; \
+    an entry in which it is not written is passed over. A right that no entry decides belongs to \
+    every client that was let in on application topics, and to nobody on private topics, tables \
+    and NOTIFY channels. Rights that a token or an API key carries come on top. Where no \
+    authentication is configured, everybody may do everything and the rules about who do not \
+    count. See [authentication.md](authentication.md).";
 
 /// Most that a count of things in memory may be set to.
 ///
@@ -616,12 +618,19 @@ pub const NAMESPACES: &[Key] = &[
     Key::new(
         "pattern",
         Kind::Text,
-        "Topics it is about; `*` stands for any run of characters; required. It may begin with a \
-         kind: `topic:`, `private:`, `notify:`, `table:`.",
+        "Topics it is about; `*` stands for any run of characters, `{sub}` for the client's \
+         subject; required. Application topics, unless it begins with another kind: `private:`, \
+         `notify:`, `table:`.",
     ),
-    Key::new("subscribe", WHO, "Who may listen and read the history.").or("authenticated"),
-    Key::new("publish", WHO, "Who may publish.").or("authenticated"),
-    Key::new("presence", WHO, "Who may see members and be one.").or("authenticated"),
+    Key::new("subscribe", WHO, "Who may subscribe and read the history."),
+    Key::new(
+        "rows",
+        Kind::Text,
+        "Of a table, the rows that `subscribe` gives: a filter such as `customer_id=eq.{sub}`, in \
+         which `{sub}` is the client's subject. Goes with a `table:` pattern and `subscribe`.",
+    ),
+    Key::new("publish", WHO, "Who may publish."),
+    Key::new("presence", WHO, "Who may see members and be one."),
     Key::new("history.events", Kind::Number(1, MANY), "As `history.events`, for these topics."),
     Key::new("history.bytes", Kind::Size(1_024, TIB), "As `history.bytes`, for these topics."),
     Key::new("history.age", Kind::Time(SECOND, YEAR), "As `history.age`, for these topics."),

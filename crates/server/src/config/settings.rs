@@ -34,7 +34,7 @@ pub struct Settings {
     pub tables: TableSettings,
     /// Who is who.
     pub auth: AuthSettings,
-    /// Rules by topic pattern, the first that matches decides.
+    /// Rules by topic pattern; each right is decided by the first that matches and has it.
     pub namespaces: Vec<NamespaceSettings>,
     /// How much is remembered.
     pub history: HistorySettings,
@@ -189,23 +189,25 @@ pub struct Grants {
     pub history: Vec<String>,
 }
 
-/// Rules for the topics of one pattern.
+/// Rules for the topics of one pattern; what is not written is as if there were no such entry.
 #[derive(Clone, Debug)]
 pub struct NamespaceSettings {
     /// The pattern.
     pub pattern: String,
     /// Who may listen and read the history.
-    pub subscribe: Who,
+    pub subscribe: Option<Who>,
+    /// Of tables, which rows that gives.
+    pub rows: Option<String>,
     /// Who may publish.
-    pub publish: Who,
+    pub publish: Option<Who>,
     /// Who may see members and be one.
-    pub presence: Who,
+    pub presence: Option<Who>,
     /// Events kept for each topic.
-    pub events: usize,
+    pub events: Option<usize>,
     /// Bytes kept for each topic.
-    pub bytes: usize,
+    pub bytes: Option<usize>,
     /// How long an event is kept.
-    pub age: Duration,
+    pub age: Option<Duration>,
 }
 
 /// Who may do something.
@@ -467,25 +469,23 @@ impl Grants {
 
 impl NamespaceSettings {
     fn all(values: &Values) -> Vec<Self> {
-        values.records("namespaces").iter().map(|record| Self::one(record, values)).collect()
+        values.records("namespaces").iter().map(Self::from_values).collect()
     }
 
-    fn one(record: &Values, values: &Values) -> Self {
+    fn from_values(record: &Values) -> Self {
+        let who = |right| record.find_text(right).map(Who::from_word);
+        let has = |path| record.entry(path).is_some();
         Self {
             pattern: record.find_text("pattern").unwrap_or_default().to_owned(),
-            subscribe: Who::from_word(record.text("subscribe")),
-            publish: Who::from_word(record.text("publish")),
-            presence: Who::from_word(record.text("presence")),
-            events: narrower(record, values, "history.events").amount("history.events"),
-            bytes: narrower(record, values, "history.bytes").amount("history.bytes"),
-            age: narrower(record, values, "history.age").time("history.age"),
+            subscribe: who("subscribe"),
+            rows: record.find_text("rows").map(str::to_owned),
+            publish: who("publish"),
+            presence: who("presence"),
+            events: has("history.events").then(|| record.amount("history.events")),
+            bytes: has("history.bytes").then(|| record.amount("history.bytes")),
+            age: has("history.age").then(|| record.time("history.age")),
         }
     }
-}
-
-/// Where to read a key that a namespace may have of its own.
-fn narrower<'a>(record: &'a Values, values: &'a Values, path: &str) -> &'a Values {
-    if record.entry(path).is_some() { record } else { values }
 }
 
 impl Who {

@@ -152,7 +152,8 @@ fn lists_of_tables_are_json_in_a_variable() {
     let settings = Sheet::empty()
         .variable("TIDEWIRE_NAMESPACES", r#"[{"pattern": "a*", "publish": "nobody"}]"#)
         .load();
-    assert_eq!(settings.namespaces[0].publish, Who::Nobody);
+    assert_eq!(settings.namespaces[0].publish, Some(Who::Nobody));
+    assert_eq!(settings.namespaces[0].subscribe, None);
     let refusal = Sheet::empty().variable("TIDEWIRE_NAMESPACES", "a*").refusal();
     assert!(refusal.contains("namespaces (TIDEWIRE_NAMESPACES): expected a list"), "{refusal}");
 }
@@ -337,12 +338,17 @@ fn an_api_key_has_a_name_of_its_own_and_a_hash() {
 }
 
 #[test]
-fn a_namespace_has_a_pattern_of_its_own_and_inherits_history() {
+fn a_namespace_has_a_pattern_of_its_own_and_says_what_is_written_alone() {
     let settings =
         Sheet::toml("history.events = 9\n[[namespaces]]\npattern = 'a'\nhistory.age = '5m'").load();
     let namespace = &settings.namespaces[0];
-    assert_eq!((namespace.events, namespace.age), (9, Duration::from_secs(300)));
-    assert_eq!(namespace.subscribe, Who::Authenticated);
+    assert_eq!((namespace.events, namespace.age), (None, Some(Duration::from_secs(300))));
+    assert_eq!(namespace.subscribe, None);
+    let rows = "[[namespaces]]\nrows = 'a=eq.{sub}'\npattern = ";
+    let settings = Sheet::toml(&format!("{rows}'table:public.a'\nsubscribe = 'anyone'")).load();
+    assert_eq!(settings.namespaces[0].rows.as_deref(), Some("a=eq.{sub}"));
+    check_refused(&format!("{rows}'table:public.a'"), "namespaces[0].rows");
+    check_refused(&format!("{rows}'a'\nsubscribe = 'anyone'"), "namespaces[0].rows");
     assert!(settings.warnings[0].contains("namespaces"), "{:?}", settings.warnings);
     check_refused("[[namespaces]]\npublish = 'nobody'", "namespaces[0].pattern");
     check_refused("namespaces = [{ pattern = 'a' }, { pattern = 'a' }]", "namespaces[1].pattern");
@@ -440,7 +446,9 @@ fn what_is_probably_not_meant_is_warned_of() {
     let warnings = |toml: &str| Sheet::toml(toml).load().warnings.join("\n");
     assert!(warnings("auth.jwt.secret = 'short'").contains("shorter than 32 bytes"));
     assert!(warnings("auth.jwt.jwks_url = 'http://keys.example'").contains("without TLS"));
-    assert_eq!(warnings("auth.jwt.jwks_url = 'http://localhost:1/keys'"), "");
+    let rule = "[[namespaces]]\npattern = '*'\npublish = 'nobody'\n[auth.jwt]\n";
+    assert_eq!(warnings(&format!("{rule}jwks_url = 'http://localhost:1/keys'")), "");
+    assert!(warnings("auth.jwt.jwks_url = 'http://localhost:1/keys'").contains("namespaces"));
     assert!(warnings("auth.anonymous = true").contains("no effect"));
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use tidewire_server::config::{Override, Settings, Written};
-use tidewire_server::{Never, Server as Inner};
+use tidewire_server::{Reloads, Server as Inner};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -14,24 +15,46 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    reloads: mpsc::Sender<Settings>,
+}
+
+/// Settings that the test asks a running server to take on.
+struct Requested(mpsc::Receiver<Settings>);
+
+impl Reloads for Requested {
+    async fn next(&mut self) -> anyhow::Result<Settings> {
+        match self.0.recv().await {
+            Some(settings) => Ok(settings),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn settings(keys: &[(&'static str, &str)]) -> Settings {
+    let listen = [("listen", "127.0.0.1:0")];
+    let flags = listen.iter().chain(keys).map(|(path, text)| Override {
+        path,
+        flag: path,
+        text: (*text).to_owned(),
+    });
+    let written = Written { flags: flags.collect(), ..Written::default() };
+    Settings::load(&written).expect("good settings")
 }
 
 impl Server {
     /// Starts a server with the keys of the configuration that are given.
     pub(crate) async fn start(keys: &[(&'static str, &str)]) -> Self {
-        let listen = [("listen", "127.0.0.1:0")];
-        let flags = listen.iter().chain(keys).map(|(path, text)| Override {
-            path,
-            flag: path,
-            text: (*text).to_owned(),
-        });
-        let written = Written { flags: flags.collect(), ..Written::default() };
-        let settings = Settings::load(&written).expect("good settings");
-        let server = Inner::start(settings).await.expect("a server");
+        let server = Inner::start(settings(keys)).await.expect("a server");
         let address = server.addresses()[0];
         let stop = CancellationToken::new();
-        let task = tokio::spawn(server.run(stop.clone(), Never));
-        Self { address, stop, task }
+        let (reloads, requested) = mpsc::channel(1);
+        let task = tokio::spawn(server.run(stop.clone(), Requested(requested)));
+        Self { address, stop, task, reloads }
+    }
+
+    /// Asks it to take on other keys of the configuration while it runs, as a signal does.
+    pub(crate) async fn reload(&self, keys: &[(&'static str, &str)]) {
+        self.reloads.send(settings(keys)).await.expect("the server runs");
     }
 
     /// Starts a server of a database, and waits until it listens to it.

@@ -143,7 +143,7 @@ fn in_both_places(name: &str, topic: &Topic, part: &str) -> String {
 /// A change, in the style of the subscription; `None` for a row that no longer fits the filter,
 /// of which the language says nothing.
 pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Option<String> {
-    if view.movement == Movement::Leaves {
+    if matches!(view.movement, Movement::Leaves | Movement::Disappears) {
         return None;
     }
     let payload = payload(change, view);
@@ -235,23 +235,30 @@ impl Move<'_> {
         };
         let presence = Object::untyped("event", word, 96 + member.bytes())
             .string("key", &member.key)
+            .with(member.subject.as_deref(), |presence, name| presence.string("subject", name))
             .written(list, |out| states(out, &[member]))
-            .with(everyone, |presence, members| {
-                presence.written("currentPresences", |out| by_key(out, members))
-            });
+            .with(everyone, who_is_there);
         in_both_places("presence", topic, &presence.finish())
     }
 }
 
 /// Everyone who is on a channel.
 pub(super) fn everyone(topic: &Topic, members: &[Member]) -> String {
-    let presence = Object::untyped("event", "sync", 96)
-        .written("currentPresences", |out| by_key(out, members));
+    let presence = who_is_there(Object::untyped("event", "sync", 96), members);
     in_both_places("presence", topic, &presence.finish())
 }
 
-/// Appends an object of keys, each with the states of its members.
-fn by_key(out: &mut String, members: &[Member]) {
+/// Everyone's states, and in the same order their subjects where any was verified.
+fn who_is_there(presence: Object, members: &[Member]) -> Object {
+    let presence = presence.written("currentPresences", |out| by_key(out, members, states));
+    if members.iter().all(|member| member.subject.is_none()) {
+        return presence;
+    }
+    presence.written("currentSubjects", |out| by_key(out, members, subjects))
+}
+
+/// Appends an object of keys, each with something of its members.
+fn by_key(out: &mut String, members: &[Member], write: impl Fn(&mut String, &[&Member])) {
     let mut keys: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
     for member in members {
         keys.entry(&member.key).or_default().push(member);
@@ -263,9 +270,16 @@ fn by_key(out: &mut String, members: &[Member]) {
         }
         json::string(out, key);
         out.push(':');
-        states(out, members);
+        write(out, members);
     }
     out.push('}');
+}
+
+fn subjects(out: &mut String, members: &[&Member]) {
+    json::array(out, members, |out, member| match &member.subject {
+        Some(subject) => json::string(out, subject),
+        None => out.push_str("null"),
+    });
 }
 
 fn states(out: &mut String, members: &[&Member]) {
@@ -280,7 +294,7 @@ mod tests {
 
     fn member(name: &str, state: &str) -> Member {
         let meta = json!({ "state": state }).to_string();
-        Member { reference: name.into(), key: name.into(), meta: meta.into() }
+        Member { reference: name.into(), key: name.into(), subject: None, meta: meta.into() }
     }
 
     /// What each frame tells: the word, of whom, and of how many it says that they are there.
@@ -311,6 +325,21 @@ mod tests {
             ("join".to_owned(), json!("bob"), Some(2)),
         ];
         assert_eq!(told(&diff, Some(&members)), expected);
+    }
+
+    #[test]
+    fn who_is_verified_is_told_beside_the_key_that_anyone_may_claim() {
+        let verified = Member { subject: Some("ann".into()), ..member("ann", "") };
+        let (claimed, bob) =
+            (Member { reference: "2".into(), ..member("ann", "") }, member("bob", ""));
+        let diff = PresenceDiff { joins: vec![verified.clone()], leaves: Vec::new() };
+        let members = [verified, claimed, bob];
+        let topic = Topic::application("room").expect("a topic's name");
+        let frames = presence(&topic, &diff, Some(&members));
+        let frame: Value = serde_json::from_str(&frames[0]).expect("a frame is JSON");
+        assert_eq!(frame["presence"]["subject"], "ann");
+        let subjects = json!({ "ann": ["ann", null], "bob": [null] });
+        assert_eq!(frame["presence"]["currentSubjects"], subjects);
     }
 
     #[test]

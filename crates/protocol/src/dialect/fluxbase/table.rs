@@ -104,7 +104,7 @@ pub(super) fn interest(event: &str, filter: Option<&str>) -> Result<Interest, Re
         Refusal::new(Code::BadField, message)
     })?;
     let filter = filter.map(|filter| one_condition(filter).into());
-    Ok(Interest { operations, columns: Vec::new(), filter })
+    Ok(Interest { operations, filter, ..Interest::default() })
 }
 
 /// A filter of this language is one condition, so a comma in its value joins no second one.

@@ -25,8 +25,8 @@ pub(super) fn change(event: &Event, change: &Change, view: &View<'_>) -> Frame {
     }
     frame = match view.movement {
         Movement::Within => frame,
-        Movement::Enters => frame.quoted("move", "enter"),
-        Movement::Leaves => frame.quoted("move", "leave"),
+        Movement::Enters | Movement::Appears => frame.quoted("move", "enter"),
+        Movement::Leaves | Movement::Disappears => frame.quoted("move", "leave"),
     };
     for (name, row) in [("record", &change.record), ("old", &change.old)] {
         if let Some(row) = row {

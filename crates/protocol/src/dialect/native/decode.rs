@@ -63,6 +63,7 @@ fn interest(request: &Request<'_>, kind: TopicKind) -> Result<Interest, Refusal>
         operations: operations(request)?,
         columns: columns(request)?,
         filter: text(request, Field::Filter)?,
+        limit: None,
     })
 }
 

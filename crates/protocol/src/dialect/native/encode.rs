@@ -197,6 +197,7 @@ impl Object {
 fn member(out: &mut String, member: &Member) {
     let object = Object::untyped("ref", &member.reference, 32 + member.bytes())
         .string("key", &member.key)
+        .with(member.subject.as_deref(), |object, subject| object.string("subject", subject))
         .raw("meta", &member.meta);
     out.push_str(&object.finish());
 }
