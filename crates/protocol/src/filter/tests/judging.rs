@@ -316,3 +316,80 @@ fn ten_thousand_filters_cost_some_nanoseconds_each() {
 fn clock() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
+
+/// A limit is a right: nothing is shown that is not certain to be within it.
+#[test]
+fn a_limit_shows_only_what_is_certain_to_be_within_it() {
+    use Movement::{Appears, Disappears, Enters, Leaves, Within};
+    use Operation::{Delete, Insert, Truncate, Update};
+    // Rows of 1 may be seen; of those, the ones named x are wanted.
+    let mine = "7 1 \"x\" \"ok\"";
+    let mine_unwanted = "7 1 \"y\" \"ok\"";
+    let theirs = "7 2 \"x\" \"ok\"";
+    let nobodys = "7 null \"x\" \"ok\"";
+    let key_alone = "7 ? ? ?";
+    for (operation, old, new, expected) in [
+        (Insert, "", mine, Some(Within)),
+        (Insert, "", mine_unwanted, None),
+        (Insert, "", theirs, None),
+        (Insert, "", nobodys, None),
+        (Delete, mine, "", Some(Within)),
+        (Delete, mine_unwanted, "", None),
+        (Delete, theirs, "", None),
+        // Whose it was is not told, and a key of somebody else's is not shown.
+        (Delete, key_alone, "", None),
+        (Truncate, "", "", Some(Within)),
+        (Update, mine, mine, Some(Within)),
+        (Update, "", mine, Some(Within)),
+        (Update, mine_unwanted, mine, Some(Enters)),
+        (Update, mine, mine_unwanted, Some(Leaves)),
+        (Update, theirs, mine, Some(Appears)),
+        (Update, nobodys, mine, Some(Appears)),
+        (Update, key_alone, mine, Some(Appears)),
+        (Update, theirs, mine_unwanted, None),
+        (Update, mine, theirs, Some(Disappears)),
+        (Update, mine_unwanted, theirs, None),
+        (Update, theirs, theirs, None),
+        (Update, "", theirs, None),
+        (Update, key_alone, theirs, None),
+        // A large value that was not touched is where the old row has it, or is not known.
+        (Update, mine, "7 ~ \"x\" \"ok\"", Some(Within)),
+        (Update, theirs, "7 ~ \"x\" \"ok\"", None),
+        (Update, "", "7 ~ \"x\" \"ok\"", None),
+    ] {
+        let known = |values: &'static str| (!values.is_empty()).then_some(values);
+        let change = change(operation, known(old), known(new));
+        let (filter, limit) = ("name=eq.x", "a=eq.1");
+        let [filter, limit] = [filter, limit].map(|text| Filter::parse(text).unwrap());
+        let predicate = Predicate::limited(&filter, Some(&limit), types).unwrap();
+        let got = predicate.admits(&change);
+        assert_eq!(got, Ok(expected), "{operation:?} {old} -> {new}");
+        if let Some(movement) = expected {
+            let shown = movement.shown(&change).0;
+            for told in [&shown.record, &shown.old].into_iter().flatten() {
+                assert!(![row(theirs), row(nobodys)].contains(told), "another's is not shown");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_client_asks_for_widens_no_limit() {
+    let theirs = change(Operation::Update, Some("7 2 \"x\" \"ok\""), Some("7 2 \"y\" \"ok\""));
+    let limit = Filter::parse("a=eq.1").unwrap();
+    for filter in [
+        "a=eq.2",
+        "or=(a.eq.2,a.neq.2)",
+        "not.and=(a.eq.1,id.is.null)",
+        "a=isdistinct.1",
+        "id=gt.0",
+        "name=like.*",
+    ] {
+        let filter = Filter::parse(filter).unwrap();
+        let predicate = Predicate::limited(&filter, Some(&limit), types).unwrap();
+        assert_eq!(predicate.admits(&theirs), Ok(None), "{filter:?}");
+    }
+    let everything = Predicate::limited(&Filter::everything(), Some(&limit), types).unwrap();
+    assert_eq!(everything.admits(&theirs), Ok(None));
+    assert!(everything.demand().is_some(), "whom it concerns is found by the value");
+}
