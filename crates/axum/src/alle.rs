@@ -8,15 +8,16 @@ use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{ConnectInfo, Extension, State};
+use axum::extract::{FromRequest as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
 use tidewire::{Action, Identity};
-use tidewire_protocol::{Code, Payload, Publication, Refusal, Subscription, Topic};
+use tidewire_protocol::{Code, FromObject, Payload, Publication, Refusal, Subscription, Topic};
 
+use crate::caller::Caller;
 use crate::handshake::{Query, Subprotocol, go_on_from, token};
 use crate::router::Transports;
 use crate::{refusal, sse};
@@ -33,7 +34,7 @@ pub(crate) async fn events(
         query.expect_only(&["channels", "since", sse::LAST_EVENT_ID])?;
         let mut subscriptions = channels(query.one("channels")?)?;
         go_on_from(&mut subscriptions, sse::go_on(&headers, &query)?)?;
-        let identity = identify(&transports, &headers, &query).await?;
+        let identity = identify(&transports, &headers, &query, peer.address).await?;
         sse::open(&transports, transports.alle_events(), identity, subscriptions, b"", peer).await
     };
     opened.await.unwrap_or_else(|refusal| in_words(&transports, &refusal))
@@ -64,9 +65,10 @@ async fn identify(
     transports: &Transports,
     headers: &HeaderMap,
     query: &Query,
+    client: Option<SocketAddr>,
 ) -> Result<Identity, Refusal> {
     let token = token(headers, query, Subprotocol::default())?;
-    transports.node().identify(token.as_ref()).await
+    transports.node().identify(token.as_ref(), client.map(|client| client.ip())).await
 }
 
 /// A refusal as text, in Alle's words where it has some.
@@ -95,15 +97,19 @@ pub(crate) struct Notification {
 }
 
 /// `POST /notify` with `{"channel":…,"payload":…}`.
-pub(crate) async fn notify(
-    State(transports): State<Transports>,
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Json<Notification>, JsonRejection>,
-) -> Response {
-    let notification = match body {
-        Ok(Json(notification)) => notification,
+pub(crate) async fn notify(State(transports): State<Transports>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    // Who has no token where one is needed sends no body.
+    let caller = Caller::with_any(&transports, &parts).await;
+    let caller =
+        caller.and_then(|caller| transports.node().admit(&caller.identity).map(|()| caller));
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(refusal) => return not_said(&transports, &refusal),
+    };
+    let request = Request::from_parts(parts, body);
+    let notification = match Json::<FromObject<Notification>>::from_request(request, &()).await {
+        Ok(Json(FromObject(notification))) => notification,
         Err(rejection) => return unreadable(&transports, rejection),
     };
     let topic = match Topic::notify(&notification.channel) {
@@ -114,9 +120,8 @@ pub(crate) async fn notify(
         }
     };
     let said = async {
-        let identity = identify(&transports, &headers, &Query::read(&uri)?).await?;
-        transports.admit(&identity, peer.map(|Extension(ConnectInfo(peer))| peer), 1)?;
-        say(&transports, &identity, topic, notification.payload).await
+        transports.admit(&caller.identity, caller.client, 1)?;
+        say(&transports, &caller, topic, notification.payload).await
     };
     let said = said.await;
     said.map_or_else(|refusal| not_said(&transports, &refusal), |()| success())
@@ -140,12 +145,12 @@ fn unreadable(transports: &Transports, rejection: JsonRejection) -> Response {
 
 async fn say(
     transports: &Transports,
-    identity: &Identity,
+    caller: &Caller,
     topic: Topic,
     payload: String,
 ) -> Result<(), Refusal> {
     let node = transports.node();
-    node.authorizer().authorize(identity, Action::Publish, &topic).await?;
+    caller.may(transports, Action::Publish, &topic).await?;
     let publication = Publication {
         topic,
         name: None,
@@ -155,7 +160,7 @@ async fn say(
         confirm: true,
         reference: None,
     };
-    node.publisher().submit(publication, identity, None).await.map(|_| ())
+    node.publisher().submit(publication, caller.principal(), None).await.map(|_| ())
 }
 
 fn success() -> Response {

@@ -21,6 +21,8 @@ use tidewire_protocol::{Code, Refusal};
 use tower::{Layer, Service, ServiceExt};
 use tower_http::cors::CorsLayer;
 
+use crate::bodies::BodyShare;
+use crate::host;
 use crate::origin;
 use crate::router::Transports;
 
@@ -86,6 +88,10 @@ impl App {
         self
     }
 
+    pub(crate) fn transports(&self) -> &Transports {
+        &self.0.transports
+    }
+
     /// Answers a request.
     pub async fn answer(&self, request: Request) -> Response {
         // Only a browser's request has an origin, and only such a one asks first.
@@ -100,7 +106,10 @@ impl App {
 
     /// The answer for those who may have one.
     async fn checked(&self, mut request: Request) -> Response {
-        let Inner { transports, router, shortcuts, .. } = &*self.0;
+        let transports = &self.0.transports;
+        if let Err(refusal) = host::check(request.version(), request.headers()) {
+            return transports.refuse(&refusal);
+        }
         if let Err(refused) = origin::check(transports, request.headers(), request.uri()) {
             return *refused;
         }
@@ -110,6 +119,18 @@ impl App {
             return transports.refuse(&Refusal::new(Code::TooLarge, message));
         }
         limit_body(&mut request, limit);
+        let share = request.extensions().get::<BodyShare>().cloned();
+        let response = self.routed(request).await;
+        // Whatever the handler made of a body that it could not read to its end.
+        match share.and_then(|share| share.refusal()) {
+            Some(refusal) => transports.refuse(&refusal),
+            None => response,
+        }
+    }
+
+    /// The answer of whatever stands at the path.
+    async fn routed(&self, request: Request) -> Response {
+        let Inner { router, shortcuts, .. } = &*self.0;
         let fits = |shortcut: &&Shortcut| {
             shortcut.path == request.uri().path() && shortcut.method == *request.method()
         };

@@ -1,9 +1,14 @@
 //! Who calls the HTTP API, and with which parameters.
 
-use http::{HeaderMap, Uri};
+use std::net::SocketAddr;
+
+use http::request::Parts;
+use tidewire::budget::Principal;
 use tidewire::{Action, Allowed, Identity};
 use tidewire_protocol::{Refusal, Topic};
 
+use crate::bodies::BodyShare;
+use crate::client::client;
 use crate::handshake::{Query, Subprotocol, token};
 use crate::router::Transports;
 
@@ -11,6 +16,8 @@ use crate::router::Transports;
 pub struct Caller {
     /// Who asks.
     pub identity: Identity,
+    /// The client's address, where it is known.
+    pub client: Option<SocketAddr>,
     /// The parameters, decoded.
     pub query: Query,
 }
@@ -23,35 +30,40 @@ impl Caller {
     /// `BadField` for parameters, and what the authenticator refuses.
     pub async fn of(
         transports: &Transports,
-        uri: &Uri,
-        headers: &HeaderMap,
+        request: &Parts,
         known: &[&str],
     ) -> Result<Self, Refusal> {
-        let query = Query::read(uri)?;
+        let query = Query::read(&request.uri)?;
         query.expect_only(known)?;
-        Self::of_query(transports, query, headers).await
+        Self::of_query(transports, query, request).await
     }
 
     /// The same with whatever parameters, for paths whose clients may send others.
     ///
     /// # Errors
     /// `BadField` for parameters, and what the authenticator refuses.
-    pub async fn with_any(
-        transports: &Transports,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Self, Refusal> {
-        Self::of_query(transports, Query::read(uri)?, headers).await
+    pub async fn with_any(transports: &Transports, request: &Parts) -> Result<Self, Refusal> {
+        Self::of_query(transports, Query::read(&request.uri)?, request).await
     }
 
     async fn of_query(
         transports: &Transports,
         query: Query,
-        headers: &HeaderMap,
+        request: &Parts,
     ) -> Result<Self, Refusal> {
-        let shown = token(headers, &query, Subprotocol::default())?;
-        let identity = transports.node().identify(shown.as_ref()).await?;
-        Ok(Self { identity, query })
+        let client = client(&request.extensions);
+        let shown = token(&request.headers, &query, Subprotocol::default())?;
+        let address = client.map(|client| client.ip());
+        let identity = transports.node().identify(shown.as_ref(), address).await?;
+        if let Some(body) = request.extensions.get::<BodyShare>() {
+            body.pass_to(&identity, client);
+        }
+        Ok(Self { identity, client, query })
+    }
+
+    /// Whose budgets the caller uses.
+    pub fn principal(&self) -> Principal {
+        Principal::of(&self.identity, self.client.map(|client| client.ip()))
     }
 
     /// Refuses what the caller may not do, and gives what it may see.

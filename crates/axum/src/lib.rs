@@ -30,15 +30,19 @@ pub mod router;
 
 pub mod origin;
 
+mod host;
+
 mod handshake;
 
 mod caller;
 
+mod bodies;
+
+pub mod client;
+
 mod alle;
 
 mod fluxbase;
-
-mod pace;
 
 mod poll;
 
@@ -56,6 +60,7 @@ mod websocket;
 
 pub use app::App;
 pub use caller::Caller;
+pub use client::{ForwardedHeader, Proxies};
 pub use handshake::{Query, redacted};
 pub use listen::{Listening, ListeningMetrics, Threads, Tls, TlsError, serve};
 pub use origin::{Origin, OriginError, Origins};

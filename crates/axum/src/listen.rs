@@ -1,8 +1,8 @@
 //! The accept loop: sockets to HTTP connections, and nothing of what is said on them.
 //!
-//! It keeps apart those who knock from those who are in: until its first request has been read,
-//! a socket holds one of a bounded number of places and has a deadline, so that clients who
-//! connect and say nothing cost little and not for long. Stopping lets requests in flight end.
+//! Every socket is taken in at once: where there are too many, the registry ([`sockets`]) says which
+//! is cut for it, so that clients who connect and send nothing hold up nobody. Until its first
+//! request has been read a socket has a deadline. Stopping lets requests in flight end.
 
 mod body;
 mod flight;
@@ -11,6 +11,7 @@ mod metrics;
 mod patience;
 mod plain;
 mod prefixed;
+mod sockets;
 mod threads;
 mod tls;
 
@@ -19,18 +20,20 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
-use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
+use tidewire::budget::{self, Budget, Network, Principal};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::ListeningMetrics;
 pub(crate) use self::patience::{GivenUp, Patient};
 pub(crate) use self::prefixed::Prefixed;
+pub(crate) use self::sockets::SocketPlace;
+use self::sockets::{Bounds, Over, Sockets};
 pub use self::threads::Threads;
 pub use self::tls::{Tls, TlsError};
 use crate::app::App;
@@ -65,8 +68,8 @@ pub struct Listening {
     pub body_timeout: Duration,
     /// A client that takes no byte of an answer for this long is cut off; 30 s.
     pub write_timeout: Duration,
-    /// Sockets that have not sent their first request yet; 4,096. More wait in the kernel's queue.
-    pub knocking: usize,
+    /// Sockets at the same time; 100,000. To be well below the limit of open files.
+    pub sockets: usize,
     /// The threads that connections are served on; without, the runtime that calls [`serve`].
     pub threads: Option<Threads>,
     /// Where connections are counted.
@@ -80,7 +83,7 @@ impl Default for Listening {
             handshake_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
-            knocking: 4_096,
+            sockets: 100_000,
             threads: None,
             metrics: ListeningMetrics::default(),
         }
@@ -100,7 +103,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let door = Arc::new(Door {
-        knocking: Arc::new(Semaphore::new(listening.knocking)),
+        sockets: Sockets::default(),
         http: full::speaker(&listening),
         app,
         listening,
@@ -121,7 +124,7 @@ pub async fn serve(
 
 /// What all connections share.
 struct Door {
-    knocking: Arc<Semaphore>,
+    sockets: Sockets,
     http: Builder<TokioExecutor>,
     app: App,
     listening: Listening,
@@ -148,11 +151,13 @@ impl Door {
                 // 2. Ended connections are let go of.
                 Some(_) = connections.join_next() => {}
                 // 3. Someone connects.
-                accepted = self.accept(&listener) => match accepted {
-                    Ok((socket, peer, place)) => {
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => {
                         pause = FIRST_PAUSE;
                         self.listening.metrics.accepted.inc();
-                        self.assign(&mut connections, socket, peer, place);
+                        if let Some(place) = self.place(peer) {
+                            self.assign(&mut connections, socket, peer, place);
+                        }
                     }
                     Err(error) => {
                         self.listening.metrics.accept_failures.inc();
@@ -165,15 +170,34 @@ impl Door {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection, once there is a place for it. Cancel safe.
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-    ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.knocking).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
-        let (socket, peer) = listener.accept().await?;
-        Ok((socket, peer, place))
+    /// A place for a socket of this address, for which others may be cut; `None` when it is to be
+    /// closed.
+    fn place(&self, peer: SocketAddr) -> Option<SocketPlace> {
+        let transports = self.app.transports();
+        let node = transports.node();
+        let budgets = &node.limits().budgets;
+        let bounds = Bounds {
+            all: self.listening.sockets,
+            each: budgets.address_sockets,
+            new: budgets.handshakes,
+            each_new: budgets.address_handshakes,
+        };
+        // Without authentication clients are not told apart; those of a proxy cannot be.
+        let is_shared = !node.has_authentication() || transports.proxies().contain(peer.ip());
+        let entered = self.sockets.enter(Network::of(peer.ip()), is_shared, &bounds);
+        for (network, over) in entered.over {
+            let budget = match over {
+                Over::Sockets => Budget::Sockets,
+                Over::New => Budget::Handshakes,
+            };
+            budget::exceeded(budget, &Principal::Network(network), node.metrics());
+        }
+        entered.place
+    }
+
+    /// Who sent a request that came from `peer`.
+    fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
+        self.app.transports().proxies().client(peer, headers)
     }
 
     /// Gives the connection a task, on the thread whose turn it is.
@@ -182,7 +206,7 @@ impl Door {
         connections: &mut JoinSet<()>,
         socket: TcpStream,
         peer: SocketAddr,
-        place: OwnedSemaphorePermit,
+        place: SocketPlace,
     ) {
         let door = Arc::clone(self);
         let Some(thread) = self.listening.threads.as_ref().and_then(Threads::next) else {
@@ -199,30 +223,28 @@ impl Door {
         connections.spawn_on(moved, thread);
     }
 
-    async fn take_in(
-        self: Arc<Self>,
-        socket: TcpStream,
-        peer: SocketAddr,
-        place: OwnedSemaphorePermit,
-    ) {
-        let knock = Arc::new(Knock::new(place));
+    async fn take_in(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, place: SocketPlace) {
+        let place = Arc::new(place);
         // Pinned where it is: a future that is moved into the select takes its room twice.
-        let mut served = pin!(self.serve_any(socket, peer, &knock));
-        // 1. The connection ends by itself; 2. or its first request did not come in time.
+        let mut served = pin!(self.serve_any(socket, peer, &place));
         tokio::select! {
             biased;
+            // 1. The connection ends by itself, or becomes a session's.
             () = &mut served => {}
-            () = knock.overdue(self.listening.handshake_timeout) => {
+            // 2. Its first request did not come in time.
+            () = overdue(&place, self.listening.handshake_timeout) => {
                 self.listening.metrics.cut_off.inc();
                 tracing::debug!(%peer, "no request in time, the connection is cut off");
             }
+            // 3. It has to go for another.
+            () = place.cut() => tracing::debug!(%peer, "cut for another connection"),
         }
     }
 
-    async fn serve_any(&self, socket: TcpStream, peer: SocketAddr, knock: &Arc<Knock>) {
+    async fn serve_any(&self, socket: TcpStream, peer: SocketAddr, place: &Arc<SocketPlace>) {
         match &self.listening.tls {
-            None => self.serve_plain(socket, peer, knock).await,
-            Some(tls) => self.serve_tls(tls, socket, peer, knock).await,
+            None => self.serve_plain(socket, peer, place).await,
+            Some(tls) => self.serve_tls(tls, socket, peer, place).await,
         }
     }
 
@@ -232,11 +254,11 @@ impl Door {
         tls: &'all Tls,
         socket: TcpStream,
         peer: SocketAddr,
-        knock: &'all Arc<Knock>,
+        place: &'all Arc<SocketPlace>,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'all>> {
         Box::pin(async move {
             match tls.acceptor().accept(socket).await {
-                Ok(stream) => self.serve_http(stream, peer, knock).await,
+                Ok(stream) => self.serve_http(stream, peer, place).await,
                 Err(error) => {
                     self.listening.metrics.tls_failures.inc();
                     tracing::debug!(%peer, %error, "a TLS handshake failed");
@@ -246,34 +268,20 @@ impl Door {
     }
 
     /// Most connections need no more than [`plain`] offers, and then no room for more.
-    async fn serve_plain(&self, socket: TcpStream, peer: SocketAddr, knock: &Arc<Knock>) {
-        if let Some(left) = plain::serve(self, socket, peer, knock).await {
+    async fn serve_plain(&self, socket: TcpStream, peer: SocketAddr, place: &Arc<SocketPlace>) {
+        if let Some(left) = plain::serve(self, socket, peer, place).await {
             let io = Prefixed::new(left.socket, left.read);
-            let serving = Box::pin(self.serve_http(io, peer, knock));
+            let serving = Box::pin(self.serve_http(io, peer, place));
             serving.await;
         }
     }
 }
 
-/// A connection's place among those that have not sent a request yet.
-struct Knock(Mutex<Option<OwnedSemaphorePermit>>);
-
-impl Knock {
-    fn new(place: OwnedSemaphorePermit) -> Self {
-        Self(Mutex::new(Some(place)))
-    }
-
-    /// The first request is there: the place is given back.
-    fn answer(&self) {
-        *self.0.lock() = None;
-    }
-
-    /// Ends when no request came in time; never when one did.
-    async fn overdue(&self, timeout: Duration) {
-        tokio::time::sleep(timeout).await;
-        if self.0.lock().is_none() {
-            std::future::pending::<()>().await;
-        }
+/// Ends when no request came in time; never when one did.
+async fn overdue(place: &SocketPlace, timeout: Duration) {
+    tokio::time::sleep(timeout).await;
+    if !place.is_new() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -30,8 +30,9 @@ pub enum Origins {
     Same,
     /// The same on this machine alone: a request whose `Host` is not a loopback name or address is
     /// turned away, whoever sends it. For a server on which everybody may do everything: else a
-    /// page could make its own name stand for this machine, and so be of the same origin.
-    Loopback,
+    /// page could make its own name stand for this machine, and so be of the same origin. The listed
+    /// origins may connect too, to such a `Host`.
+    Loopback(Vec<Origin>),
     /// Pages that this server itself served, and pages of the listed origins.
     Listed(Vec<Origin>),
     /// Any page. Safe only where every right needs a token.
@@ -87,7 +88,7 @@ impl Origins {
 
     /// Whatever a request says of its host must be right; one that says nothing is no browser's.
     fn allow_host(&self, headers: &HeaderMap, uri: &Uri) -> bool {
-        let Self::Loopback = self else { return true };
+        let Self::Loopback(_) = self else { return true };
         let mut hosts = headers.get_all(HOST).iter();
         hosts.all(|host| host.to_str().is_ok_and(is_loopback))
             && uri.authority().is_none_or(|host| is_loopback(host.as_str()))
@@ -100,8 +101,8 @@ impl Origins {
         let Ok(origin) = origin.to_str() else { return false };
         let listed = match self {
             Self::Any => return true,
-            Self::Same | Self::Loopback => &[][..],
-            Self::Listed(list) => list,
+            Self::Same => &[][..],
+            Self::Listed(list) | Self::Loopback(list) => list,
         };
         is_same(origin, headers, uri) || listed.iter().any(|allowed| allowed.matches(origin))
     }
@@ -175,7 +176,7 @@ pub(crate) fn check(
         true => "pages of this origin may not use this server; add it to the allowed origins",
         false => {
             "without authentication this server answers to loopback names only, such as \
-             localhost; configure authentication, or list the pages that may connect in origins"
+             localhost; configure authentication, or set insecure where everybody may do everything"
         }
     };
     Err(Box::new(transports.refuse(&Refusal::new(Code::OriginForbidden, message))))
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_name_that_was_made_to_stand_for_this_machine_is_refused() {
-        let origins = Origins::Loopback;
+        let origins = Origins::Loopback(Vec::new());
         for host in
             ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "[::1]", "LOCALHOST", "a.localhost"]
         {

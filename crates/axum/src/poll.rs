@@ -3,19 +3,22 @@
 //! The cursor is all there is: each answer carries the one to go on from, and the next request may
 //! reach another node. A client that goes away while it waits drops the session with the request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Uri};
+use http::request::Parts;
 use serde_json::json;
 use tidewire::{Identity, Opening, Session};
 use tidewire_protocol::{Close, Code, Command, Refusal, Subscription, Wire};
 use tokio::time::Instant;
 
+use crate::client::client;
 use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress, Started};
@@ -28,17 +31,15 @@ const LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 /// `GET /v1/poll`: waits for events after the cursor `since=`.
-pub(crate) async fn native(
-    State(transports): State<Transports>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub(crate) async fn native(State(transports): State<Transports>, request: Parts) -> Response {
     let polled = async {
-        let query = Query::read(&uri)?;
+        let query = Query::read(&request.uri)?;
         let wish = Wish::read(&query, transports.node().limits().poll_timeout)?;
-        let token = token(&headers, &query, Subprotocol::default())?;
-        let identity = transports.node().identify(token.as_ref()).await?;
-        poll(&transports, identity, wish).await
+        let client = client(&request.extensions);
+        let token = token(&request.headers, &query, Subprotocol::default())?;
+        let address = client.map(|client| client.ip());
+        let identity = transports.node().identify(token.as_ref(), address).await?;
+        poll(&transports, identity, client, wish).await
     };
     polled.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
 }
@@ -70,10 +71,11 @@ impl Wish {
 async fn poll(
     transports: &Transports,
     identity: Identity,
+    client: Option<SocketAddr>,
     wish: Wish,
 ) -> Result<Response, Refusal> {
     let noting = Noting::new(transports.native(), Answers::Kept);
-    let opening = Opening::new(Arc::clone(&noting) as _, Wire::Lines, identity);
+    let opening = Opening::new(Arc::clone(&noting) as _, Wire::Lines, identity).peer(client);
     let mut session = transports.node().open(opening)?;
     let mut progress = Progress::of(&wish.subscriptions);
     let snapshot = wish.subscriptions.iter().any(|one| one.snapshot);

@@ -8,14 +8,16 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use http::Method;
+use tidewire::budget::{self, Budget, Principal, Rate, Rates};
 use tidewire::{Dialect, Identity, Node};
-use tidewire_protocol::Refusal;
 use tidewire_protocol::dialect::{Alle, AlleEvents, Fluxbase, Native};
+use tidewire_protocol::{Code, Refusal};
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::bodies::Bodies;
+use crate::client::Proxies;
 use crate::origin::Origins;
-use crate::pace::Pace;
 use crate::websocket::{self, Parameters};
 use crate::{alle, fluxbase, poll, refusal, sse};
 
@@ -32,7 +34,9 @@ struct Inner {
     alle_events: Arc<dyn Dialect>,
     fluxbase: Arc<dyn Dialect>,
     tasks: TaskTracker,
-    pace: Pace,
+    proxies: Proxies,
+    publications: Rates,
+    bodies: Bodies,
 }
 
 impl Transports {
@@ -46,8 +50,21 @@ impl Transports {
             alle_events: Arc::new(AlleEvents),
             fluxbase: Arc::new(Fluxbase),
             tasks: TaskTracker::new(),
-            pace: Pace::default(),
+            proxies: Proxies::default(),
+            publications: Rates::default(),
+            bodies: Bodies::default(),
         }))
+    }
+
+    /// The same behind proxies that name their clients. To be called before the transports are
+    /// cloned.
+    ///
+    /// # Panics
+    /// When they were.
+    #[must_use]
+    pub fn behind(mut self, proxies: Proxies) -> Self {
+        Arc::get_mut(&mut self.0).expect("the transports were not cloned yet").proxies = proxies;
+        self
     }
 
     /// The node whose sessions these are.
@@ -89,7 +106,24 @@ impl Transports {
         peer: Option<SocketAddr>,
         count: usize,
     ) -> Result<(), Refusal> {
-        self.0.pace.admit(identity, peer, count, &self.0.node.limits())
+        let limits = self.0.node.limits();
+        let rate = Rate { per_second: limits.publishes_per_second, burst: limits.publish_burst };
+        let principal = Principal::of(identity, peer.map(|peer| peer.ip()));
+        if self.0.publications.take(&principal, count, rate) {
+            return Ok(());
+        }
+        budget::exceeded(Budget::Publications, &principal, self.0.node.metrics());
+        let message = format!("more than {} publications a second, slow down", rate.per_second);
+        Err(Refusal::new(Code::RateLimited, message))
+    }
+
+    /// The proxies in front of the server.
+    pub fn proxies(&self) -> &Proxies {
+        &self.0.proxies
+    }
+
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.0.bodies
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{Stream, unfold};
@@ -27,8 +27,9 @@ use tidewire::{Dialect, Identity, Opening, Session};
 use tidewire_protocol::{Close, Command, Refusal, Subscription, Wire};
 
 use self::plain::Late;
+use crate::client::client;
 use crate::handshake::{GoOn, Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
-use crate::listen::GivenUp;
+use crate::listen::{GivenUp, SocketPlace};
 use crate::router::Transports;
 use crate::started::{Answers, Noting, Progress};
 use crate::takeover::{Seat, Takeover};
@@ -45,10 +46,11 @@ pub(crate) const LAST_EVENT_ID: &str = "lastEventId";
 
 /// The connection that an answer goes to.
 pub(crate) struct Peer {
-    address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     given_up: GivenUp,
     /// Whether it can be taken over.
     seat: bool,
+    socket: Option<Arc<SocketPlace>>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Peer {
@@ -62,8 +64,12 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 impl Peer {
     fn of(extensions: &Extensions) -> Self {
         let given_up = extensions.get::<GivenUp>().cloned().unwrap_or_default();
-        let address = extensions.get().map(|&ConnectInfo(address)| address);
-        Self { address, given_up, seat: extensions.get::<Seat>().is_some() }
+        Self {
+            address: client(extensions),
+            given_up,
+            seat: extensions.get::<Seat>().is_some(),
+            socket: extensions.get().cloned(),
+        }
     }
 }
 
@@ -78,7 +84,8 @@ pub(crate) async fn native(State(transports): State<Transports>, request: Reques
         query.expect_only(&[&SUBSCRIPTION_PARAMETERS[..], &[LAST_EVENT_ID]].concat())?;
         let subscriptions = query.subscriptions_from(go_on(headers, &query)?)?;
         let token = token(headers, &query, Subprotocol::default())?;
-        let identity = transports.node().identify(token.as_ref()).await?;
+        let address = peer.address.map(|peer| peer.ip());
+        let identity = transports.node().identify(token.as_ref(), address).await?;
         open(&transports, transports.native(), identity, subscriptions, RETRY, peer).await
     };
     opened.await.unwrap_or_else(|refusal| transports.refuse(&refusal))
@@ -124,6 +131,12 @@ pub(crate) async fn open(
         None => opening,
     };
     let mut session = transports.node().open(opening)?;
+    if let Some(socket) = &peer.socket
+        && peer.seat
+        && session.identity().has_token()
+    {
+        socket.authenticated();
+    }
     session.welcome();
     let mut progress = Progress::of(&subscriptions);
     let snapshot = subscriptions.iter().any(|one| one.snapshot);
@@ -147,7 +160,8 @@ pub(crate) async fn open(
     if let Some(late) = late {
         let transports = transports.clone();
         let mut response = answer(Body::empty());
-        Takeover::by(&mut response, |given| late.begin(transports, session, first, given));
+        let socket = peer.socket;
+        Takeover::by(&mut response, |given| late.begin(transports, session, socket, first, given));
         return Ok(response);
     }
     let progress = several.then_some(progress);

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -24,8 +23,6 @@ pub(crate) struct Seat;
 pub(crate) struct Given {
     /// The socket, on which nothing of the answer was written yet.
     pub(crate) socket: TcpStream,
-    /// Who is at its other end.
-    pub(crate) peer: Option<SocketAddr>,
     /// The answer's head, to be written first.
     pub(crate) head: Bytes,
     /// Bytes that came after the request.

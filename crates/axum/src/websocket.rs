@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{
@@ -25,15 +25,16 @@ use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
-use tidewire::{Dialect, Identity, Session};
+use tidewire::{Dialect, Identity, Place, Session};
 use tidewire_protocol::wire::websocket_pong;
 use tidewire_protocol::{Close, Code, Command, Frame, Refusal, Subscription, Token};
 use tokio::net::TcpStream;
 use tungstenite::handshake::derive_accept_key;
 
 use self::inbound::{Inbound, Message};
+use crate::client::client;
 use crate::handshake::{Query, SUBSCRIPTION_PARAMETERS, Subprotocol, token};
-use crate::listen::{Patient, Prefixed};
+use crate::listen::{Patient, Prefixed, SocketPlace};
 use crate::refusal;
 use crate::router::Transports;
 use crate::takeover::{Given, Seat, Takeover};
@@ -96,17 +97,23 @@ pub(crate) async fn try_open(
     };
     let shown = Shown::read(&request, parameters)?;
     let mut response = with_subprotocol(response, shown.accepted);
-    let identity = admit(transports, shown.token).await?;
-    let admitted = Admitted { dialect, identity, wishes: shown.wishes };
+    let client = client(request.extensions());
+    let (identity, place) = admit(transports, shown.token, client).await?;
+    let socket = request.extensions_mut().remove::<Arc<SocketPlace>>();
+    if let Some(socket) = &socket
+        && place.is_authenticated()
+    {
+        socket.authenticated();
+    }
+    let admitted = Admitted { dialect, identity, client, place, socket, wishes: shown.wishes };
     let transports = transports.clone();
     if request.extensions().get::<Seat>().is_some() {
         let begin = async move |given| plain::start(&transports, admitted, given).await;
         Takeover::by(&mut response, begin);
     } else {
-        let peer = request.extensions().get().map(|&ConnectInfo(peer)| peer);
         let upgrade = hyper::upgrade::on(&mut request);
         let tasks = transports.tasks().clone();
-        tasks.spawn(upgraded(transports, admitted, peer, upgrade));
+        tasks.spawn(upgraded(transports, admitted, upgrade));
     }
     Ok(response)
 }
@@ -115,6 +122,11 @@ pub(crate) async fn try_open(
 struct Admitted {
     dialect: Arc<dyn Dialect>,
     identity: Identity,
+    client: Option<SocketAddr>,
+    /// Taken before the upgrade, after which no status can be sent any more.
+    place: Place,
+    /// Held as long as the socket is open.
+    socket: Option<Arc<SocketPlace>>,
     /// What it subscribes to from the beginning.
     wishes: Vec<Subscription>,
 }
@@ -233,26 +245,20 @@ fn with_subprotocol(mut response: Response, subprotocol: Option<&'static str>) -
 }
 
 /// Who the client is, if there is a place for one more.
-async fn admit(transports: &Transports, token: Option<Token>) -> Result<Identity, Refusal> {
-    let node = transports.node();
-    let identity = node.identify(token.as_ref()).await?;
-    // The session takes its place only after the upgrade, when no status can be sent any more.
-    let limit = node.limits().connections;
-    if node.connection_count() >= limit {
-        let message = format!("this server takes at most {limit} connections");
-        return Err(Refusal::new(Code::TooManyConnections, message));
-    }
-    Ok(identity)
+async fn admit(
+    transports: &Transports,
+    token: Option<Token>,
+    client: Option<SocketAddr>,
+) -> Result<(Identity, Place), Refusal> {
+    let (node, address) = (transports.node(), client.map(|client| client.ip()));
+    let identity = node.identify(token.as_ref(), address).await?;
+    let place = node.place(&identity, address)?;
+    Ok((identity, place))
 }
 
 /// Waits for the 101 to be written, then gives the connection a task of its own, so that what the
 /// handshake needed is given back.
-async fn upgraded(
-    transports: Transports,
-    admitted: Admitted,
-    peer: Option<SocketAddr>,
-    upgrade: OnUpgrade,
-) {
+async fn upgraded(transports: Transports, admitted: Admitted, upgrade: OnUpgrade) {
     // When it fails the client went away before the answer was written.
     let Ok(upgraded) = upgrade.await else { return };
     match downcast::<TokioIo<Patient<Prefixed<TcpStream>>>>(upgraded) {
@@ -260,18 +266,15 @@ async fn upgraded(
             let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
             // What hyper read beyond the handshake, and what it had no room for.
             let early = [&parts.read_buf[..], &unread[..]].concat().into();
-            let given = Given { socket, peer, head: Bytes::new(), early };
+            let given = Given { socket, head: Bytes::new(), early };
             plain::start(&transports, admitted, given).await;
         }
         Err(upgraded) => {
             let io: TokioIo<Upgraded> = TokioIo::new(upgraded);
-            stream::start(&transports, admitted, peer, io).await;
+            stream::start(&transports, admitted, io).await;
         }
     }
 }
-
-/// What a client that came while the last place was taken is told: come back.
-const FULL: Close = Close::Restart { after: 5 };
 
 /// Acts on what a client sent, in order; but a ping does not wait for requests to be carried out,
 /// and several of one read are answered once (RFC 6455, section 5.5.3).

@@ -13,6 +13,8 @@ pub use self::pattern::{Pattern, PatternError};
 pub(crate) use self::rows::MAX_RULES;
 pub use self::rows::{RowRule, RowRuleError};
 
+use crate::budget::TokenDigest;
+
 /// Who a client is; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
@@ -24,6 +26,8 @@ pub struct Identity {
     pub claims: Option<Arc<serde_json::Value>>,
     /// When the token runs out, in seconds since 1970.
     pub expires_at: Option<u64>,
+    /// The token, where it names no subject: what its bearer uses is counted by it.
+    pub token: Option<TokenDigest>,
     /// Rights the token carries, beside what the namespaces give.
     pub grants: Option<Arc<[Grant]>>,
     /// Everything is allowed: no authentication is configured, or an administrator's key.

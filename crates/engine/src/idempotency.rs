@@ -5,7 +5,7 @@
 //! forgotten, so that a repeat tries anew, also with another content: until an attempt has
 //! succeeded its key stands for nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,10 +13,11 @@ use tidewire_protocol::{Code, Position, Refusal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::budget::Principal;
 use crate::limits::Limits;
 
 /// Whose key it is, and the key.
-pub(crate) type Key = (Arc<str>, Arc<str>);
+pub(crate) type Key = (Principal, Arc<str>);
 
 /// What a publication came to: its position, where it has one.
 pub(crate) type Said = Option<Position>;
@@ -37,9 +38,14 @@ pub(crate) struct Idempotency {
 
 #[derive(Default)]
 struct State {
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<Key, (u64, Slot)>,
     /// Keys by age, oldest first.
-    ages: VecDeque<(Instant, Key)>,
+    ages: BTreeMap<u64, (Instant, Key)>,
+    next: u64,
+    /// The ages of each principal's keys.
+    held: HashMap<Principal, BTreeSet<u64>>,
+    /// Principals by how many keys they have.
+    most: BTreeSet<(usize, Principal)>,
 }
 
 /// Whose turn it is to publish under a key.
@@ -92,41 +98,82 @@ impl Idempotency {
     fn turn(&self, key: &Key, fingerprint: u64, limits: &Limits) -> Turn<'_> {
         let mut state = self.state.lock();
         match state.slots.get(key) {
-            Some(&Slot::Published { fingerprint, said }) => {
+            Some(&(_, Slot::Published { fingerprint, said })) => {
                 return Turn::Published { fingerprint, said };
             }
-            Some(Slot::Attempt { fingerprint, outcome }) => {
+            Some((_, Slot::Attempt { fingerprint, outcome })) => {
                 return Turn::Theirs { fingerprint: *fingerprint, outcome: outcome.clone() };
             }
             None => {}
         }
-        while state.slots.len() >= limits.idempotency_keys.max(1) {
-            state.drop_oldest();
-        }
+        state.make_room_for(&key.0, limits);
         let (sender, outcome) = watch::channel(None);
-        state.slots.insert(key.clone(), Slot::Attempt { fingerprint, outcome });
-        state.ages.push_back((Instant::now(), key.clone()));
+        state.insert(key, Slot::Attempt { fingerprint, outcome });
         Turn::Ours(Attempt { memory: self, key: key.clone(), fingerprint, outcome: sender })
     }
 
     /// Forgets keys older than their time.
     pub(crate) fn tick(&self, limits: &Limits) {
         let mut state = self.state.lock();
-        while state.ages.front().is_some_and(|(at, _)| at.elapsed() >= limits.idempotency_ttl) {
-            state.drop_oldest();
+        while let Some((&age, (at, _))) = state.ages.first_key_value()
+            && at.elapsed() >= limits.idempotency_ttl
+        {
+            state.remove(age);
         }
     }
 }
 
 fn reused(key: &Key) -> Refusal {
-    let message = format!("the idempotency key \"{}\" was used for another publication", key.1);
+    let message = format!(
+        "the idempotency key \"{}\" was used for another publication",
+        key.1.replace('\0', "/")
+    );
     Refusal::new(Code::KeyReused, message)
 }
 
 impl State {
-    fn drop_oldest(&mut self) {
-        if let Some((_, key)) = self.ages.pop_front() {
-            self.slots.remove(&key);
+    /// Forgets the principal's oldest key where it has as many as one may, and that of the
+    /// principal with the most where there are as many as there may be.
+    fn make_room_for(&mut self, principal: &Principal, limits: &Limits) {
+        let oldest = |held: &BTreeSet<u64>| held.first().copied();
+        if let Some(held) = self.held.get(principal)
+            && held.len() >= limits.budgets.idempotency_keys
+            && let Some(age) = oldest(held)
+        {
+            self.remove(age);
+        }
+        while self.slots.len() >= limits.idempotency_keys.max(1)
+            && let Some((_, most)) = self.most.last()
+            && let Some(age) = self.held.get(most).and_then(oldest)
+        {
+            self.remove(age);
+        }
+    }
+
+    fn insert(&mut self, key: &Key, slot: Slot) {
+        let age = self.next;
+        self.next += 1;
+        self.slots.insert(key.clone(), (age, slot));
+        self.ages.insert(age, (Instant::now(), key.clone()));
+        self.note(&key.0, |held| held.insert(age));
+    }
+
+    fn remove(&mut self, age: u64) {
+        let Some((_, key)) = self.ages.remove(&age) else { return };
+        self.slots.remove(&key);
+        self.note(&key.0, |held| held.remove(&age));
+    }
+
+    /// Changes which keys a principal has.
+    fn note(&mut self, principal: &Principal, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let held = self.held.entry(principal.clone()).or_default();
+        let before = held.len();
+        change(held);
+        let after = held.len();
+        self.most.remove(&(before, principal.clone()));
+        match after {
+            0 => drop(self.held.remove(principal)),
+            _ => drop(self.most.insert((after, principal.clone()))),
         }
     }
 }
@@ -149,7 +196,7 @@ impl Attempt<'_> {
 
     /// The key's slot, unless it was let go of meanwhile, and perhaps taken by another attempt.
     fn own<'s>(&self, state: &'s mut State) -> Option<&'s mut Slot> {
-        let slot = state.slots.get_mut(&self.key)?;
+        let (_, slot) = state.slots.get_mut(&self.key)?;
         let own = |outcome: &watch::Receiver<_>| outcome.same_channel(&self.outcome.subscribe());
         matches!(slot, Slot::Attempt { outcome, .. } if own(outcome)).then_some(slot)
     }
@@ -161,10 +208,8 @@ impl Drop for Attempt<'_> {
         if self.own(&mut state).is_none() {
             return;
         }
-        state.slots.remove(&self.key);
-        // The newest keys are at the back, where a failure of just now is found at once.
-        if let Some(place) = state.ages.iter().rposition(|(_, aged)| *aged == self.key) {
-            state.ages.remove(place);
+        if let Some(&(age, _)) = state.slots.get(&self.key) {
+            state.remove(age);
         }
     }
 }
@@ -176,9 +221,10 @@ mod tests {
     use tidewire_protocol::Epoch;
 
     use super::*;
+    use crate::limits::Budgets;
 
     fn key() -> Key {
-        ("me".into(), "k".into())
+        (Principal::Subject("me".into()), "k".into())
     }
 
     #[tokio::test]
@@ -256,12 +302,37 @@ mod tests {
         let memory = Idempotency::default();
         let limits = Limits { idempotency_keys: 2, ..Limits::default() };
         for name in ["a", "b", "c"] {
-            let key = ("me".into(), name.into());
+            let key = (Principal::Subject("me".into()), name.into());
             memory.once(key, 7, &limits, async { Ok(None) }).await.unwrap();
         }
         assert_eq!(memory.state.lock().slots.len(), 2);
         tokio::time::advance(limits.idempotency_ttl).await;
         memory.tick(&limits);
-        assert_eq!(memory.state.lock().slots.len(), 0);
+        let state = memory.state.lock();
+        assert!(state.slots.is_empty() && state.ages.is_empty());
+        assert!(state.held.is_empty() && state.most.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_principal_cannot_have_the_keys_of_others_forgotten() {
+        let memory = Idempotency::default();
+        let budgets = Budgets { idempotency_keys: 5, ..Budgets::default() };
+        let limits = Limits { idempotency_keys: 7, budgets, ..Limits::default() };
+        let publish = async |who: &str, name: u32, fingerprint| {
+            let key = (Principal::Subject(who.into()), name.to_string().into());
+            memory.once(key, fingerprint, &limits, async { Ok(None) }).await
+        };
+        for name in 0..3 {
+            publish("ann", name, 1).await.unwrap();
+        }
+        for name in 0..100 {
+            publish("mallory", name, 1).await.unwrap();
+            assert!(memory.state.lock().slots.len() <= 7);
+        }
+        for name in 0..3 {
+            let refused = publish("ann", name, 2).await.unwrap_err();
+            assert_eq!(refused.code, Code::KeyReused, "her keys are remembered");
+        }
+        assert!(publish("mallory", 0, 2).await.is_ok(), "its own oldest are not");
     }
 }

@@ -72,6 +72,8 @@ pub mod namespace;
 
 pub mod limits;
 
+pub mod budget;
+
 mod bookmark;
 
 mod ticker;
@@ -93,11 +95,11 @@ pub use broker::{Broker, Inlet};
 pub use cursor::{Cursor, Step};
 pub use error::Error;
 pub use history::{History, HistoryLimits, Mark, Page};
-pub use limits::Limits;
+pub use limits::{Budgets, Limits};
 pub use mailbox::{Outgoing, Outlet};
 pub use metrics::Metrics;
 pub use namespace::{Namespace, Namespaces, Who};
-pub use node::{Node, NodeBuilder, Opening, Stats};
+pub use node::{Node, NodeBuilder, Opening, Place, Stats};
 pub use presence::Presence;
 pub use publisher::Publisher;
 pub use session::Session;

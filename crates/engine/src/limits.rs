@@ -60,6 +60,62 @@ pub struct Limits {
     pub idempotency_keys: usize,
     /// Comings and goings on one topic within this time are told together; 50 ms.
     pub presence_interval: Duration,
+    /// What one client may use of what all share.
+    pub budgets: Budgets,
+}
+
+/// What one client may use of what all share: an address before authentication, a subject after
+/// it. Without authentication only the totals count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// Sockets of one address, those of authenticated sessions not counted; 1,000.
+    pub address_sockets: usize,
+    /// Sockets on which no request came yet; 4,096.
+    pub handshakes: usize,
+    /// The same of one address; 128.
+    pub address_handshakes: usize,
+    /// Sessions without a good token of one address; 250.
+    pub address_connections: usize,
+    /// Of [`Limits::connections`], the part for sessions without a good token, in percent; 50.
+    pub unauthenticated_percent: u8,
+    /// Sessions of one subject; 1,000.
+    pub subject_connections: usize,
+    /// Bytes of request bodies at the same time of one address without a good token; 16 MiB.
+    pub address_body_bytes: usize,
+    /// The same of one subject; 64 MiB.
+    pub subject_body_bytes: usize,
+    /// The same of all together, half of it for requests without a good token; 256 MiB.
+    pub body_bytes: usize,
+    /// Tokens of one address that are checked at the same time; 2.
+    ///
+    /// Half of the connections on which an SQL function is asked.
+    pub address_token_checks: usize,
+    /// Of [`Limits::idempotency_keys`], those of one address or subject; 10,000.
+    pub idempotency_keys: usize,
+    /// Tokens of one address that are refused, in a second on average; 5.
+    pub failed_tokens_per_second: u32,
+    /// The same at once; 100.
+    pub failed_token_burst: u32,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self {
+            address_sockets: 1_000,
+            handshakes: 4_096,
+            address_handshakes: 128,
+            address_connections: 250,
+            unauthenticated_percent: 50,
+            subject_connections: 1_000,
+            address_body_bytes: 16 << 20,
+            subject_body_bytes: 64 << 20,
+            body_bytes: 256 << 20,
+            address_token_checks: 2,
+            idempotency_keys: 10_000,
+            failed_tokens_per_second: 5,
+            failed_token_burst: 100,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -88,6 +144,7 @@ impl Default for Limits {
             idempotency_ttl: Duration::from_secs(300),
             idempotency_keys: 100_000,
             presence_interval: Duration::from_millis(50),
+            budgets: Budgets::default(),
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub closes: Family<NameLabel, Counter>,
     /// Requests refused, by code.
     pub refusals: Family<NameLabel, Counter>,
+    /// Times a principal was over a budget, by budget.
+    pub over_budget: Family<NameLabel, Counter>,
     /// Requests received from clients.
     pub requests: Counter,
     /// Subscriptions in force.
@@ -79,6 +81,11 @@ impl Metrics {
         r.register("connections_opened", "Sessions ever opened", self.connections_opened.clone());
         r.register("closes", "Sessions ended, by name", self.closes.clone());
         r.register("refusals", "Requests refused, by code", self.refusals.clone());
+        r.register(
+            "over_budget",
+            "Times a client was over a budget, by budget",
+            self.over_budget.clone(),
+        );
         r.register("requests", "Requests received from clients", self.requests.clone());
         r.register("subscriptions", "Subscriptions in force", self.subscriptions.clone());
         r.register("topics", "Topics with a listener on this node", self.topics.clone());

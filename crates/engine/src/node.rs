@@ -1,5 +1,6 @@
 //! One running engine: holds all parts, opens sessions, shuts down.
 
+mod admission;
 mod builder;
 mod opening;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
-use tidewire_protocol::{Code, Interest, Refusal, SessionId, Shape, Token, Topic, TopicKind, Wire};
+use tidewire_protocol::{Interest, Refusal, SessionId, Shape, Topic, TopicKind, Wire};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ use crate::sessions::{Connection, Departures, Sessions};
 use crate::ticker::{self, Clock};
 use crate::upstream::{Prepared, Upstream};
 
+use self::admission::Admission;
+pub use self::admission::Place;
 pub use self::builder::{NodeBuilder, PreparedNode};
 pub use self::opening::Opening;
 
@@ -59,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Arc<ArcSwap<Limits>>,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Sessions,
+    admission: Admission,
     pub(crate) clock: Clock,
     pub(crate) departures: Departures,
     /// Topics with listeners who may be silent.
@@ -134,19 +138,13 @@ impl Inner {
         self.metrics.topics.set(self.hub.len() as i64);
     }
 
-    /// Who the bearer of a token shown on a live connection is.
-    pub(crate) async fn check_token(&self, token: &Token) -> Result<Identity, Refusal> {
-        let Some(authenticator) = &self.authenticator else {
-            let message = "this server has no authentication configured";
-            return Err(Refusal::new(Code::AuthenticationOff, message));
-        };
-        authenticator.identify(token).await
-    }
-
     /// Who a client is now that keys or settings have changed.
     pub(crate) fn judge_again(&self, identity: &Identity) -> Result<Identity, Refusal> {
         match &self.authenticator {
-            Some(authenticator) => authenticator.review(identity),
+            Some(authenticator) => {
+                let judged = authenticator.review(identity)?;
+                Ok(Identity { token: identity.token, ..judged })
+            }
             None => Ok(identity.clone()),
         }
     }
@@ -169,9 +167,12 @@ impl Node {
     /// Opens a session for a client; while the node shuts down, one that ends at once.
     ///
     /// # Errors
-    /// `TooManyConnections` at the limit.
+    /// As [`Node::place`], unless the opening has a place already.
     pub fn open(&self, opening: Opening) -> Result<Session, Refusal> {
-        let limits = self.0.limits.load();
+        let place = match opening.place {
+            Some(place) => place,
+            None => self.place(&opening.identity, opening.peer.map(|peer| peer.ip()))?,
+        };
         let now = self.0.clock.seconds();
         let mailbox = Arc::new(Mailbox::new(opening.wire, opening.outlet, now));
         if let Some(frame) = opening.dialect.heartbeat()
@@ -180,10 +181,7 @@ impl Node {
             mailbox.beat_with(opening.wire.seal(&frame, None));
         }
         let id = Inner::session_id();
-        if !self.0.sessions.insert(id, Arc::clone(&mailbox), opening.peer, limits.connections) {
-            let message = format!("this server takes at most {} connections", limits.connections);
-            return Err(Refusal::new(Code::TooManyConnections, message));
-        }
+        self.0.sessions.insert(id, Arc::clone(&mailbox), opening.peer, place);
         let labels = labels(opening.dialect.name(), opening.wire);
         self.0.metrics.connections.get_or_create(&labels).inc();
         self.0.metrics.connections_opened.get_or_create(&labels).inc();
@@ -192,19 +190,6 @@ impl Node {
         let mut session = Session::new(Arc::clone(&self.0), id, mailbox, shape, marked, composite);
         session.become_identity(opening.identity);
         Ok(session)
-    }
-
-    /// Who the bearer of a token is; without a token, an anonymous client, or one that may do
-    /// everything where no authentication is configured.
-    ///
-    /// # Errors
-    /// What the authenticator refuses. A token on a server without authentication is ignored.
-    pub async fn identify(&self, token: Option<&Token>) -> Result<Identity, Refusal> {
-        match (&self.0.authenticator, token) {
-            (None, _) => Ok(Identity::everything()),
-            (Some(_), None) => Ok(Identity::anonymous()),
-            (Some(authenticator), Some(token)) => authenticator.identify(token).await,
-        }
     }
 
     /// Whether clients without a token are let in.

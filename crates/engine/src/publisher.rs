@@ -13,8 +13,8 @@ use tidewire_protocol::{
 };
 use tokio::time::Instant;
 
-use crate::auth::Identity;
 use crate::broker::Broker;
+use crate::budget::Principal;
 use crate::error::{Error, Kind};
 use crate::history::{History, Mark};
 use crate::idempotency::{Idempotency, Said};
@@ -171,10 +171,10 @@ impl Publisher {
     pub fn submit(
         &self,
         publication: Publication,
-        from: &Identity,
+        from: Principal,
         session: Option<SessionId>,
     ) -> impl Future<Output = Result<Option<Position>, Refusal>> + Send + use<> {
-        let (publisher, caller) = (self.clone(), Caller::of(from, session));
+        let (publisher, caller) = (self.clone(), Caller { principal: from, session });
         async move {
             let (topic, reference) = (publication.topic.clone(), publication.reference.clone());
             let published = publisher.submit_one(publication, caller).await;
@@ -206,9 +206,9 @@ impl Publisher {
     pub async fn submit_all(
         &self,
         publications: Vec<Publication>,
-        from: &Identity,
+        from: Principal,
     ) -> Result<Vec<Result<Option<Position>, Refusal>>, Refusal> {
-        let (publisher, caller) = (self.clone(), Caller::of(from, None));
+        let (publisher, caller) = (self.clone(), Caller { principal: from, session: None });
         let limit = self.0.limits.load().publishing;
         let place = self.0.underway.place(caller.share(), limit)?;
         let work = async move {
@@ -230,7 +230,7 @@ impl Publisher {
         let Some(key) = publication.idempotency_key.clone() else {
             return self.say(publication, caller.session).await;
         };
-        let key = (Arc::clone(&caller.scope), key);
+        let key = (caller.principal.clone(), key);
         let fingerprint = fingerprint(&publication);
         let say = self.say(publication, caller.session);
         self.0.idempotency.once(key, fingerprint, &limits, say).await
@@ -321,25 +321,16 @@ fn check(publication: &Publication, limits: &Limits) -> Result<(), Refusal> {
 /// On whose behalf something is published.
 struct Caller {
     /// Whose idempotency keys and whose share of the publications under way.
-    scope: Arc<str>,
+    principal: Principal,
     session: Option<SessionId>,
-    /// Not limited apart from others: it may do everything.
-    superuser: bool,
 }
 
 impl Caller {
-    fn of(from: &Identity, session: Option<SessionId>) -> Self {
-        Self { scope: scope(from), session, superuser: from.superuser }
+    /// Whose share of the publications under way; one that cannot be told apart from others is
+    /// limited with all of them only.
+    fn share(&self) -> Option<&Principal> {
+        (self.principal != Principal::Local).then_some(&self.principal)
     }
-
-    fn share(&self) -> Option<&str> {
-        (!self.superuser).then_some(&*self.scope)
-    }
-}
-
-/// Two callers may use the same key for different things.
-fn scope(from: &Identity) -> Arc<str> {
-    from.subject.clone().unwrap_or_else(|| "".into())
 }
 
 fn fingerprint(publication: &Publication) -> u64 {

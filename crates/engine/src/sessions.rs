@@ -1,7 +1,7 @@
 //! The sessions of a node, for whoever must reach them all; and what they leave behind.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::auth::Identity;
 use crate::limits::Limits;
 use crate::mailbox::Mailbox;
+use crate::node::Place;
 use crate::ticker::wall_seconds;
 
 /// Sessions are found by this many locks.
@@ -53,6 +54,7 @@ pub(crate) struct Sessions {
 struct Open {
     mailbox: Arc<Mailbox>,
     connection: Connection,
+    place: Place,
 }
 
 impl Default for Sessions {
@@ -76,18 +78,15 @@ impl Sessions {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Adds a session unless there are `limit`.
+    /// Adds a session that has a place.
     pub(crate) fn insert(
         &self,
         id: SessionId,
         mailbox: Arc<Mailbox>,
         peer: Option<SocketAddr>,
-        limit: usize,
-    ) -> bool {
-        let one_more = |count| (count < limit).then_some(count + 1);
-        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
-            return false;
-        }
+        place: Place,
+    ) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         let mut shard = self.shard(id).lock();
         // Under the lock: either `close_all` finds the session, or this finds that it has begun.
         if let Some(&spread) = self.restart.get() {
@@ -99,8 +98,21 @@ impl Sessions {
         }
         let (subject, claims, since) = (None, None, wall_seconds());
         let connection = Connection { id, subject, claims, peer, since };
-        shard.insert(id, Open { mailbox, connection });
-        true
+        shard.insert(id, Open { mailbox, connection, place });
+    }
+
+    /// Changes whose place a session has.
+    pub(crate) fn with_place<T>(
+        &self,
+        id: SessionId,
+        change: impl FnOnce(&mut Place) -> T,
+    ) -> Option<T> {
+        self.shard(id).lock().get_mut(&id).map(|open| change(&mut open.place))
+    }
+
+    /// The address of a session's client, where the transport knows it.
+    pub(crate) fn address(&self, id: SessionId) -> Option<IpAddr> {
+        Some(self.shard(id).lock().get(&id)?.connection.peer?.ip())
     }
 
     /// Notes who the client is now.

@@ -245,6 +245,8 @@ codes! {
     KeyReused = "key_reused", 409, Never;
     /// More requests in a second than allowed.
     RateLimited = "rate_limited", 429, Later;
+    /// The client uses all that one may of something that all share.
+    OverBudget = "over_budget", 429, Later;
     /// More subscriptions on one connection than allowed.
     TooManySubscriptions = "too_many_subscriptions", 429, Never;
     /// More members on one topic than allowed.

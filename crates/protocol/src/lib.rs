@@ -36,6 +36,8 @@ mod digits;
 
 pub mod json;
 
+mod object;
+
 mod scan;
 
 pub use answer::{Answer, Code, Outcome, Refusal, Retry};
@@ -46,6 +48,7 @@ pub use dialect::{Dialect, Shape};
 pub use event::{Audience, Body, Draft, Event, GapReason, Payload, PayloadError, SessionId};
 pub use frame::Frame;
 pub use interest::Interest;
+pub use object::FromObject;
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError, TopicKind};
 pub use wire::Wire;

@@ -93,7 +93,8 @@ impl Parts {
         }
         let node = prepared.start();
         Ok(Self {
-            transports: Transports::new(node.clone(), convert::origins(settings)?),
+            transports: Transports::new(node.clone(), convert::origins(settings)?)
+                .behind(convert::proxies(settings)?),
             node,
             notify,
             tables,
@@ -129,6 +130,10 @@ impl Parts {
             threads: Some(threads),
             handshake_timeout: settings.limits.handshake_timeout,
             write_timeout: settings.limits.write_timeout,
+            sockets: match settings.limits.sockets {
+                0 => crate::open_files::for_clients(),
+                sockets => sockets,
+            },
             ..Listening::default()
         }
     }

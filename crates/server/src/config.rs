@@ -34,9 +34,9 @@ pub use changes::{Changes, changes};
 pub use error::{ConfigError, Problem};
 pub use postgres_url::PostgresUrl;
 pub use settings::{
-    ApiKeySettings, AuthSettings, Grants, HistorySettings, IdempotencySettings, JwtSettings,
-    LimitSettings, LogFormat, LogSettings, NamespaceSettings, PostgresSettings, Settings,
-    ShutdownSettings, TableSettings, TlsSettings, Who,
+    ApiKeySettings, AuthSettings, BudgetSettings, Grants, HistorySettings, IdempotencySettings,
+    JwtSettings, LimitSettings, LogFormat, LogSettings, NamespaceSettings, PostgresSettings,
+    Settings, ShutdownSettings, TableSettings, TlsSettings, Who,
 };
 pub(crate) use units::parse_duration;
 pub use value::Kind;

@@ -25,6 +25,13 @@ pub(crate) fn raise() -> Result<u64, Errno> {
     Ok(hard)
 }
 
+/// How many sockets of clients the limit that holds leaves room for.
+pub(crate) fn for_clients() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let clients = limit - (limit / 2).min(RESERVED);
+    usize::try_from(clients).unwrap_or(usize::MAX)
+}
+
 /// The limit that holds, as a metric.
 pub(crate) fn register(registry: &mut Registry) {
     let limit = Gauge::<i64>::default();

@@ -3,7 +3,8 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Server, client, client_with, get, request};
+use crate::budgets::Peer;
+use crate::support::{Server, client, client_with, get, post, request};
 
 #[tokio::test]
 async fn frames_that_make_no_sense_are_answered_and_the_connection_lives_on() {
@@ -120,4 +121,55 @@ async fn a_page_of_another_origin_is_refused_unless_it_is_listed() {
         let body: Value = answer.json().await;
         assert!(allowed || body["error"]["code"] == "origin_forbidden", "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_request_names_exactly_one_valid_host() {
+    let server = Server::start(&[]).await;
+    for (hosts, expected) in [
+        ("Host: localhost\r\n", 200),
+        ("Host: [::1]:80\r\n", 200),
+        ("", 400),
+        ("Host: localhost\r\nHost: localhost\r\n", 400),
+        ("Host:\r\n", 400),
+        ("Host: local host\r\n", 400),
+        ("Host: localhost/\r\n", 400),
+        ("Host: localhost:x\r\n", 400),
+    ] {
+        // Answered without hyper, and by it.
+        for more in ["", "Connection: close\r\n", "TE: trailers\r\n"] {
+            let head = format!("GET /health HTTP/1.1\r\n{hosts}{more}\r\n");
+            assert_eq!(status_of(server.address, &head, false).await, expected, "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_send_is_answered() {
+    let server = Server::start(&[]).await;
+    let path = "/v1/poll?topic=a&timeout=1";
+    for more in ["", "TE: trailers\r\n"] {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n");
+        assert_eq!(status_of(server.address, &head, true).await, 200, "{head}");
+    }
+}
+
+/// The status of the answer to these bytes; with `finish` nothing more is sent after them.
+async fn status_of(address: std::net::SocketAddr, bytes: &str, finish: bool) -> u16 {
+    let mut peer = Peer::connect("127.0.0.1", address).await;
+    peer.send(bytes.as_bytes()).await;
+    if finish {
+        peer.finish().await;
+    }
+    peer.status().await
+}
+
+#[tokio::test]
+async fn an_array_is_taken_for_no_object() {
+    let server = Server::start(&[]).await;
+    let item = json!(["t", null, false, null, 5, null]);
+    let answer = post(server.address, "/v1/publish", &json!([item])).await.good().await;
+    assert_eq!(answer["results"][0]["error"]["code"], "bad_field", "{answer}");
+    let refused = post(server.address, "/notify", &json!(["c", "p"])).await;
+    assert_eq!(refused.status, 422);
 }

@@ -3,6 +3,7 @@
 
 mod authentication;
 mod bad_input;
+mod budgets;
 mod commands;
 mod database_commands;
 mod examples;

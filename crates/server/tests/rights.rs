@@ -67,7 +67,7 @@ async fn without_authentication_only_loopback_hosts_are_answered() {
     assert_eq!(asked(&open, "localhost:8080").await, 200);
     assert_eq!(asked(&open, "evil.example").await, 403);
     let listed = Server::start(&[("origins", "https://app.example")]).await;
-    assert_eq!(asked(&listed, "app.example").await, 200);
+    assert_eq!(asked(&listed, "app.example").await, 403, "origins narrow and never widen");
     let guarded = Server::start(&[("auth.jwt.secret", SECRET), ("auth.anonymous", "true")]).await;
     assert_eq!(asked(&guarded, "app.example").await, 200);
 }

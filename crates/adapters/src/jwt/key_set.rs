@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
+use tidewire::protocol::FromObject;
 
 use super::key::{Jwk, Key, Place};
 
@@ -38,7 +39,8 @@ struct Document {
 
 /// Reads all usable keys of a document.
 pub(super) fn parse(document: &[u8], place: Place) -> Result<Vec<Key>, KeySetError> {
-    let document: Document = serde_json::from_slice(document).map_err(KeySetError::NotASet)?;
+    let FromObject(document): FromObject<Document> =
+        serde_json::from_slice(document).map_err(KeySetError::NotASet)?;
     if document.keys.len() > MAX_KEYS {
         return Err(KeySetError::TooMany(document.keys.len()));
     }
@@ -57,6 +59,7 @@ pub(super) fn parse(document: &[u8], place: Place) -> Result<Vec<Key>, KeySetErr
 }
 
 fn read(value: Value, place: Place) -> Result<Key, String> {
-    let jwk: Jwk = serde_json::from_value(value).map_err(|_| "not a JWK".to_owned())?;
+    let FromObject(jwk): FromObject<Jwk> =
+        serde_json::from_value(value).map_err(|_| "not a JWK".to_owned())?;
     Key::from_jwk(&jwk, place).map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use tidewire::protocol::{Code, Refusal};
+use tidewire::protocol::{Code, FromObject, Refusal};
 
 /// Header, claims and signature of a token (RFC 7515, section 3.1).
 pub(super) struct Parts<'a> {
@@ -41,8 +41,9 @@ impl<'a> Parts<'a> {
         if claims.contains('.') {
             return Err(not_three());
         }
-        let header = decode(header).and_then(|json| serde_json::from_slice::<Header>(&json).ok());
-        let header = header.ok_or_else(|| invalid("the token's header cannot be read"))?;
+        let header = decode(header).and_then(|json| serde_json::from_slice(&json).ok());
+        let FromObject(header): FromObject<Header> =
+            header.ok_or_else(|| invalid("the token's header cannot be read"))?;
         let algorithm = read_algorithm(&header)?;
         // RFC 7515, section 4.1.11: whoever does not understand all of it must refuse.
         if header.crit.is_some() {

@@ -1,4 +1,5 @@
-//! A request's body with a deadline, so that a client who sends it byte by byte is not waited for.
+//! A request's body with a deadline, so that a client who sends it byte by byte is not waited for,
+//! and counted, so that it does not take more memory than one may.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,6 +11,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::bodies::BodyShare;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body did not come in time.
@@ -20,17 +23,24 @@ struct Late(Duration);
 /// A body that must be read to its end in time; the clock starts with the first read.
 pub(super) struct Timely {
     body: Incoming,
+    share: BodyShare,
     timeout: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Timely {
-    /// The body with its deadline; one that is empty anyway costs nothing.
-    pub(super) fn wrap(body: Incoming, timeout: Duration) -> Body {
-        if body.is_end_stream() {
-            return Body::empty();
-        }
-        Body::new(Self { body, timeout, deadline: None })
+    /// The body with its deadline.
+    pub(super) fn wrap(body: Incoming, share: BodyShare, timeout: Duration) -> Body {
+        Body::new(Self { body, share, timeout, deadline: None })
+    }
+}
+
+impl Timely {
+    /// What came, if it is not too much of what is in memory.
+    fn counted(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        self.share.grow(bytes)?;
+        Ok(frame)
     }
 }
 
@@ -43,7 +53,7 @@ impl HttpBody for Timely {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            return Poll::Ready(frame.map(|frame| self.counted(frame?)));
         }
         let timeout = self.timeout;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));

@@ -10,29 +10,45 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::SocketPlace;
+
 /// Counts the requests of one connection.
-#[derive(Clone, Debug, Default)]
-pub(super) struct InFlight(Arc<AtomicUsize>);
+#[derive(Clone, Debug)]
+pub(super) struct InFlight(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    count: AtomicUsize,
+    place: Arc<SocketPlace>,
+}
 
 /// A request that is being answered, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Request(InFlight);
 
 impl InFlight {
+    pub(super) fn on(place: &Arc<SocketPlace>) -> Self {
+        Self(Arc::new(Counted { count: AtomicUsize::new(0), place: Arc::clone(place) }))
+    }
+
     pub(super) fn begin(&self) -> Request {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.count.fetch_add(1, Ordering::Relaxed);
+        self.0.place.begin_request();
         Request(self.clone())
     }
 
     /// Whether nobody waits for an answer.
     pub(super) fn is_none(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.0.count.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        let Counted { count, place } = &*self.0.0;
+        if count.fetch_sub(1, Ordering::Relaxed) == 1 {
+            place.end_request();
+        }
     }
 }
 

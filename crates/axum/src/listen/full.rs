@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::body::Timely;
 use super::flight::InFlight;
-use super::{Door, GivenUp, KEPT_ALIVE, Knock, Listening, Patient};
+use super::{Door, GivenUp, KEPT_ALIVE, Listening, Patient, SocketPlace};
 use crate::app::App;
 
 /// Bytes of request headers at most; proxies commonly allow 8 to 32 KiB.
@@ -31,6 +31,11 @@ const HEADER_BYTES: usize = 32 << 10;
 
 /// Streams in flight on one HTTP/2 connection; browsers open at most a hundred.
 const STREAMS: u32 = 128;
+
+/// Bytes that a client may send on a stream, and on all of a connection, before they are read: what
+/// nobody reads is counted for nobody. The least of RFC 9113, and a few streams at once.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// Bytes of a body that is read before its request is looked at.
 const SMALL_BODY: u64 = 64 << 10;
@@ -42,12 +47,16 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 pub(super) fn speaker(listening: &Listening) -> Builder<TokioExecutor> {
     let mut http = Builder::new(TokioExecutor::new());
     http.http1()
+        // A client that has nothing more to send still waits for its answer.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(KEPT_ALIVE.max(listening.handshake_timeout))
         .max_buf_size(HEADER_BYTES);
     http.http2()
         .timer(TokioTimer::new())
         .max_header_list_size(HEADER_BYTES as u32)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(KEPT_ALIVE)
         .keep_alive_timeout(listening.handshake_timeout)
@@ -57,18 +66,18 @@ pub(super) fn speaker(listening: &Listening) -> Builder<TokioExecutor> {
 
 impl Door {
     /// Serves the connection until it ends, or the server stops.
-    pub(super) async fn serve_http<IO>(&self, io: IO, peer: SocketAddr, knock: &Arc<Knock>)
+    pub(super) async fn serve_http<IO>(&self, io: IO, peer: SocketAddr, place: &Arc<SocketPlace>)
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let given_up = GivenUp::default();
-        let in_flight = InFlight::default();
+        let in_flight = InFlight::on(place);
         let visitor = Visitor {
             given_up: given_up.clone(),
             in_flight: in_flight.clone(),
             app: self.app.clone(),
             peer,
-            knock: Arc::clone(knock),
+            place: Arc::clone(place),
             body_timeout: self.listening.body_timeout,
         };
         let io = TokioIo::new(Patient::new(io, self.listening.write_timeout, given_up));
@@ -123,7 +132,7 @@ async fn idle(in_flight: &InFlight) {
 struct Visitor {
     app: App,
     peer: SocketAddr,
-    knock: Arc<Knock>,
+    place: Arc<SocketPlace>,
     body_timeout: Duration,
     given_up: GivenUp,
     in_flight: InFlight,
@@ -135,14 +144,26 @@ impl Service<Request<Incoming>> for Visitor {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.knock.answer();
-        let mut request = request.map(|body| Timely::wrap(body, self.body_timeout));
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let transports = self.app.transports();
+        let client = transports.proxies().client(self.peer, request.headers());
+        // Held until the request is answered: as long as its body may be in memory.
+        let share = (!request.body().is_end_stream())
+            .then(|| transports.bodies().begin(transports.node(), client));
+        let mut request = request.map(|body| match &share {
+            Some(share) => Timely::wrap(body, share.clone(), self.body_timeout),
+            None => Body::empty(),
+        });
+        request.extensions_mut().insert(ConnectInfo(client));
+        if let Some(share) = &share {
+            request.extensions_mut().insert(share.clone());
+        }
         request.extensions_mut().insert(self.given_up.clone());
+        request.extensions_mut().insert(Arc::clone(&self.place));
         let in_flight = self.in_flight.begin();
         let app = self.app.clone();
         Box::pin(async move {
             let answer = app.answer(gathered(request).await).await;
+            drop(share);
             Ok(in_flight.until_taken(answer))
         })
     }

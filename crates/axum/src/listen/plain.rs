@@ -12,6 +12,7 @@ mod response;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -29,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
 
 use self::response::{Follows, head};
-use super::{Door, GivenUp, KEPT_ALIVE, Knock};
+use super::{Door, GivenUp, KEPT_ALIVE, SocketPlace};
 use crate::socket::{BUFFER, FAREWELL, hear_out, try_read};
 use crate::takeover::{Given, Seat, Takeover, Then};
 
@@ -59,7 +60,7 @@ pub(super) async fn serve(
     door: &Door,
     socket: TcpStream,
     peer: SocketAddr,
-    knock: &Knock,
+    place: &Arc<SocketPlace>,
 ) -> Option<Left> {
     let mut stopping = pin!(door.stop.cancelled());
     let mut idle = pin!(tokio::time::sleep(KEPT_ALIVE));
@@ -77,11 +78,14 @@ pub(super) async fn serve(
                 () = &mut idle => return None,
             },
         };
-        let connection = Connection { door, peer, knock };
+        let connection = Connection { door, peer, place };
         // What a request needs is held only while it is answered.
         let turn = Box::pin(connection.turn(socket, read));
         match turn.await {
-            Turn::Next(same, after) => (socket, early) = (same, after),
+            Turn::Next(same, after) => {
+                place.end_request();
+                (socket, early) = (same, after);
+            }
             Turn::Over => return None,
             Turn::Left(left) => return Some(left),
         }
@@ -113,7 +117,7 @@ async fn read(socket: &TcpStream) -> Option<Bytes> {
 struct Connection<'door> {
     door: &'door Door,
     peer: SocketAddr,
-    knock: &'door Knock,
+    place: &'door Arc<SocketPlace>,
 }
 
 impl Connection<'_> {
@@ -130,12 +134,12 @@ impl Connection<'_> {
             // 1. The answer is there.
             response = self.door.app.answer(asked.request) => response,
             // 2. Nobody waits for it any more.
-            () = gone(&socket, &mut early) => return Turn::Over,
+            () = reset(&socket, &mut early) => return Turn::Over,
         };
         let early = early.freeze();
         let (response, then) = taken_over(response);
         if let Some((then, head)) = then {
-            then(Given { socket, peer: Some(self.peer), head, early }).await;
+            then(Given { socket, head, early }).await;
             return Turn::Over;
         }
         let last = asked.last || self.door.stop.is_cancelled();
@@ -160,13 +164,15 @@ impl Connection<'_> {
     /// The request, if it is one of those that are answered here.
     fn ask(&self, read: &Bytes) -> Option<Asked> {
         let mut request = request::read(read)?;
-        self.knock.answer();
+        self.place.begin_request();
         // Nothing comes after a handshake, granted or not.
         let last = request.headers().contains_key(UPGRADE);
         let given_up = GivenUp::default();
-        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let client = self.door.client(self.peer, request.headers());
+        request.extensions_mut().insert(ConnectInfo(client));
         request.extensions_mut().insert(given_up.clone());
         request.extensions_mut().insert(Seat);
+        request.extensions_mut().insert(Arc::clone(self.place));
         Some(Asked { request, given_up, last })
     }
 }
@@ -218,6 +224,15 @@ fn whole(response: Response, last: bool) -> Result<BytesMut, Box<(Response, Byte
     let mut out = head(&response, follows);
     out.extend_from_slice(&first);
     Ok(out)
+}
+
+/// Ends when the connection broke. A client that only has nothing more to send still waits for its
+/// answer.
+async fn reset(socket: &TcpStream, early: &mut BytesMut) {
+    gone(socket, early).await;
+    while let Ok(ready) = socket.ready(Interest::ERROR).await
+        && !ready.is_error()
+    {}
 }
 
 /// Ends when the client did; what it sends meanwhile is kept, up to a limit.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::last_words;
+use crate::listen::SocketPlace;
 use crate::router::Transports;
 use crate::socket::{
     FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read, writable_soon,
@@ -49,6 +50,7 @@ impl Late {
         self,
         transports: Transports,
         session: Session,
+        held: Option<Arc<SocketPlace>>,
         first: Bytes,
         given: Given,
     ) {
@@ -63,7 +65,10 @@ impl Late {
         let _ = self.0.set(socket);
         let heard = early.len();
         let mut stream = Stream { session, late: self, full: false, heard, patience };
-        transports.tasks().spawn(async move { stream.run().await });
+        transports.tasks().spawn(async move {
+            stream.run().await;
+            drop(held);
+        });
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Admitted, End, FULL, Inbound, Message, act, begin, close_frame, parse, reason};
+use super::{Admitted, End, Inbound, Message, act, begin, close_frame, parse, reason};
 use crate::router::Transports;
 use crate::socket::{
     BUFFER, FAREWELL, forget_who_waited, hear_out, or_nothing, put, try_read, writable_soon,
@@ -37,21 +37,15 @@ impl Outlet for Socket {
 /// Opens a session on the socket and gives it a task; the handshake's answer, if it was not
 /// written yet, leaves with the session's first words.
 pub(super) async fn start(transports: &Transports, admitted: Admitted, given: Given) {
-    let Given { socket, peer, head, early } = given;
-    let Admitted { dialect, identity, wishes } = admitted;
+    let Given { socket, head, early } = given;
+    let Admitted { dialect, identity, client, place, socket: held, wishes } = admitted;
     forget_who_waited(&socket);
     let socket = Arc::new(socket);
     let node = transports.node().clone();
     let outlet = Box::new(Socket(Arc::clone(&socket)));
-    let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer).outlet(outlet);
-    let Ok(mut session) = node.open(opening) else {
-        let goodbye = async {
-            put(&socket, &head).await?;
-            say_goodbye(&socket, End::Server(FULL)).await
-        };
-        let _ = timeout(FAREWELL, goodbye).await;
-        return;
-    };
+    let opening = Opening::new(dialect, Wire::WebSocket, identity);
+    let opening = opening.peer(client).place(place).outlet(outlet);
+    let mut session = node.open(opening).expect("a place was taken");
     if !head.is_empty() {
         session.push_raw(head);
     }
@@ -63,7 +57,10 @@ pub(super) async fn start(transports: &Transports, admitted: Admitted, given: Gi
         false => Box::pin(connection.begin(early.to_vec())).await,
     };
     // The block uses the connection in place; a function that took it would hold it twice.
-    transports.tasks().spawn(async move { connection.run(begun).await });
+    transports.tasks().spawn(async move {
+        connection.run(begun).await;
+        drop(held);
+    });
 }
 
 struct Connection {

@@ -5,7 +5,6 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,26 +14,19 @@ use tidewire_protocol::{Close, Wire};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Admitted, End, FULL, Inbound, Message, act, begin, close_frame, parse, reason};
+use super::{Admitted, End, Inbound, Message, act, begin, close_frame, parse, reason};
 use crate::router::Transports;
 use crate::socket::{BUFFER, FAREWELL, FAREWELL_BYTES};
 
 /// Opens a session on the stream and gives it a task.
-pub(super) async fn start<IO>(
-    transports: &Transports,
-    admitted: Admitted,
-    peer: Option<SocketAddr>,
-    mut io: IO,
-) where
+pub(super) async fn start<IO>(transports: &Transports, admitted: Admitted, io: IO)
+where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Admitted { dialect, identity, wishes } = admitted;
+    let Admitted { dialect, identity, client, place, socket: held, wishes } = admitted;
     let node = transports.node().clone();
-    let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(peer);
-    let Ok(mut session) = node.open(opening) else {
-        let _ = timeout(FAREWELL, say_goodbye(&mut io, End::Server(FULL))).await;
-        return;
-    };
+    let opening = Opening::new(dialect, Wire::WebSocket, identity).peer(client).place(place);
+    let mut session = node.open(opening).expect("a place was taken");
     begin(&mut session, wishes).await;
     let mut connection = Connection {
         node,
@@ -43,7 +35,10 @@ pub(super) async fn start<IO>(
         inbound: Inbound::default(),
         outbound: Outbound::default(),
     };
-    transports.tasks().spawn(async move { connection.run().await });
+    transports.tasks().spawn(async move {
+        connection.run().await;
+        drop(held);
+    });
 }
 
 struct Connection<IO> {

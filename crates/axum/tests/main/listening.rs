@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
+use tidewire::{Budgets, Limits};
 use tidewire_axum::{Listening, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -61,9 +62,10 @@ async fn those_who_are_in_are_not_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_sockets_hold_up_others_only_until_their_time_is_over() {
-    let listening = Listening { knocking: 4, ..hurried() };
-    let server = Server::with(Settings { listening, ..Settings::default() }).await;
+async fn silent_sockets_hold_up_nobody() {
+    let limits =
+        Limits { budgets: Budgets { handshakes: 4, ..Budgets::default() }, ..Limits::default() };
+    let server = Server::with(Settings { limits, ..Settings::default() }).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(server.addr).await.unwrap());

@@ -9,6 +9,7 @@ use tidewire_protocol::TopicKind;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::{Inner, Node};
 use crate::auth::{Authenticator, Authorizer};
 use crate::bookmark::Watched;
@@ -229,6 +230,7 @@ impl PreparedNode {
             limits,
             metrics,
             sessions: Sessions::default(),
+            admission: Admission::default(),
             clock: Clock::start(),
             departures: Departures::default(),
             watched: Watched::default(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tidewire_protocol::{Dialect, Wire};
 
+use super::admission::Place;
 use crate::auth::Identity;
 use crate::mailbox::Outlet;
 
@@ -18,6 +19,9 @@ pub struct Opening {
     pub identity: Identity,
     /// The other end, if it is known, for [`Node::connections`](crate::Node::connections).
     pub peer: Option<SocketAddr>,
+    /// A place among the connections, where one was taken before; else it is taken when the session
+    /// is opened.
+    pub place: Option<Place>,
     /// The socket, where the transport can write without waiting.
     pub outlet: Option<Box<dyn Outlet>>,
     /// Every event is handed over alone with its topic and position, for transports that make
@@ -31,13 +35,21 @@ impl Opening {
     /// A session without outlet, marks or composite ids.
     pub fn new(dialect: Arc<dyn Dialect>, wire: Wire, identity: Identity) -> Self {
         let marked = wire == Wire::Lines;
-        Self { dialect, wire, identity, peer: None, outlet: None, marked, composite: false }
+        let (peer, place, outlet, composite) = (None, None, None, false);
+        Self { dialect, wire, identity, peer, place, outlet, marked, composite }
     }
 
     /// The same, and who is at the other end.
     #[must_use]
     pub fn peer(mut self, peer: Option<SocketAddr>) -> Self {
         self.peer = peer;
+        self
+    }
+
+    /// The same with a place that was taken by [`Node::place`](crate::Node::place).
+    #[must_use]
+    pub fn place(mut self, place: Place) -> Self {
+        self.place = Some(place);
         self
     }
 

@@ -17,7 +17,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Counters that callers share by a hash of their scope: two callers of a thousand rarely meet in
+use crate::budget::Principal;
+
+/// Counters that callers share by a hash of their names: two callers of a thousand rarely meet in
 /// one, and the memory does not depend on how many there are.
 const SHARES: usize = 256;
 
@@ -57,16 +59,16 @@ impl Underway {
     }
 
     /// A place for one more publication, at most `limit` for all callers and an eighth of it for
-    /// one; a caller without a scope is limited with all others only.
+    /// one; a caller that is not named is limited with all others only.
     ///
     /// # Errors
     /// `RateLimited` when the caller has its part already, `Unavailable` when there is no place or
     /// the node has shut down.
-    pub(crate) fn place(&self, scope: Option<&str>, limit: usize) -> Result<Place, Refusal> {
+    pub(crate) fn place(&self, caller: Option<&Principal>, limit: usize) -> Result<Place, Refusal> {
         if self.stop.is_cancelled() {
             return Err(stopping());
         }
-        let share = scope.map(|scope| self.hasher.hash_one(scope) as usize % SHARES);
+        let share = caller.map(|caller| self.hasher.hash_one(caller) as usize % SHARES);
         if let Some(share) = share
             && !take(&self.counts.shares[share], (limit / PART).max(1))
         {
@@ -146,8 +148,9 @@ mod tests {
 
     #[test]
     fn one_caller_has_an_eighth_of_all_places_and_gives_them_back() {
+        let me = Principal::Subject("me".into());
         let underway = Underway::new(Gauge::default());
-        let places: Vec<_> = (0..10).map(|_| underway.place(Some("me"), 32)).collect();
+        let places: Vec<_> = (0..10).map(|_| underway.place(Some(&me), 32)).collect();
         let codes: Vec<_> = places.iter().filter_map(|place| place.as_ref().err()).collect();
         assert_eq!(codes.len(), 6);
         assert!(codes.iter().all(|refusal| refusal.code == Code::RateLimited));
@@ -156,7 +159,7 @@ mod tests {
         assert_eq!(others[29].as_ref().err().map(|refusal| refusal.code), Some(Code::Unavailable));
         drop((places, others));
         assert_eq!(underway.counts.gauge.get(), 0);
-        assert!(underway.place(Some("me"), 1).is_ok());
+        assert!(underway.place(Some(&me), 1).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

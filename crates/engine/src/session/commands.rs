@@ -14,8 +14,10 @@ use super::subscribed::{Listening, Particulars, Phase, Subscribed};
 use super::waiting::Pending;
 use super::{Patience, Session};
 use crate::auth::{Action, Allowed, Identity};
+use crate::budget::Principal;
 use crate::hub::LaneIndex;
 use crate::mailbox::SubscriptionKey;
+use crate::node::Place;
 
 impl Session {
     /// Acts on one command; what the client is told is queued.
@@ -258,10 +260,32 @@ impl Session {
     }
 
     /// Takes on the identity of a token and ends what it does not allow any more.
-    pub(super) async fn take_on(&mut self, identity: Identity, reference: Option<Reference>) {
+    ///
+    /// # Errors
+    /// `OverBudget` when its subject has as many connections as one may; nothing changes then.
+    pub(super) async fn take_on(
+        &mut self,
+        identity: Identity,
+        reference: Option<Reference>,
+    ) -> Result<(), Refusal> {
+        let taken = self.take_place_of(&identity);
+        taken.map_err(|refusal| refusal.to(reference.clone()))?;
         let (subject, expires_at) = (identity.subject.clone(), identity.expires_at);
         self.say(&Answer::Authenticated { subject, expires_at, reference });
         self.become_somebody(identity).await;
+        Ok(())
+    }
+
+    /// Whose budgets the session uses.
+    pub(super) fn principal(&self) -> Principal {
+        let held = self.node.sessions.with_place(self.id, |place| place.principal().clone());
+        held.unwrap_or_else(|| Principal::of(&self.identity, None))
+    }
+
+    /// From now on the session counts as one of this identity's.
+    fn take_place_of(&self, identity: &Identity) -> Result<(), Refusal> {
+        let pass = |place: &mut Place| self.node.pass_place(place, identity);
+        self.node.sessions.with_place(self.id, pass).unwrap_or(Ok(()))
     }
 
     /// Ends the subscription at `place` and says why.

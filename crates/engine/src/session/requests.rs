@@ -144,7 +144,7 @@ impl Session {
             self.withhold(&topic);
         }
         let publisher = self.node.publisher.clone();
-        let work = publisher.submit(publication, &self.identity, Some(self.id));
+        let work = publisher.submit(publication, self.principal(), Some(self.id));
         self.begin_request(async move {
             Done::Published { topic, reference, confirm, published: work.await }
         })
@@ -158,8 +158,9 @@ impl Session {
         reference: Option<Reference>,
     ) -> Result<(), Refusal> {
         let node = std::sync::Arc::clone(&self.node);
+        let address = node.sessions.address(self.id);
         self.begin_request(async move {
-            let identity = node.check_token(&token).await;
+            let identity = node.check_token(&token, address).await;
             Done::Identified { identity: identity.map_err(|r| r.to(reference.clone())), reference }
         })
         .await
@@ -203,7 +204,7 @@ impl Session {
                 // Keys may have been taken away while the token was looked at.
                 let judged = self.node.judge_again(&identity?);
                 let identity = judged.map_err(|refusal| refusal.to(reference.clone()))?;
-                self.take_on(identity, reference).await;
+                self.take_on(identity, reference).await?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use tidewire::budget::Principal;
 use tidewire::protocol::{Code, Draft, Payload, Refusal, Token, TopicKind, Wire};
 use tidewire::{Authenticator, Identity, Limits, Node, Publisher, Topic, Upstream};
 use tokio::sync::Semaphore;
@@ -187,7 +188,6 @@ async fn a_shutdown_waits_for_what_was_begun() {
     slow.turns.add_permits(1);
     stopping.await.expect("the node stops");
     assert_eq!(node.stats().events, 1);
-    let from = Identity::everything();
     let late = tidewire::protocol::Publication {
         topic: Topic::application("a").expect("a topic's name"),
         name: None,
@@ -197,6 +197,6 @@ async fn a_shutdown_waits_for_what_was_begun() {
         confirm: true,
         reference: None,
     };
-    let refused = node.publisher().submit(late, &from, None).await.unwrap_err();
+    let refused = node.publisher().submit(late, Principal::Local, None).await.unwrap_err();
     assert_eq!(refused.code, Code::Unavailable);
 }

@@ -19,6 +19,7 @@ use crate::dialect::Dialect;
 use crate::event::{Body, Event, Payload};
 use crate::frame::Frame;
 use crate::json::Object;
+use crate::object::FromObject;
 use crate::topic::Topic;
 
 /// Alle's language on a WebSocket.
@@ -139,11 +140,11 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn read(text: &'a str) -> Result<Self, Refusal> {
-        // Serde would take an array of the values for the object as well.
         if !text.trim_start().starts_with('{') {
             return Err(Refusal::new(Code::BadJson, "a frame is one JSON object"));
         }
         serde_json::from_str(text)
+            .map(|FromObject(request)| request)
             .map_err(|error| Refusal::new(Code::BadJson, format!("not readable: {error}")))
     }
 }

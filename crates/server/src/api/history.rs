@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, Uri};
+use http::request::Parts;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidewire::history::Page;
@@ -43,8 +43,8 @@ struct Answer {
     gap: Option<&'static str>,
 }
 
-pub(super) async fn history(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
-    match answer(&api, &uri, &headers).await {
+pub(super) async fn history(State(api): State<Api>, request: Parts) -> Response {
+    match answer(&api, &request).await {
         Ok(answer) => {
             let body = serde_json::to_string(&answer).expect("answers are JSON");
             let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
@@ -54,9 +54,9 @@ pub(super) async fn history(State(api): State<Api>, uri: Uri, headers: HeaderMap
     }
 }
 
-async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Refusal> {
+async fn answer(api: &Api, request: &Parts) -> Result<Answer, Refusal> {
     let known = ["topic", "table", "notify", "private", "after", "before", "limit"];
-    let caller = Caller::of(&api.transports, uri, headers, &known).await?;
+    let caller = Caller::of(&api.transports, request, &known).await?;
     let topic = super::one_topic(&caller.query)?;
     let direction = direction(&caller.query)?;
     let limit = limit(&caller.query)?;

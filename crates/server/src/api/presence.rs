@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
-use http::{HeaderMap, Uri};
+use http::request::Parts;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidewire::Action;
@@ -14,16 +14,16 @@ use tidewire_protocol::presence::Member;
 
 use super::Api;
 
-pub(super) async fn presence(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
-    match answer(&api, &uri, &headers).await {
+pub(super) async fn presence(State(api): State<Api>, request: Parts) -> Response {
+    match answer(&api, &request).await {
         Ok(answer) => ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
         Err(refusal) => api.refuse(&refusal),
     }
 }
 
-async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
+async fn answer(api: &Api, request: &Parts) -> Result<Value, Refusal> {
     let known = ["topic", "notify", "private"];
-    let caller = Caller::of(&api.transports, uri, headers, &known).await?;
+    let caller = Caller::of(&api.transports, request, &known).await?;
     let topic = super::one_topic(&caller.query)?;
     caller.may(&api.transports, Action::Presence, &topic).await?;
     let members = api.transports.node().presence().members(&topic).await?;

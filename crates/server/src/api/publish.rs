@@ -1,11 +1,10 @@
 //! `POST /v1/publish`: one publication, or a batch of which each has its own result.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -15,12 +14,18 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tidewire::Action;
 use tidewire_axum::Caller;
-use tidewire_protocol::{Code, Payload, Position, Publication, Refusal, Topic, TopicKind};
+use tidewire_protocol::{
+    Code, FromObject, Payload, Position, Publication, Refusal, Topic, TopicKind,
+};
 
 use super::Api;
 
 /// The header by which repeats are recognised.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// What stands between a batch's key and the number of an item in the item's own key; no key that
+/// a client gives has it.
+const ITEM: char = '\0';
 
 /// What answers are.
 const JSON: &str = "application/json";
@@ -65,19 +70,20 @@ pub(super) async fn publish(State(api): State<Api>, request: Request) -> Respons
 /// The answer as JSON.
 async fn answer(api: &Api, request: Request) -> Result<String, Refusal> {
     let (parts, body) = request.into_parts();
-    let peer = parts.extensions.get().map(|&ConnectInfo::<SocketAddr>(peer)| peer);
-    let caller = Caller::of(&api.transports, &parts.uri, &parts.headers, &[]).await?;
+    let caller = Caller::of(&api.transports, &parts, &[]).await?;
+    // Who has no token where one is needed sends no body.
+    api.transports.node().admit(&caller.identity)?;
     let key = idempotency_key(&parts.headers)?;
     match read(&whole(body, api).await?)? {
         Body::One(item) => {
-            api.transports.admit(&caller.identity, peer, 1)?;
+            api.transports.admit(&caller.identity, caller.client, 1)?;
             let mut answer = String::with_capacity(ANSWER_BYTES);
             print(say(api, &caller, item, key).await?, &mut answer);
             Ok(answer)
         }
         Body::Batch(items) => {
             check_batch(api, items.len())?;
-            api.transports.admit(&caller.identity, peer, items.len())?;
+            api.transports.admit(&caller.identity, caller.client, items.len())?;
             batch(api, &caller, items, key.as_ref()).await
         }
     }
@@ -93,7 +99,7 @@ async fn batch(
 ) -> Result<String, Refusal> {
     let (mut publications, mut refused) = (Vec::new(), Vec::new());
     for (index, item) in items.iter().enumerate() {
-        let key = key.map(|key| format!("{key}/{index}").into());
+        let key = key.map(|key| format!("{key}{ITEM}{index}").into());
         match allowed(api, caller, item, key).await {
             Ok(publication) => {
                 publications.push(publication);
@@ -103,7 +109,7 @@ async fn batch(
         }
     }
     let publisher = api.transports.node().publisher();
-    let mut published = publisher.submit_all(publications, &caller.identity).await?.into_iter();
+    let mut published = publisher.submit_all(publications, caller.principal()).await?.into_iter();
     let mut answer = String::with_capacity(ANSWER_BYTES * (items.len() + 1));
     answer.push_str("{\"results\":[");
     for (index, refusal) in refused.into_iter().enumerate() {
@@ -144,14 +150,15 @@ fn read(body: &[u8]) -> Result<Body, Refusal> {
     let bad = |error: serde_json::Error| bad_json(&error);
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'[') => serde_json::from_slice(body).map(Body::Batch).map_err(bad),
-        _ => serde_json::from_slice(body).map(Body::One).map_err(bad),
+        _ => serde_json::from_slice(body).map(|FromObject(item)| Body::One(item)).map_err(bad),
     }
 }
 
 fn bad_json(error: &serde_json::Error) -> Refusal {
     let code = if error.is_data() { Code::BadField } else { Code::BadJson };
     // Not a name of ours, which says nothing to who sent it.
-    let message = error.to_string().replace("struct Item", "a publication as an object");
+    let message =
+        error.to_string().replace("expected an object", "expected a publication as an object");
     Refusal::new(code, message)
 }
 
@@ -171,7 +178,7 @@ async fn allowed(
     item: &RawValue,
     key: Option<Arc<str>>,
 ) -> Result<Publication, Refusal> {
-    let item = serde_json::from_str(item.get()).map_err(|error| bad_json(&error))?;
+    let FromObject(item) = serde_json::from_str(item.get()).map_err(|error| bad_json(&error))?;
     let publication = publication(item, key)?;
     caller.may(&api.transports, Action::Publish, &publication.topic).await?;
     Ok(publication)
@@ -201,7 +208,7 @@ async fn say(
 ) -> Result<Option<Position>, Refusal> {
     let publication = publication(item, key)?;
     caller.may(&api.transports, Action::Publish, &publication.topic).await?;
-    api.transports.node().publisher().submit(publication, &caller.identity, None).await
+    api.transports.node().publisher().submit(publication, caller.principal(), None).await
 }
 
 fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal> {
@@ -216,6 +223,9 @@ fn publication(item: Item, key: Option<Arc<str>>) -> Result<Publication, Refusal
         TopicKind::Notify => Payload::notify(data.get()),
         _ => Payload::json(data.get()),
     };
+    if item.key.as_ref().is_some_and(|key| key.contains(char::is_control)) {
+        return Err(Refusal::new(Code::BadField, "\"key\" must not have control characters"));
+    }
     let payload = payload.map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
     Ok(Publication {
         topic,

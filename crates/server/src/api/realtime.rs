@@ -7,7 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tidewire::Connection;
 use tidewire_axum::{Caller, Query};
@@ -30,15 +31,15 @@ pub(super) async fn counts(State(api): State<Api>) -> Response {
 }
 
 /// `GET /api/v1/realtime/stats`.
-pub(super) async fn connections(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
-    match list(&api, &uri, &headers).await {
+pub(super) async fn connections(State(api): State<Api>, request: Parts) -> Response {
+    match list(&api, &request).await {
         Ok(list) => fresh(StatusCode::OK, list),
         Err(refusal) => refuse(&api, &refusal),
     }
 }
 
-async fn list(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
-    let caller = Caller::with_any(&api.transports, uri, headers).await?;
+async fn list(api: &Api, request: &Parts) -> Result<Value, Refusal> {
+    let caller = Caller::with_any(&api.transports, request).await?;
     if !caller.identity.superuser {
         let code = match caller.identity.has_token() {
             true => Code::Forbidden,

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Uri};
+use http::request::Parts;
 use serde_json::{Value, json};
 use tidewire_axum::Caller;
 use tidewire_protocol::{Code, Refusal};
@@ -16,15 +16,15 @@ use super::Api;
 /// When the process first served; the first request of any kind comes soon after the start.
 pub(crate) static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-pub(super) async fn stats(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> Response {
-    match answer(&api, &uri, &headers).await {
+pub(super) async fn stats(State(api): State<Api>, request: Parts) -> Response {
+    match answer(&api, &request).await {
         Ok(answer) => Json(answer).into_response(),
         Err(refusal) => api.refuse(&refusal),
     }
 }
 
-async fn answer(api: &Api, uri: &Uri, headers: &HeaderMap) -> Result<Value, Refusal> {
-    let caller = Caller::of(&api.transports, uri, headers, &[]).await?;
+async fn answer(api: &Api, request: &Parts) -> Result<Value, Refusal> {
+    let caller = Caller::of(&api.transports, request, &[]).await?;
     if !caller.identity.has_token() {
         return Err(Refusal::new(Code::Unauthorized, "a token is needed to see statistics"));
     }

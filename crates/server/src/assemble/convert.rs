@@ -1,10 +1,11 @@
 //! Settings in the words of the parts they are for.
 
 use anyhow::Context as _;
-use tidewire::{HistoryLimits, Limits, Namespace, Namespaces, Who};
-use tidewire_axum::{Origin, Origins};
+use tidewire::{Budgets, HistoryLimits, Limits, Namespace, Namespaces, Who};
+use tidewire_axum::client::Proxy;
+use tidewire_axum::{ForwardedHeader, Origin, Origins, Proxies};
 
-use crate::config::{NamespaceSettings, Settings, Who as WhoSettings};
+use crate::config::{BudgetSettings, NamespaceSettings, Settings, Who as WhoSettings};
 
 /// What stands for every web page in `origins`.
 const ANY_ORIGIN: &str = "*";
@@ -35,7 +36,38 @@ pub(super) fn limits(settings: &Settings) -> Limits {
         idempotency_ttl: settings.idempotency.ttl,
         idempotency_keys: settings.idempotency.keys,
         presence_interval: limits.presence_interval,
+        budgets: budgets(&settings.budgets),
     }
+}
+
+fn budgets(settings: &BudgetSettings) -> Budgets {
+    Budgets {
+        address_sockets: settings.address_sockets,
+        handshakes: settings.handshakes,
+        address_handshakes: settings.address_handshakes,
+        address_connections: settings.address_connections,
+        unauthenticated_percent: settings.unauthenticated_percent,
+        subject_connections: settings.subject_connections,
+        address_body_bytes: settings.address_body_bytes,
+        subject_body_bytes: settings.subject_body_bytes,
+        body_bytes: settings.body_bytes,
+        address_token_checks: settings.address_token_checks,
+        idempotency_keys: settings.idempotency_keys,
+        failed_tokens_per_second: settings.failed_tokens_per_second,
+        failed_token_burst: settings.failed_token_burst,
+    }
+}
+
+/// The proxies in front of the server.
+pub(super) fn proxies(settings: &Settings) -> anyhow::Result<Proxies> {
+    let networks = settings.proxies.iter().map(|text| text.parse::<Proxy>());
+    Ok(Proxies {
+        networks: networks.collect::<Result<_, _>>().context("proxies")?,
+        header: match settings.forwarded {
+            true => ForwardedHeader::Forwarded,
+            false => ForwardedHeader::XForwardedFor,
+        },
+    })
 }
 
 /// The rules; `anonymous` says whether clients without a token are let in.
@@ -73,11 +105,13 @@ pub(super) fn origins(settings: &Settings) -> anyhow::Result<Origins> {
     if settings.origins.iter().any(|origin| origin == ANY_ORIGIN) {
         return Ok(Origins::Any);
     }
-    if settings.origins.is_empty() {
-        let is_open = !settings.auth.is_configured() && !settings.insecure;
-        // Listening to this machine alone keeps others out only while pages cannot pose as ours.
-        return Ok(if is_open { Origins::Loopback } else { Origins::Same });
-    }
     let listed = settings.origins.iter().map(|origin| origin.parse::<Origin>());
-    Ok(Origins::Listed(listed.collect::<Result<_, _>>().context("origins")?))
+    let listed = listed.collect::<Result<Vec<_>, _>>().context("origins")?;
+    let is_open = !settings.auth.is_configured() && !settings.insecure;
+    Ok(match listed.is_empty() {
+        // Listening to this machine alone keeps others out only while pages cannot pose as ours.
+        _ if is_open => Origins::Loopback(listed),
+        true => Origins::Same,
+        false => Origins::Listed(listed),
+    })
 }

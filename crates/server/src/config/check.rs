@@ -7,6 +7,8 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 use tidewire_protocol::Topic;
 
+use tidewire_axum::client::Proxy;
+
 use super::error::Problem;
 use super::settings::{Settings, listen};
 use super::values::Values;
@@ -16,6 +18,7 @@ pub(super) fn problems(values: &Values) -> Vec<Problem> {
     let mut found = Vec::new();
     check_listen(values, &mut found);
     check_origins(values, &mut found);
+    check_proxies(values, &mut found);
     check_postgres(values, &mut found);
     check_jwt(values, &mut found);
     check_keys(values, &mut found);
@@ -66,6 +69,14 @@ fn is_beyond(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()
 }
 
+fn check_proxies(values: &Values, found: &mut Vec<Problem>) {
+    for proxy in values.texts("proxies") {
+        if let Err(error) = proxy.parse::<Proxy>() {
+            found.push(at(values, "proxies", error.to_string()));
+        }
+    }
+}
+
 fn check_origins(values: &Values, found: &mut Vec<Problem>) {
     for origin in values.texts("origins") {
         if origin != "*" && !is_origin(origin) {
@@ -76,6 +87,12 @@ fn check_origins(values: &Values, found: &mut Vec<Problem>) {
             );
             found.push(at(values, "origins", message));
         }
+    }
+    let is_guarded = values.is_on("insecure") || is_authentication_configured(values);
+    if values.texts("origins").iter().any(|origin| origin == "*") && !is_guarded {
+        let message = "every page could do everything here, since no authentication is configured; \
+                       list the origins of the pages, configure authentication, or pass --insecure";
+        found.push(at(values, "origins", message));
     }
 }
 

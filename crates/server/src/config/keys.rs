@@ -86,7 +86,7 @@ pub const OTHER_VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Sections in the order of the documentation; each key belongs to the longest prefix it has.
-pub const SECTIONS: [Section; 14] = [
+pub const SECTIONS: [Section; 15] = [
     Section { prefix: "", doc: "Where the server listens and who may come." },
     Section {
         prefix: "postgres",
@@ -114,6 +114,15 @@ pub const SECTIONS: [Section; 14] = [
         doc: "What one client, one request or all of them together may use. Whatever is over a \
               limit is answered with an error or a named close and counted in a metric; other \
               clients do not notice.",
+    },
+    Section {
+        prefix: "budgets",
+        doc: "What one client may use of what all share: one address (for IPv6 one /64) as long as \
+              it showed no good token, and one subject afterwards. A request over a budget is \
+              refused with `over_budget` and counted in `tidewire_over_budget_total`; other \
+              clients do not notice. Without authentication clients are not told apart, and only \
+              the totals count. Behind a proxy, name it in `proxies`, or all of its clients are \
+              one address.",
     },
     Section {
         prefix: "idempotency",
@@ -182,9 +191,22 @@ pub const KEYS: &[Key] = &[
         "origins",
         Kind::Texts,
         "Origins of web pages that may connect besides the server's own, such as \
-         `https://shop.example`; `*` allows every page. Without any, and without authentication, \
-         only requests to loopback hosts are answered.",
+         `https://shop.example`; `*` allows every page. Without authentication only requests to \
+         loopback hosts are answered, whatever stands here, and `*` needs `insecure`.",
     ),
+    Key::new(
+        "proxies",
+        Kind::Texts,
+        "Proxies in front of the server, as addresses or networks such as `10.0.0.0/8`; what they \
+         say of the address of their client is believed, and no budget of an address is theirs.",
+    ),
+    Key::new(
+        "proxy_header",
+        Kind::Word(&["x-forwarded-for", "forwarded"]),
+        "The header in which these proxies name their client; they must set or append it \
+         themselves.",
+    )
+    .or("x-forwarded-for"),
     Key::new(
         "threads",
         Kind::Number(0, 1_024),
@@ -429,6 +451,14 @@ pub const KEYS: &[Key] = &[
     Key::new("limits.connections", Kind::Number(1, MANY), "Clients connected at the same time.")
         .or("100000")
         .live(),
+    Key::new(
+        "limits.sockets",
+        Kind::Number(0, MANY),
+        "Sockets open at the same time; for another one idle ones are closed, then those on which \
+         no request came. 0 is what the limit of open files leaves beside a reserve for \
+         everything else.",
+    )
+    .or("0"),
     Key::new("limits.subscriptions", Kind::Number(1, MANY), "Subscriptions of one client.")
         .or("1000")
         .live(),
@@ -556,6 +586,105 @@ pub const KEYS: &[Key] = &[
         "Comings and goings on one topic within this time are told together.",
     )
     .or("50ms")
+    .live(),
+    // Budgets
+    Key::new(
+        "budgets.address_sockets",
+        Kind::Number(1, MANY),
+        "Sockets of one address at the same time, those of clients with a good token not counted; \
+         for another an idle one is closed, or one on which no request came.",
+    )
+    .or("1000")
+    .live(),
+    Key::new(
+        "budgets.handshakes",
+        Kind::Number(1, MANY),
+        "Sockets on which no request came yet; for another one the oldest of the address with the \
+         most is closed.",
+    )
+    .or("4096")
+    .live(),
+    Key::new(
+        "budgets.address_handshakes",
+        Kind::Number(1, MANY),
+        "The same of one address; for another its oldest is closed.",
+    )
+    .or("128")
+    .live(),
+    Key::new(
+        "budgets.address_connections",
+        Kind::Number(1, MANY),
+        "Clients of one address at the same time that showed no good token.",
+    )
+    .or("250")
+    .live(),
+    Key::new(
+        "budgets.unauthenticated_percent",
+        Kind::Number(1, 100),
+        "Of `limits.connections`, the part that clients may have together that showed no good \
+         token; the rest is kept for those who did.",
+    )
+    .or("50")
+    .live(),
+    Key::new(
+        "budgets.subject_connections",
+        Kind::Number(1, MANY),
+        "Clients of one subject at the same time.",
+    )
+    .or("1000")
+    .live(),
+    Key::new(
+        "budgets.address_body_bytes",
+        Kind::Size(1_024, TIB),
+        "Bytes of request bodies that one address may have in memory without a good token; one \
+         whole body of `limits.body_bytes` is always possible.",
+    )
+    .or("16MiB")
+    .live(),
+    Key::new(
+        "budgets.subject_body_bytes",
+        Kind::Size(1_024, TIB),
+        "Bytes of request bodies that one subject may have in memory.",
+    )
+    .or("64MiB")
+    .live(),
+    Key::new(
+        "budgets.body_bytes",
+        Kind::Size(1_024, TIB),
+        "Bytes of request bodies in memory of all clients together, at most half of them of \
+         requests without a good token.",
+    )
+    .or("256MiB")
+    .live(),
+    Key::new(
+        "budgets.address_token_checks",
+        Kind::Number(1, 1_000),
+        "Tokens of one address that are checked at the same time; others wait for their turn.",
+    )
+    .or("2")
+    .live(),
+    Key::new(
+        "budgets.idempotency_keys",
+        Kind::Number(1, MANY),
+        "Of `idempotency.keys`, those of one address without a good token, or one subject; for \
+         another its oldest is forgotten.",
+    )
+    .or("10000")
+    .live(),
+    Key::new(
+        "budgets.failed_tokens_per_second",
+        Kind::Number(1, MANY),
+        "Tokens of one address that may be refused in a second on average; beyond it none of that \
+         address is checked for a while. Tokens that ran out do not count.",
+    )
+    .or("5")
+    .live(),
+    Key::new(
+        "budgets.failed_token_burst",
+        Kind::Number(1, MANY),
+        "Tokens of one address that may be refused at once after a silence.",
+    )
+    .or("100")
     .live(),
     // Idempotency
     Key::new("idempotency.ttl", Kind::Time(SECOND, YEAR), "How long a key is remembered.").or("5m"),

@@ -24,6 +24,10 @@ pub struct Settings {
     pub insecure: bool,
     /// Web pages that may connect besides the server's own; `*` stands for every page.
     pub origins: Vec<String>,
+    /// Proxies in front of the server; good addresses or networks.
+    pub proxies: Vec<String>,
+    /// Whether these proxies name their client in `Forwarded`; no, in `X-Forwarded-For`.
+    pub forwarded: bool,
     /// Worker threads.
     pub threads: NonZeroUsize,
     /// Threads that serve connections.
@@ -40,6 +44,8 @@ pub struct Settings {
     pub history: HistorySettings,
     /// What clients and requests may use.
     pub limits: LimitSettings,
+    /// What one client may use of what all share.
+    pub budgets: BudgetSettings,
     /// Repeated publishes.
     pub idempotency: IdempotencySettings,
     /// TLS on the listening addresses, when there is any.
@@ -249,6 +255,8 @@ pub struct HistorySettings {
 pub struct LimitSettings {
     /// Clients at the same time; 100,000.
     pub connections: usize,
+    /// Sockets at the same time; 0 for what the limit of open files leaves.
+    pub sockets: usize,
     /// Subscriptions of one client; 1,000.
     pub subscriptions: usize,
     /// Bytes of one message from a client; 64 KiB.
@@ -287,6 +295,37 @@ pub struct LimitSettings {
     pub linger: Duration,
     /// Comings and goings told together; 50 ms.
     pub presence_interval: Duration,
+}
+
+/// What one client may use of what all share; see `docs/config.md` for each.
+#[derive(Clone, Debug)]
+pub struct BudgetSettings {
+    /// Sockets of one address; 1,000.
+    pub address_sockets: usize,
+    /// Sockets without a request yet; 4,096.
+    pub handshakes: usize,
+    /// The same of one address; 128.
+    pub address_handshakes: usize,
+    /// Clients of one address without a good token; 250.
+    pub address_connections: usize,
+    /// The part of all clients that may be without a good token, in percent; 50.
+    pub unauthenticated_percent: u8,
+    /// Clients of one subject; 1,000.
+    pub subject_connections: usize,
+    /// Bytes of bodies of one address; 16 MiB.
+    pub address_body_bytes: usize,
+    /// Bytes of bodies of one subject; 64 MiB.
+    pub subject_body_bytes: usize,
+    /// Bytes of bodies of all; 256 MiB.
+    pub body_bytes: usize,
+    /// Tokens of one address that are checked at once; 2.
+    pub address_token_checks: usize,
+    /// Idempotency keys of one client; 10,000.
+    pub idempotency_keys: usize,
+    /// Tokens of one address that may be refused in a second; 5.
+    pub failed_tokens_per_second: u32,
+    /// Tokens of one address that may be refused at once; 100.
+    pub failed_token_burst: u32,
 }
 
 /// Repeated publishes.
@@ -357,6 +396,8 @@ impl Settings {
             listen: listen(&values),
             insecure: values.is_on("insecure"),
             origins: values.texts("origins").to_vec(),
+            proxies: values.texts("proxies").to_vec(),
+            forwarded: values.text("proxy_header") == "forwarded",
             threads: threads(&values),
             connection_threads: connection_threads(&values),
             postgres: PostgresSettings::from_values(&values),
@@ -365,6 +406,7 @@ impl Settings {
             namespaces: NamespaceSettings::all(&values),
             history: HistorySettings::from_values(&values),
             limits: LimitSettings::from_values(&values),
+            budgets: BudgetSettings::from_values(&values),
             idempotency: IdempotencySettings {
                 ttl: values.time("idempotency.ttl"),
                 keys: values.amount("idempotency.keys"),
@@ -522,6 +564,7 @@ impl LimitSettings {
     fn from_values(values: &Values) -> Self {
         Self {
             connections: values.amount("limits.connections"),
+            sockets: values.amount("limits.sockets"),
             subscriptions: values.amount("limits.subscriptions"),
             message_bytes: values.amount("limits.message_bytes"),
             payload_bytes: values.amount("limits.payload_bytes"),
@@ -541,6 +584,26 @@ impl LimitSettings {
             poll_timeout: values.time("limits.poll_timeout"),
             linger: values.time("limits.linger"),
             presence_interval: values.time("limits.presence_interval"),
+        }
+    }
+}
+
+impl BudgetSettings {
+    fn from_values(values: &Values) -> Self {
+        Self {
+            address_sockets: values.amount("budgets.address_sockets"),
+            handshakes: values.amount("budgets.handshakes"),
+            address_handshakes: values.amount("budgets.address_handshakes"),
+            address_connections: values.amount("budgets.address_connections"),
+            unauthenticated_percent: values.amount("budgets.unauthenticated_percent"),
+            subject_connections: values.amount("budgets.subject_connections"),
+            address_body_bytes: values.amount("budgets.address_body_bytes"),
+            subject_body_bytes: values.amount("budgets.subject_body_bytes"),
+            body_bytes: values.amount("budgets.body_bytes"),
+            address_token_checks: values.amount("budgets.address_token_checks"),
+            idempotency_keys: values.amount("budgets.idempotency_keys"),
+            failed_tokens_per_second: values.amount("budgets.failed_tokens_per_second"),
+            failed_token_burst: values.amount("budgets.failed_token_burst"),
         }
     }
 }

@@ -289,7 +289,9 @@ fn something_is_listened_on() {
 #[test]
 fn origins_are_written_as_browsers_send_them() {
     let good = "['https://shop.example', 'http://localhost:3000', 'https://*.shop.example', '*']";
-    Sheet::toml(&format!("origins = {good}")).load();
+    Sheet::toml(&format!("insecure = true\norigins = {good}")).load();
+    check_refused("origins = ['*']", "every page could do everything here");
+    check_refused("proxies = ['proxy.example']", "neither an address nor a network");
     for wrong in ["shop.example", "https://shop.example/", "https://a*.example", "https://*."] {
         check_refused(&format!("origins = ['{wrong}']"), "is not an origin");
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::answer::{Code, Refusal};
+use crate::object::FromObject;
 
 /// The fields of a request, their values unparsed; `null` counts as absent.
 #[derive(Deserialize)]
@@ -63,11 +64,11 @@ pub(super) struct Seen<'a> {
 
 /// Reads one object with the fields of `T`.
 pub(super) fn object<'a, T: Deserialize<'a>>(name: &str, text: &'a str) -> Result<T, Refusal> {
-    // Serde would take an array of the values for the object as well.
     if !text.trim_start().starts_with('{') {
         return Err(Refusal::new(Code::BadJson, format!("{name} must be a JSON object")));
     }
     serde_json::from_str(text)
+        .map(|FromObject(read)| read)
         .map_err(|error| Refusal::new(Code::BadJson, format!("{name} is not readable: {error}")))
 }
 

@@ -102,6 +102,16 @@ fn snapshot(request: &Request<'_>, kind: TopicKind, since: Since) -> Result<bool
     Ok(snapshot)
 }
 
+/// The key by which repeats are recognised; without control characters, which keys of the server's
+/// own have.
+fn idempotency_key(request: &Request<'_>) -> Result<Option<Arc<str>>, Refusal> {
+    let key = text(request, Field::Key)?;
+    match key.as_ref().is_some_and(|key: &Arc<str>| key.contains(char::is_control)) {
+        true => Err(bad("key must not have control characters")),
+        false => Ok(key),
+    }
+}
+
 fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Command, Refusal> {
     let topic = topic(request)?;
     let about = |refusal: Refusal| refusal.about(&topic);
@@ -113,7 +123,7 @@ fn publish(request: &Request<'_>, reference: Option<Reference>) -> Result<Comman
         name: text(request, Field::Event).map_err(about)?,
         payload: payload(request, topic.kind()).map_err(about)?,
         echo: flag(request, Field::Echo, true).map_err(about)?,
-        idempotency_key: text(request, Field::Key).map_err(about)?,
+        idempotency_key: idempotency_key(request).map_err(about)?,
         // Without an id an answer could not be matched to its request.
         confirm: reference.is_some(),
         topic: topic.clone(),
