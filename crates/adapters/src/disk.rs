@@ -35,7 +35,7 @@ mod upto;
 mod writer;
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,9 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tidewire::Namespaces;
 use tidewire::error::{Error, Kind};
-use tidewire::history::{History, Mark, MemoryHistory, MemorySettings, Page};
+use tidewire::history::{
+    History, KEY_PREFIX, Mark, MemoryHistory, MemorySettings, Page, PublishedKey,
+};
 use tidewire_protocol::{Draft, Event, GapReason, Position, Topic, TopicKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
@@ -87,6 +89,9 @@ pub struct DiskSettings {
     /// Topics at the same time; 500,000 by default. For another, some are forgotten that were idle
     /// for a minute; where there are none, the new one is refused, unless it is a table.
     pub topics: usize,
+    /// How long idempotency keys of publications are remembered; 5 minutes by default. While there
+    /// is room on disk, what holds a younger one is not let go of.
+    pub key_time: Duration,
     /// A topic without events that was neither written nor read for so long is forgotten; an hour
     /// by default, at least ten minutes, except where topics fill the memory.
     pub idle: Duration,
@@ -101,6 +106,7 @@ impl DiskSettings {
             memory_bytes: 256 << 20,
             sync: Sync::Never,
             topics: 500_000,
+            key_time: Duration::from_secs(300),
             idle: Duration::from_secs(3_600),
         }
     }
@@ -114,6 +120,8 @@ pub struct DiskHistory {
     jobs: mpsc::Sender<Job>,
     index: Arc<Index>,
     marks: Arc<Mutex<Marks>>,
+    /// Keys of publications of earlier processes, until they are asked for.
+    keys: Mutex<Vec<PublishedKey>>,
     namespaces: Arc<RwLock<Arc<Namespaces>>>,
     folder: Arc<Path>,
     /// For topics that do not survive.
@@ -121,6 +129,8 @@ pub struct DiskHistory {
     metrics: DiskMetrics,
     /// A sweep is asked for already.
     sweeping: Arc<AtomicBool>,
+    /// Why nothing can be written, while that is so.
+    trouble: Arc<Mutex<Option<DiskError>>>,
 }
 
 impl DiskHistory {
@@ -136,13 +146,14 @@ impl DiskHistory {
         metrics: DiskMetrics,
     ) -> Result<Self, DiskError> {
         let folder: Arc<Path> = settings.path.as_path().into();
-        std::fs::create_dir_all(&folder).map_err(DiskError::of("make the folder", &folder))?;
+        make_folder(&folder).map_err(DiskError::of("make the folder", &folder))?;
         let lock = take_lock(&folder)?;
         let applied = Arc::clone(&namespaces.read());
-        let Opened { index, log, marks, lost } = replay::open(&folder, &settings, &applied)?;
+        let Opened { index, log, marks, keys, lost } = replay::open(&folder, &settings, &applied)?;
         metrics.lost.inc_by(u64::from(lost.is_some()));
         let (index, marks) = (Arc::new(index), Arc::new(Mutex::new(marks)));
         let sweeping = Arc::new(AtomicBool::new(false));
+        let trouble = Arc::new(Mutex::new(None));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let presence = MemorySettings {
             total_bytes: (settings.memory_bytes / 4).max(1 << 20),
@@ -167,13 +178,26 @@ impl DiskHistory {
             sweeps: 0,
             buffer: Vec::new(),
             sweeping: Arc::clone(&sweeping),
+            trouble: Arc::clone(&trouble),
             lock: Some(lock),
         };
         let thread = std::thread::Builder::new().name("history".to_owned());
         thread
             .spawn(move || writer.run(queue))
             .map_err(DiskError::of("start a thread for", &folder))?;
-        Ok(Self { jobs, index, marks, namespaces, folder, presence, metrics, sweeping })
+        let keys = Mutex::new(keys);
+        Ok(Self {
+            jobs,
+            index,
+            marks,
+            keys,
+            namespaces,
+            folder,
+            presence,
+            metrics,
+            sweeping,
+            trouble,
+        })
     }
 
     /// Writes everything to the disk itself, so that nothing is in doubt after the machine went
@@ -189,6 +213,12 @@ impl DiskHistory {
             (Ok(()), Ok(closed)) => closed,
             _ => Err(self.gone()),
         }
+    }
+
+    /// Why nothing can be written at the moment; `None` when the last write succeeded. Looked at
+    /// once a second, also while nothing is appended.
+    pub fn trouble(&self) -> Option<DiskError> {
+        self.trouble.lock().clone()
     }
 
     fn gone(&self) -> DiskError {
@@ -252,14 +282,39 @@ impl DiskHistory {
 
     fn head_of(&self, topic: &Topic) -> Result<Position, Error> {
         let head = self.index.head(topic, || self.namespaces.read().history(topic));
-        head.ok_or_else(|| failed(DiskError::Topics(self.index.most)))
+        head.ok_or_else(|| {
+            self.metrics.topics_refused.inc();
+            failed(DiskError::Topics(self.index.most))
+        })
     }
+}
+
+/// Makes the folder unless it is there, and lets nobody else in: what was said may be anything.
+///
+/// Files of an older server are let alone: the folder keeps others from them.
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let found = std::fs::metadata(folder)?.permissions();
+        let closed = PermissionsExt::from_mode(found.mode() & 0o700);
+        // The files are closed to others, too, so a folder of another user's will do.
+        if found.mode() & 0o077 != 0
+            && let Err(error) = std::fs::set_permissions(folder, closed)
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(path = %folder.display(), error,
+                "others may look into the folder of the history on disk");
+        }
+    }
+    Ok(())
 }
 
 /// One process at a time.
 fn take_lock(folder: &Path) -> Result<File, DiskError> {
     let path = folder.join("lock");
-    let mut options = OpenOptions::new();
+    let mut options = log::private();
     let file = options.write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(DiskError::of("open", &path))?;
     match file.try_lock() {
@@ -267,6 +322,11 @@ fn take_lock(folder: &Path) -> Result<File, DiskError> {
         Err(TryLockError::WouldBlock) => Err(DiskError::Taken(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(DiskError::of("lock", &path)(error)),
     }
+}
+
+/// Whether the mark is an idempotency key, which is kept beside its event and nowhere else.
+fn is_key(mark: &Mark) -> bool {
+    mark.source.starts_with(KEY_PREFIX)
 }
 
 fn is_presence(topic: &Topic) -> bool {
@@ -371,6 +431,10 @@ impl History for DiskHistory {
             return Err(Error::new(Kind::Refused, "presence is not kept beside marks"));
         }
         self.write(drafts, marks).await.map_err(failed)
+    }
+
+    fn published_keys(&self) -> Vec<PublishedKey> {
+        std::mem::take(&mut self.keys.lock())
     }
 
     async fn mark(&self, source: &str) -> Result<Option<Bytes>, Error> {

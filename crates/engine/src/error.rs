@@ -33,6 +33,11 @@ impl Error {
         Self { kind, source: source.into() }
     }
 
+    /// What a client is told whose request failed so; the cause is logged, once in a while.
+    pub fn refusal(&self) -> tidewire_protocol::Refusal {
+        crate::publisher::unavailable(self)
+    }
+
     /// Which part failed.
     pub fn kind(&self) -> Kind {
         self.kind

@@ -55,6 +55,23 @@ pub struct Mark {
     pub place: Bytes,
 }
 
+/// What the sources of marks begin with that are idempotency keys of publications.
+///
+/// Such a mark is kept with the one event beside which it was appended, and where the history has
+/// room for it as long as keys are remembered; it is never given by [`History::marks`].
+pub const KEY_PREFIX: &str = "key/";
+
+/// An idempotency key that outlived the process in which it was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedKey {
+    /// The mark that was appended with the publication; its source begins with [`KEY_PREFIX`].
+    pub mark: Mark,
+    /// Where the publication is.
+    pub position: Position,
+    /// When it was published, in milliseconds since 1970.
+    pub at: u64,
+}
+
 /// The ordered memory of topics.
 ///
 /// Implementers promise, and the conformance suite checks: positions of one topic and epoch have
@@ -118,6 +135,12 @@ pub trait History: Send + Sync + 'static {
     ) -> Result<Vec<Arc<Event>>, Error> {
         let (_, _) = (drafts, marks);
         Err(Error::new(Kind::History, "this history keeps no marks"))
+    }
+
+    /// The keys of publications that were kept and are not too old, oldest first; given once, to
+    /// whoever asks first after the history was opened.
+    fn published_keys(&self) -> Vec<PublishedKey> {
+        Vec::new()
     }
 
     /// The newest mark of a source, if there is one.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidewire_protocol::{Code, Position, Refusal};
@@ -108,8 +109,26 @@ impl Idempotency {
         }
         state.make_room_for(&key.0, limits);
         let (sender, outcome) = watch::channel(None);
-        state.insert(key, Slot::Attempt { fingerprint, outcome });
+        state.insert(key, Slot::Attempt { fingerprint, outcome }, Instant::now());
         Turn::Ours(Attempt { memory: self, key: key.clone(), fingerprint, outcome: sender })
+    }
+
+    /// Takes on keys that were used before the process began, oldest first, each with the time that
+    /// has passed since.
+    pub(crate) fn restore(
+        &self,
+        keys: impl Iterator<Item = (Key, u64, Said, Duration)>,
+        limits: &Limits,
+    ) {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        for (key, fingerprint, said, age) in keys {
+            // A clock that does not reach back that far makes them younger, which does no harm.
+            let used = now.checked_sub(age).unwrap_or(now);
+            if !state.slots.contains_key(&key) {
+                state.make_room_for(&key.0, limits);
+                state.insert(&key, Slot::Published { fingerprint, said }, used);
+            }
+        }
     }
 
     /// Forgets keys older than their time.
@@ -150,11 +169,11 @@ impl State {
         }
     }
 
-    fn insert(&mut self, key: &Key, slot: Slot) {
+    fn insert(&mut self, key: &Key, slot: Slot, used: Instant) {
         let age = self.next;
         self.next += 1;
         self.slots.insert(key.clone(), (age, slot));
-        self.ages.insert(age, (Instant::now(), key.clone()));
+        self.ages.insert(age, (used, key.clone()));
         self.note(&key.0, |held| held.insert(age));
     }
 

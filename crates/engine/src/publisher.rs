@@ -1,5 +1,6 @@
 //! The one door in: everything that is said on any topic passes here.
 
+mod kept_keys;
 mod underway;
 
 use std::collections::HashMap;
@@ -50,6 +51,7 @@ impl Publisher {
         metrics: Metrics,
     ) -> Self {
         let (upstreams, idempotency) = (OnceLock::new(), Idempotency::default());
+        kept_keys::restore(&history, &idempotency, &limits.load());
         let underway = Underway::new(metrics.publishing.clone());
         let inner = Inner { history, broker, upstreams, limits, idempotency, underway, metrics };
         Self(Arc::new(inner))
@@ -194,7 +196,7 @@ impl Publisher {
             drop(place);
             published
         };
-        inner.underway.finish(work).await?
+        inner.underway.finish(Box::pin(work)).await?
     }
 
     /// Publishes several for the same caller, in order, each as [`Publisher::submit`] does, with a
@@ -221,18 +223,19 @@ impl Publisher {
             drop(place);
             results
         };
-        self.0.underway.finish(work).await
+        self.0.underway.finish(Box::pin(work)).await
     }
 
     async fn checked(&self, publication: Publication, caller: &Caller) -> Result<Said, Refusal> {
         let limits = self.0.limits.load_full();
         check(&publication, &limits)?;
         let Some(key) = publication.idempotency_key.clone() else {
-            return self.say(publication, caller.session).await;
+            return self.say(publication, caller.session, None).await;
         };
         let key = (caller.principal.clone(), key);
         let fingerprint = fingerprint(&publication);
-        let say = self.say(publication, caller.session);
+        let kept = self.keeps_marks().then(|| kept_keys::mark(&key, fingerprint)).flatten();
+        let say = self.say(publication, caller.session, kept);
         self.0.idempotency.once(key, fingerprint, &limits, say).await
     }
 
@@ -240,6 +243,7 @@ impl Publisher {
         &self,
         publication: Publication,
         session: Option<SessionId>,
+        kept: Option<Mark>,
     ) -> Result<Said, Refusal> {
         let Publication { topic, name, payload, echo, .. } = publication;
         if topic.kind() == TopicKind::Notify {
@@ -251,7 +255,11 @@ impl Publisher {
             _ => Audience::Everyone,
         };
         let draft = Draft { topic, name, body: Body::Message(payload), audience };
-        let event = self.publish(vec![draft]).await.pop().expect("one result for each draft");
+        let event = match kept {
+            Some(kept) => self.publish_marked(vec![draft], vec![kept]).await.map(|mut it| it.pop()),
+            None => self.publish(vec![draft]).await.pop().transpose(),
+        };
+        let event = event.map(|event| event.expect("one result for each draft"));
         event.map(|event| Some(event.position)).map_err(|error| unavailable(&error))
     }
 

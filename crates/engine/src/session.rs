@@ -34,7 +34,7 @@ use crate::mailbox::{Mailbox, Outgoing};
 use crate::node::{Inner, labels};
 use crate::session::catch_up::Reading;
 use crate::session::requests::{Requests, request_done};
-use crate::session::subscribed::{Phase, Subscribed};
+use crate::session::subscribed::{Phase, Subscribed, Subscriptions};
 use crate::session::waiting::{Pending, first_done};
 
 /// Requests refused for coming too fast, beyond those that were not, after which a client is let
@@ -49,7 +49,7 @@ pub struct Session {
     mailbox: Arc<Mailbox>,
     form: Form,
     identity: Identity,
-    subscriptions: Vec<Subscribed>,
+    subscriptions: Subscriptions,
     next_key: u32,
     tracked: Vec<(Topic, Arc<str>)>,
     /// A page on its way from the history, for one subscription at a time.
@@ -95,7 +95,7 @@ impl Session {
             mailbox,
             form: Form { shape, marked, composite, columns: None, everyone },
             identity: Identity::anonymous(),
-            subscriptions: Vec::new(),
+            subscriptions: Subscriptions::default(),
             next_key: 0,
             tracked: Vec::new(),
             reading: None,
@@ -331,9 +331,9 @@ impl Session {
 
     fn note_fallen(&mut self) {
         for (key, after) in self.mailbox.take_fallen() {
-            let found = self.subscriptions.iter_mut().find(|held| held.key == key);
-            if let Some(subscription) = found {
-                subscription.phase = Phase::CatchingUp { after };
+            let place = self.subscriptions.iter().position(|held| held.key == key);
+            if let Some(place) = place {
+                self.subscriptions.set_phase(place, Phase::CatchingUp { after });
             }
         }
     }
@@ -352,29 +352,29 @@ impl Session {
     }
 
     fn place_of(&self, topic: &Topic, name: Option<&Arc<str>>) -> Option<usize> {
-        let fits = |held: &Subscribed| held.entry().topic == *topic && held.is_named(name);
-        self.subscriptions.iter().position(fits)
+        let mut places = self.subscriptions.places_of(topic);
+        places.find(|place| self.subscriptions[*place].is_named(name))
     }
 
     fn any_place_of(&self, topic: &Topic) -> Option<usize> {
-        self.subscriptions.iter().position(|held| held.entry().topic == *topic)
+        self.subscriptions.places_of(topic).next()
     }
 
     /// Ends a subscription and gives it back as [`Phase::CatchingUp`] after all it received.
     fn remove(&mut self, place: usize) -> Subscribed {
         if let Some(after) = self.leave(&self.subscriptions[place]) {
-            self.subscriptions[place].phase = Phase::CatchingUp { after };
+            self.subscriptions.set_phase(place, Phase::CatchingUp { after });
         } else {
             self.note_fallen();
         }
-        self.subscriptions.swap_remove(place)
+        self.subscriptions.remove(place)
     }
 
     fn leave(&self, subscription: &Subscribed) -> Option<Position> {
         if subscription.entry().topic.kind() != TopicKind::Presence {
             self.node.metrics.subscriptions.dec_by(subscription.count() as i64);
         }
-        let Phase::Live { lane } = subscription.phase else { return None };
+        let Phase::Live { lane } = subscription.phase() else { return None };
         subscription.entry().lanes.leave(lane, self.id, subscription.key)
     }
 

@@ -38,6 +38,12 @@ pub use statements::Statements;
 /// The superuser of a private cluster, also the name of its database.
 const SUPERUSER: &str = "postgres";
 
+/// What is in a cluster's directory: the data, the socket, the log, the superuser's password.
+const DATA: &str = "data";
+const RUN: &str = "run";
+const LOG: &str = "postgres.log";
+const PASSWORD: &str = "password";
+
 /// How often a free port is looked for again when another program took it first.
 const PORT_ATTEMPTS: usize = 5;
 
@@ -138,20 +144,20 @@ impl PrivateCluster {
 
     /// PostgreSQL's data directory, where its `pg_hba.conf` is.
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.dir.join(DATA)
     }
 
     /// The directory of the Unix socket, unless its path would be too long.
     pub fn socket_dir(&self) -> Option<PathBuf> {
         /// A socket's path has at most 107 bytes on Linux and 103 on macOS; 20 are its name's.
         const LONGEST: usize = 80;
-        let dir = self.dir.join("run");
+        let dir = self.dir.join(RUN);
         (dir.as_os_str().len() <= LONGEST).then_some(dir)
     }
 
     /// The server's log.
     pub fn log(&self) -> PathBuf {
-        self.dir.join("postgres.log")
+        self.dir.join(LOG)
     }
 
     /// Whether the server runs: started, and not ended by itself or by [`PrivateCluster::stop`].
@@ -202,33 +208,28 @@ impl PrivateCluster {
     /// # Errors
     /// [`ClusterError::Io`].
     pub fn write_file(&self, name: &str, contents: impl AsRef<[u8]>) -> Result<(), ClusterError> {
-        owner::write_file(&self.data_dir().join(name), contents.as_ref(), self.owner.as_ref())
+        owner::write_file(&self.dir, &[DATA, name], contents.as_ref(), self.owner.as_ref())
     }
 
     /// Makes data and password unless they are there, and the directory of the socket.
     fn fill_dir(&mut self) -> Result<(), ClusterError> {
-        if let Some(dir) = self.socket_dir() {
-            owner::make_dir(&dir, self.owner.as_ref())?;
+        if self.socket_dir().is_some() {
+            owner::make_dir_in(&self.dir, RUN, self.owner.as_ref())?;
         }
         match self.data_dir().exists() {
             true => self.check_version(),
             false => self.initdb(),
         }?;
-        self.password = fs::read_to_string(self.password_file())
-            .map_err(while_doing(format!("reading {}", self.password_file().display())))?;
+        self.password = owner::read_file(&self.dir, &[PASSWORD])?;
         Ok(())
     }
 
     fn password_file(&self) -> PathBuf {
-        self.dir.join("password")
+        self.dir.join(PASSWORD)
     }
 
     fn check_version(&self) -> Result<(), ClusterError> {
-        let file = self.data_dir().join("PG_VERSION");
-        let made_by = fs::read_to_string(&file)
-            .map_err(while_doing(format!("reading {}", file.display())))?
-            .trim()
-            .to_owned();
+        let made_by = owner::read_file(&self.dir, &[DATA, "PG_VERSION"])?.trim().to_owned();
         let found = self.binaries.major_version()?;
         if made_by == found {
             return Ok(());
@@ -244,7 +245,8 @@ impl PrivateCluster {
             fs::remove_dir_all(&unfinished)
                 .map_err(while_doing(format!("removing {}", unfinished.display())))?;
         }
-        owner::write_file(&self.password_file(), random_hex()?.as_bytes(), self.owner.as_ref())?;
+        let password = random_hex()?;
+        owner::write_file(&self.dir, &[PASSWORD], password.as_bytes(), self.owner.as_ref())?;
         let output = self
             .as_owner(Command::new(self.binaries.initdb()))
             .arg("--pgdata")
@@ -270,7 +272,7 @@ impl PrivateCluster {
         for (name, value) in self.settings() {
             command.arg("-c").arg(format!("{name}={value}"));
         }
-        let log = fs::File::create(self.log()).map_err(while_doing("making the server's log"))?;
+        let log = owner::create_file(&self.dir, &[LOG], None)?;
         let copy = log.try_clone().map_err(while_doing("making the server's log"))?;
         command.stdin(std::process::Stdio::null()).stdout(log).stderr(copy);
         Ok(command)

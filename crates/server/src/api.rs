@@ -12,6 +12,8 @@ mod health;
 
 mod metrics;
 
+pub(crate) mod operators;
+
 mod openapi;
 
 mod page;
@@ -29,10 +31,12 @@ use axum::routing::{any, get, post};
 use http::Method;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use tidewire_adapters::DiskHistory;
 use tidewire_axum::{App, Transports};
 use tidewire_postgres::{NotifySource, TableSource};
 use tidewire_protocol::{Code, Refusal, Topic};
 
+pub(crate) use self::operators::Door;
 pub(crate) use self::stats::STARTED;
 use crate::assemble::Authentication;
 
@@ -42,7 +46,9 @@ pub(crate) struct Api {
     pub(crate) transports: Transports,
     pub(crate) notify: Option<Arc<NotifySource>>,
     pub(crate) tables: Option<Arc<TableSource>>,
+    pub(crate) disk: Option<Arc<DiskHistory>>,
     pub(crate) authentication: Authentication,
+    pub(crate) door: Door,
     pub(crate) registry: Arc<Mutex<Registry>>,
 }
 
@@ -69,6 +75,15 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/api/realtime/stats", get(realtime::counts))
         .route("/api/v1/realtime/stats", get(realtime::connections))
         .merge(examples::router())
+        .route("/health", get(health::health))
+        .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::metrics))
+        .with_state(api)
+}
+
+/// The paths for operators alone.
+pub(crate) fn operators_router(api: Api) -> Router {
+    Router::new()
         .route("/health", get(health::health))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::metrics))

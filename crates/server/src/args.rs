@@ -296,6 +296,16 @@ impl Args {
         Written::of_process(self.global.config.clone(), self.overrides())
     }
 
+    /// Whether a flag carries a token.
+    pub(crate) fn has_token(&self) -> bool {
+        let connection = match &self.command {
+            Some(Command::Listen(flags)) => &flags.connection,
+            Some(Command::Publish(flags)) => &flags.connection,
+            _ => return false,
+        };
+        connection.token.is_some()
+    }
+
     /// What the flags set, weaker ones first.
     pub fn overrides(&self) -> Vec<Override> {
         let mut found = self.global.overrides();

@@ -20,7 +20,7 @@ use tidewire_postgres::{
 use tidewire_protocol::TopicKind;
 
 pub(crate) use self::authentication::{Authentication, jwt_settings};
-use crate::api::{self, Api};
+use crate::api::{self, Api, Door};
 use crate::config::{PostgresSettings, Settings, TableSettings};
 
 /// What begins every metric's name.
@@ -108,16 +108,28 @@ impl Parts {
     }
 
     /// Every path of the server.
-    pub(crate) fn app(&self) -> App {
-        let api = Api {
+    pub(crate) fn app(&self, operators_elsewhere: bool) -> App {
+        let api = self.api(Door::Public { operators_elsewhere });
+        let paths = tidewire_axum::router(&self.transports).merge(api::router(api.clone()));
+        api::shortcuts(tidewire_axum::finish(paths, &self.transports), api)
+    }
+
+    /// The paths for operators alone.
+    pub(crate) fn operators_app(&self) -> App {
+        let paths = api::operators_router(self.api(Door::Operators));
+        tidewire_axum::finish(paths, &self.transports)
+    }
+
+    fn api(&self, door: Door) -> Api {
+        Api {
             transports: self.transports.clone(),
             notify: self.notify.clone(),
             tables: self.tables.clone(),
+            disk: self.disk.clone(),
             authentication: self.authentication.clone(),
+            door,
             registry: Arc::clone(&self.registry),
-        };
-        let paths = tidewire_axum::router(&self.transports).merge(api::router(api.clone()));
-        api::shortcuts(tidewire_axum::finish(paths, &self.transports), api)
+        }
     }
 
     /// How connections are taken in.

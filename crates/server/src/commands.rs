@@ -34,6 +34,7 @@ pub use plain::chain;
 /// # Errors
 /// What the person at the terminal should read.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    warn_of_secrets(args);
     match args.chosen() {
         Command::Serve(_) => serve::run(&args.written()),
         Command::Dev(flags) => dev::run(args, &flags),
@@ -47,6 +48,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Command::Config(flags) if flags.docs => print(&config::documentation()),
         Command::Config(_) => print(&Settings::load(&args.written())?.to_toml()),
     }
+}
+
+/// Says that what stands on a command line is no secret; where there is a log, the server says it
+/// there.
+fn warn_of_secrets(args: &Args) {
+    if matches!(args.chosen(), Command::Serve(_) | Command::Config(_)) {
+        return;
+    }
+    let instead = [
+        (has_password(args), "password in --postgres-url", "TIDEWIRE_POSTGRES_URL"),
+        (args.has_token(), "token in --token", "TIDEWIRE_TOKEN"),
+    ];
+    for (is_there, what, variable) in instead {
+        if is_there {
+            eprintln!(
+                "tidewire: the {what} can be read by every user of this machine: set {variable} \
+                 instead"
+            );
+        }
+    }
+}
+
+fn has_password(args: &Args) -> bool {
+    let url = args.global.postgres_url.as_deref().map(config::PostgresUrl::parse);
+    url.is_some_and(|url| url.is_ok_and(|url| url.to_string() != url.expose()))
 }
 
 /// Prints to standard output, where a reader that went away is no failure.

@@ -14,6 +14,8 @@ mod values;
 
 mod value;
 
+mod web_url;
+
 mod check;
 
 mod changes;

@@ -22,6 +22,8 @@ mod signals;
 
 mod open_files;
 
+pub mod core_dumps;
+
 pub mod commands;
 
 pub use bridge::{Bridge, BridgeConfig};

@@ -26,6 +26,8 @@ pub struct Server {
     threads: Threads,
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    /// Those of operators alone.
+    operators: Vec<TcpListener>,
 }
 
 impl Server {
@@ -36,22 +38,24 @@ impl Server {
     #[expect(clippy::unused_async, reason = "sockets can be made inside a runtime only")]
     pub async fn start(settings: Settings) -> anyhow::Result<Self> {
         let _ = *crate::api::STARTED;
-        let mut listeners = Vec::new();
-        for address in &settings.listen {
-            let listener = listen(*address);
-            listeners.push(listener.with_context(|| format!("listening on {address}"))?);
-        }
+        let listeners = listen_on(&settings.listen)?;
+        let operators = listen_on(&settings.listen_operators)?;
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses = addresses.collect::<Result<_, _>>()?;
         let parts = Parts::start(&settings)?;
         let threads = Threads::start(settings.connection_threads.get());
         let threads = threads.context("starting the threads that serve connections")?;
-        Ok(Self { settings, parts, threads, listeners, addresses })
+        Ok(Self { settings, parts, threads, listeners, addresses, operators })
     }
 
     /// Where it listens; real ports where 0 was asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where operators find it, besides; real ports where 0 was asked for.
+    pub fn operator_addresses(&self) -> Vec<SocketAddr> {
+        self.operators.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
     /// The engine of this server.
@@ -65,9 +69,15 @@ impl Server {
     /// `reload` is asked for new settings each time `reloads` yields, see [`Reloads`].
     pub async fn run(mut self, stop: CancellationToken, mut reloads: impl Reloads) {
         let listening = self.parts.listening(&self.settings, self.threads.clone());
-        let app = self.parts.app();
-        let listeners = std::mem::take(&mut self.listeners);
-        let serving = tidewire_axum::serve(listeners, app, listening, stop.clone());
+        let (listeners, operators) =
+            (std::mem::take(&mut self.listeners), std::mem::take(&mut self.operators));
+        let app = self.parts.app(!operators.is_empty());
+        let public = tidewire_axum::serve(listeners, app, listening.clone(), stop.clone());
+        let app = self.parts.operators_app();
+        let operators = tidewire_axum::serve(operators, app, listening, stop.clone());
+        let serving = async {
+            tokio::join!(public, operators);
+        };
         let mut serving = std::pin::pin!(serving);
         loop {
             tokio::select! {
@@ -127,6 +137,12 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+fn listen_on(addresses: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let listening =
+        |address: &SocketAddr| listen(*address).with_context(|| format!("listening on {address}"));
+    addresses.iter().map(listening).collect()
 }
 
 /// Listens with room for a crowd that comes back at once.

@@ -9,6 +9,7 @@ mod database_commands;
 mod examples;
 mod hardship;
 mod history;
+mod history_on_disk;
 mod joins;
 mod ledger;
 mod library;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::json;
+use tidewire_adapters::api_key;
 
-use crate::support::{Server, client, database, get, post, until};
+use crate::support::{Program, Server, client, database, get, get_with, post, run_program, until};
 
 #[tokio::test]
 async fn presence_tells_who_is_there() {
@@ -91,11 +92,86 @@ async fn every_metric_is_there_and_documented() {
         text.contains("tidewire_closes_total{name=\"normal\"} 1")
     })
     .await;
-    let answer = get(server.address, "/metrics").await;
+    let plain = get(server.address, "/metrics").await;
+    assert!(plain.header("content-type").starts_with("text/plain; version=0.0.4"));
+    assert!(!plain.rest().await.contains("# EOF"));
+    let accept = [("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")];
+    let answer = get_with(server.address, "/metrics", &accept).await;
     assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
     let (documented, sampled) = (documented(), sampled(&answer.rest().await));
     let missing: Vec<_> = documented.difference(&sampled).collect();
     assert!(missing.is_empty(), "documented but not there: {missing:?}");
     let unknown: Vec<_> = sampled.difference(&documented).collect();
     assert!(unknown.is_empty(), "there but not in docs/metrics.md: {unknown:?}");
+}
+
+/// A secret that no answer for strangers may hold.
+const PASSWORD: &str = "hunter2";
+
+#[tokio::test]
+async fn strangers_are_told_which_part_fails_and_operators_why() {
+    // Nothing listens there.
+    let url = format!("postgresql://tide:{PASSWORD}@127.0.0.1:1/shop");
+    let (key, hash) = api_key::generate().expect("random bytes");
+    let keys = json!([{ "name": "ops", "hash": hash, "grants": { "admin": true } }]).to_string();
+    let variables = [
+        ("TIDEWIRE_LISTEN", "127.0.0.1:0"),
+        ("TIDEWIRE_LISTEN_OPERATORS", "127.0.0.1:0"),
+        ("TIDEWIRE_POSTGRES_URL", &*url),
+        ("TIDEWIRE_AUTH_KEYS", &*keys),
+    ];
+    let (program, address) = Program::serve(&[], &variables).await;
+    let line = program.logged("serving operators address=").await;
+    let (_, operators) = line.split_once("address=").expect("an address");
+    let operators = operators.trim().parse().expect("an address");
+    until("a reason", async || {
+        let part = get(operators, "/ready").await.json().await["parts"]["postgres"].clone();
+        part["error"].is_string()
+    })
+    .await;
+    let stranger = json!({ "ready": false, "failure": "unreachable" });
+    for headers in [vec![], vec![("authorization", "Bearer wrong")]] {
+        let answer = get_with(address, "/ready", &headers).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.json().await["parts"]["postgres"], stranger);
+        let refused = get_with(address, "/metrics", &headers).await.refused().await;
+        assert_eq!(refused, (403, "forbidden".to_owned()));
+    }
+    let token = format!("Bearer {key}");
+    for (address, headers) in [(operators, vec![]), (address, vec![("authorization", &*token)])] {
+        let answer = get_with(address, "/ready", &headers).await.rest().await;
+        assert!(answer.contains("127.0.0.1") && !answer.contains(PASSWORD), "{answer}");
+        assert_eq!(get_with(address, "/metrics", &headers).await.status, 200);
+    }
+    assert_eq!(get(operators, "/v1/stats").await.status, 404, "nothing else is there");
+}
+
+#[tokio::test]
+async fn the_program_leaves_no_picture_of_its_memory() {
+    let (program, _) = Program::serve(&[], &[("TIDEWIRE_LISTEN", "127.0.0.1:0")]).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid()));
+    let limits = limits.expect("the limits of the process");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
+    assert_eq!(line.split_whitespace().nth(4), Some("0"), "{line}");
+}
+
+#[tokio::test]
+async fn credentials_in_addresses_are_not_printed_and_warned_of_on_the_command_line() {
+    let url = format!("postgresql://tide:{PASSWORD}@127.0.0.1:1/shop");
+    let keys = format!("https://me:{PASSWORD}@keys.example/jwks?token={PASSWORD}");
+    let variables = [("TIDEWIRE_AUTH_JWT_JWKS_URL", &*keys), ("TIDEWIRE_POSTGRES_URL", &*url)];
+    let printed = run_program(&["config"], &variables).await;
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    assert!(printed.contains("# jwks_url = \"https://***@keys.example/jwks?***\""), "{printed}");
+    assert!(!printed.contains(PASSWORD), "{printed}");
+
+    let told = run_program(&["tables", "--postgres-url", &url], &[]).await;
+    let told = String::from_utf8(told.stderr).expect("UTF-8");
+    assert!(told.contains("set TIDEWIRE_POSTGRES_URL"), "{told}");
+    assert!(!told.contains(PASSWORD), "{told}");
+    let listen = [("TIDEWIRE_LISTEN", "127.0.0.1:0")];
+    let (program, _) = Program::serve(&["--postgres-url", &url], &listen).await;
+    program.logged("the password in --postgres-url can be read").await;
+    let (quiet, _) = Program::serve(&[], &[listen[0], ("TIDEWIRE_POSTGRES_URL", &url)]).await;
+    assert_eq!(quiet.count_logged("can be read by every user"), 0);
 }

@@ -188,7 +188,8 @@ async fn hang_up(server: &Server, headers: &str, body: &Value) {
 async fn what_was_accepted_is_published_once_and_delivered_at_once_although_its_caller_hung_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().display().to_string();
-    let server = Server::start(&[("history.path", &*path), ("history.fsync", "batch")]).await;
+    let keys = [("history.store", "disk"), ("history.path", &*path), ("history.fsync", "batch")];
+    let server = Server::start(&keys).await;
     let mut listener = client(server.address).await;
     listener.subscribe(json!({ "topic": "paid" })).await;
     for round in 0..30 {

@@ -33,6 +33,12 @@ pub enum DiskError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// Somebody deleted the files of the history under the running server.
+    #[error(
+        "the files of the history in {} were deleted while the server ran: restart it, and it \
+         begins anew, or put them back before", .0.display()
+    )]
+    Deleted(PathBuf),
     /// What is to be kept at once is larger than the limit of bytes on disk allows.
     #[error("{bytes} bytes at once are too many for the history in {}: raise history.disk_bytes", .path.display())]
     TooLarge {

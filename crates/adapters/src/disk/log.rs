@@ -4,7 +4,7 @@
 //! the file as it was before, so the next one may succeed.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,8 @@ pub(super) struct Segment {
     pub(super) events: u64,
     /// Those of them that are still kept.
     pub(super) live: u64,
+    /// Until when keys in it are remembered, in milliseconds since 1970; 0 where there are none.
+    pub(super) keys_until: u64,
 }
 
 /// Where a record begins.
@@ -64,6 +66,13 @@ pub(super) struct Log {
     boot: [u8; 16],
     /// A write failed and could not be undone; to be tried again before the next one.
     torn: bool,
+}
+
+impl Segment {
+    /// Notes that it holds keys which are remembered until then.
+    pub(super) fn keeps_keys(&mut self, until: u64) {
+        self.keys_until = self.keys_until.max(until);
+    }
 }
 
 impl Log {
@@ -92,6 +101,7 @@ impl Log {
 
     /// Appends records; gives where they begin.
     pub(super) fn append(&mut self, records: &[u8]) -> Result<Place, DiskError> {
+        self.check_place()?;
         self.mend()?;
         let segment = self.segments.get(&self.newest).expect("the newest segment is known");
         let offset =
@@ -111,6 +121,16 @@ impl Log {
             return Err(error);
         }
         Ok(Place { segment: self.newest, offset })
+    }
+
+    /// Whether what is written can be found again: a file that was deleted is still written to, and
+    /// gone with the process.
+    pub(super) fn check_place(&self) -> Result<(), DiskError> {
+        let file = self.file.metadata().map_err(DiskError::of("look at", &self.path))?;
+        match is_deleted(&file) {
+            true => Err(DiskError::Deleted(self.folder.clone())),
+            false => Ok(()),
+        }
     }
 
     fn write(&mut self, records: &[u8]) -> io::Result<()> {
@@ -217,7 +237,7 @@ pub(super) fn begin_segment(
 ) -> Result<(PathBuf, File), DiskError> {
     let path = segment_path(folder, no);
     let made = || -> io::Result<File> {
-        let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut file = private().append(true).create(true).open(&path)?;
         // A failed attempt may have left something.
         file.set_len(0)?;
         file.write_all(first)?;
@@ -233,6 +253,25 @@ pub(super) fn begin_segment(
 
 fn open(path: &Path) -> Result<File, DiskError> {
     OpenOptions::new().append(true).open(path).map_err(DiskError::of("open", path))
+}
+
+/// How files are made that nobody else may read: what was said may be anything.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Whether no folder has the file any more.
+#[cfg(unix)]
+fn is_deleted(file: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(file) == 0
+}
+
+#[cfg(not(unix))]
+fn is_deleted(_: &Metadata) -> bool {
+    false
 }
 
 /// A new file is only there after a power failure if its folder was told, too.

@@ -25,14 +25,20 @@ pub struct DiskMetrics {
     pub memory_bytes: Gauge,
     /// Topics remembered; the engine's own gauge for histories.
     pub topics: Gauge,
+    /// Times a new topic was refused; the engine's own counter for histories.
+    pub topics_refused: Counter,
+    /// Topics forgotten early to make place for others; the engine's own counter for histories.
+    pub topics_displaced: Counter,
 }
 
 impl DiskMetrics {
-    /// With the engine's gauges for what every history has, which are registered by the engine.
+    /// With the engine's gauges and counters for what every history has, which are registered by the engine.
     pub fn beside(metrics: &tidewire::Metrics) -> Self {
         Self {
             memory_bytes: metrics.history_bytes.clone(),
             topics: metrics.history_topics.clone(),
+            topics_refused: metrics.topics_refused.clone(),
+            topics_displaced: metrics.topics_displaced.clone(),
             ..Self::default()
         }
     }

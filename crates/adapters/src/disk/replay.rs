@@ -8,21 +8,23 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tidewire::Namespaces;
-use tidewire::history::{HistoryLimits, Mark};
-use tidewire_protocol::{Epoch, Topic};
+use tidewire::history::{HistoryLimits, Mark, PublishedKey};
+use tidewire_protocol::{Epoch, Position, Topic};
 
 use super::error::DiskError;
 use super::index::{Index, Ring, Slot};
 use super::log::{Log, Place, Segment, begin_segment, segment_no, segment_path};
-use super::record::{Batch, First, Notes, Record, unframe};
+use super::record::{Batch, Entry, First, Notes, Record, unframe};
 use super::upto::{Found, UpTo, UpToFile, boot};
-use super::{DiskSettings, Marks, now_ms};
+use super::{DiskSettings, Marks, is_key, now_ms};
 
 /// What the log held.
 pub(super) struct Opened {
     pub(super) index: Index,
     pub(super) log: Log,
     pub(super) marks: Marks,
+    /// Keys of publications that are still remembered, oldest first.
+    pub(super) keys: Vec<PublishedKey>,
     /// Why it began anew although there was something.
     pub(super) lost: Option<&'static str>,
 }
@@ -45,7 +47,7 @@ pub(super) fn open(
         Found::UpTo(upto) => judge(&upto, &segments, boot).map_err(Some),
     };
     let read = match judged {
-        Ok(upto) => read(folder, &segments, &upto, namespaces)?.map_err(Some),
+        Ok(upto) => read(folder, &segments, &upto, namespaces, settings)?.map_err(Some),
         Err(why) => Err(why),
     };
     match read {
@@ -53,7 +55,8 @@ pub(super) fn open(
             let log = Log::go_on(folder, reading.segments, reading.epoch, upto_file, sync, boot)?;
             let index = Index::new(reading.epoch, reading.floor, settings.topics);
             let log = fill(&index, log, reading.topics);
-            Ok(Opened { index, log, marks: reading.marks, lost: None })
+            let (marks, keys) = (reading.marks, reading.keys);
+            Ok(Opened { index, log, marks, keys, lost: None })
         }
         Err(lost) => begin(folder, &segments, upto_file, settings, boot, lost),
     }
@@ -93,6 +96,10 @@ struct Reading {
     epoch: Epoch,
     floor: u64,
     marks: Marks,
+    keys: Vec<PublishedKey>,
+    /// How long keys are remembered, in milliseconds, and what time it is.
+    key_time: u64,
+    now: u64,
     segments: BTreeMap<u32, Segment>,
     topics: HashMap<Topic, Known>,
 }
@@ -111,11 +118,15 @@ fn read(
     segments: &[u32],
     upto: &UpTo,
     namespaces: &Namespaces,
+    settings: &DiskSettings,
 ) -> Result<Result<Reading, &'static str>, DiskError> {
     let mut reading = Reading {
         epoch: upto.epoch,
         floor: 0,
         marks: Marks::default(),
+        keys: Vec::new(),
+        key_time: settings.key_time.as_millis() as u64,
+        now: now_ms(),
         segments: BTreeMap::new(),
         topics: HashMap::new(),
     };
@@ -187,17 +198,31 @@ impl Reading {
         place: Place,
         namespaces: &Namespaces,
     ) -> Result<(), &'static str> {
-        for Mark { source, place } in &batch.marks {
+        let (mut keys, marks): (Vec<_>, Vec<_>) = batch.marks.iter().partition(|mark| is_key(mark));
+        for Mark { source, place } in marks {
             set_mark(&mut self.marks, source, place);
         }
         for entry in batch.entries() {
             let entry = entry.ok_or("the log holds a record that makes no sense")?;
+            // A key is kept beside the one event that was published with it.
+            for mark in keys.drain(..) {
+                self.key(mark, &entry, place.segment);
+            }
             let slot = Slot { place, cost: batch.cost(&entry), at: entry.at };
             self.known(&batch.topics[entry.topic], place.segment, entry.seq, namespaces)
                 .add(entry.seq, slot);
             self.segments.get_mut(&place.segment).expect("it is being read").events += 1;
         }
         Ok(())
+    }
+
+    fn key(&mut self, mark: &Mark, entry: &Entry<'_>, segment: u32) {
+        let until = entry.at.saturating_add(self.key_time);
+        if until > self.now {
+            let position = Position { epoch: self.epoch, seq: entry.seq };
+            self.keys.push(PublishedKey { mark: mark.clone(), position, at: entry.at });
+            self.segments.get_mut(&segment).expect("it is being read").keeps_keys(until);
+        }
     }
 
     fn notes(&mut self, notes: Notes, segment: u32, namespaces: &Namespaces) {
@@ -306,7 +331,8 @@ fn begin(
         .map_err(DiskError::of("write", folder))?;
     let segments = BTreeMap::from([(1, Segment { bytes, first: bytes, ..Segment::default() })]);
     let log = Log::go_on(folder, segments, epoch, upto, sync, boot)?;
-    Ok(Opened { index: Index::new(epoch, 0, settings.topics), log, marks: Marks::default(), lost })
+    let index = Index::new(epoch, 0, settings.topics);
+    Ok(Opened { index, log, marks: Marks::default(), keys: Vec::new(), lost })
 }
 
 #[cfg(test)]

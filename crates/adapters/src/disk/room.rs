@@ -68,6 +68,7 @@ impl Writer {
         let live = self.log.segments.values().map(Segment::live_bytes).sum::<u64>();
         let movable = may_move && live <= room / 2 && bytes + oldest.live_bytes() <= total;
         match oldest.live {
+            0 if fits && oldest.keys_until > now_ms() => Verdict::Stays,
             0 => Verdict::IsEmpty,
             _ if fits => Verdict::Stays,
             _ if movable && !self.books.is_index_large() => Verdict::Moves,
@@ -101,6 +102,11 @@ impl Writer {
             self.note(heads, self.index.floor())?;
         }
         self.log.drop_segment(no)
+    }
+
+    /// Finds out whether writing works again.
+    pub(super) fn try_to_write(&mut self) -> Result<(), DiskError> {
+        self.note(Vec::new(), self.index.floor())
     }
 
     /// Writes heads down; they were told where soon nothing is.
@@ -275,6 +281,7 @@ impl Writer {
         }
         idle.sort_unstable_by_key(|(used, ..)| *used);
         idle.truncate(index.most / PART_FORGOTTEN + 1);
+        self.metrics.topics_displaced.inc_by(idle.len() as u64);
         for (_, topic, _) in &idle {
             let mut shard = index.shard(topic);
             let Some(ring) = shard.get_mut(topic) else { continue };

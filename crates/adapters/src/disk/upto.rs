@@ -4,13 +4,14 @@
 //! It is written after every append, in one of two places in turn, so that a power failure leaves
 //! one of them. A log that is shorter than it says has lost something that was acknowledged.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use tidewire_protocol::Epoch;
 
 use super::codec::Take;
+use super::log::private;
 use super::record::VERSION;
 
 /// How far apart the two places are: no disk writes less than this at once in one piece.
@@ -50,7 +51,7 @@ pub(super) struct UpToFile {
 impl UpToFile {
     /// Opens or makes the file; gives what it says.
     pub(super) fn open(path: &Path) -> io::Result<(Self, Found)> {
-        let mut options = OpenOptions::new();
+        let mut options = private();
         let mut file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = Vec::new();
         Read::by_ref(&mut file).take(2 * PLACE_BYTES).read_to_end(&mut bytes)?;

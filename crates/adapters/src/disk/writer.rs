@@ -23,7 +23,7 @@ use super::log::{Log, Place};
 use super::metrics::DiskMetrics;
 use super::record::{First, put_batch};
 use super::replay::set_mark;
-use super::{DiskSettings, Marks, now_ms};
+use super::{DiskSettings, Marks, is_key, now_ms};
 
 /// Bytes of records after which no further call is added to a write: beyond it a write takes as
 /// long as what is in it, and joining saves nothing.
@@ -73,6 +73,8 @@ pub(super) struct Writer {
     pub(super) sweeps: u32,
     /// A sweep is asked for; taken back when it begins.
     pub(super) sweeping: Arc<AtomicBool>,
+    /// Why nothing can be written, while that is so.
+    pub(super) trouble: Arc<Mutex<Option<DiskError>>>,
     /// The lock on the folder, until there is nothing more to write.
     pub(super) lock: Option<File>,
     /// For records; kept so that each write need not grow one anew.
@@ -122,7 +124,9 @@ impl Writer {
                 false => None,
             };
         }
-        match self.write() {
+        let written = self.write();
+        *self.trouble.lock() = written.as_ref().err().cloned();
+        match written {
             Ok(place) => self.keep(calls, place),
             Err(error) => self.refuse(calls, &error),
         }
@@ -137,6 +141,7 @@ impl Writer {
             return None;
         }
         if self.is_too_many_topics(&drafts) {
+            self.metrics.topics_refused.inc();
             let _ = reply.send(Err(DiskError::Topics(self.index.most)));
             return None;
         }
@@ -178,7 +183,9 @@ impl Writer {
     /// Whether with these there are more marks than each segment can repeat.
     fn are_too_many(&self, marks: &[Mark]) -> bool {
         let known = self.marks.lock();
-        let is_new = |mark: &&Mark| !mark.place.is_empty() && !known.contains_key(&mark.source);
+        let is_new = |mark: &&Mark| {
+            !is_key(mark) && !mark.place.is_empty() && !known.contains_key(&mark.source)
+        };
         let new = marks.iter().filter(is_new).count();
         new > 0 && (known.len() + new) as u64 > (self.settings.total_bytes / MARK_SHARE).max(MARKS)
     }
@@ -218,16 +225,21 @@ impl Writer {
                 let slot = Slot { place, cost, at: event.at };
                 self.keep_event(event, slot);
             }
-            if !call.marks.is_empty() {
-                let mut marks = self.marks.lock();
-                for mark in &call.marks {
-                    set_mark(&mut marks, &mark.source, &mark.place);
-                }
-            }
+            self.keep_marks(&call.marks);
             // Nobody waits any more: it was appended all the same.
             let _ = call.reply.send(Ok(call.events));
         }
         self.books.evict(&self.index);
+    }
+
+    fn keep_marks(&mut self, marks: &[Mark]) {
+        for mark in marks.iter().filter(|mark| !is_key(mark)) {
+            set_mark(&mut self.marks.lock(), &mark.source, &mark.place);
+        }
+        if marks.iter().any(is_key) {
+            let until = now_ms() + self.settings.key_time.as_millis() as u64;
+            self.log.newest_mut().keeps_keys(until);
+        }
     }
 
     fn keep_event(&mut self, event: &Arc<Event>, slot: Slot) {
@@ -287,7 +299,20 @@ impl Writer {
             self.forget_some();
         }
         self.books.evict(&self.index);
+        if !self.closed {
+            self.look_at_disk();
+        }
         self.count();
+    }
+
+    /// Whether the files are still there; and where writing failed, whether it works again.
+    fn look_at_disk(&mut self) {
+        let is_in_trouble = self.trouble.lock().is_some();
+        let found = match is_in_trouble {
+            true => self.try_to_write(),
+            false => self.log.check_place(),
+        };
+        *self.trouble.lock() = found.err();
     }
 
     fn count(&self) {

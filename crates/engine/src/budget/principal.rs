@@ -87,6 +87,31 @@ impl Principal {
         Self::Network(address.map_or(Network::UNKNOWN, Network::of))
     }
 
+    /// The principal as a text that outlives the process; see [`Principal::read`].
+    pub(crate) fn written(&self) -> String {
+        match self {
+            Self::Subject(subject) => format!("s{subject}"),
+            Self::Token(TokenDigest(half)) => format!("t{:032x}", u128::from_be_bytes(*half)),
+            Self::Network(Network(address)) => format!("n{address}"),
+            Self::Local => "l".to_owned(),
+        }
+    }
+
+    /// Reads what [`Principal::written`] wrote.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_at_checked(1)?;
+        Some(match kind {
+            "s" => Self::Subject(rest.into()),
+            "t" => {
+                let half = u128::from_str_radix(rest, 16).ok()?;
+                Self::Token(TokenDigest(half.to_be_bytes()))
+            }
+            "n" => Self::Network(Network(rest.parse().ok()?)),
+            "l" => Self::Local,
+            _ => return None,
+        })
+    }
+
     /// Whether a good token was shown.
     pub fn is_authenticated(&self) -> bool {
         matches!(self, Self::Subject(_) | Self::Token(_))

@@ -5,19 +5,20 @@
 
 mod column;
 mod ranges;
+mod runs;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use tidewire_protocol::dialect::Movement;
 use tidewire_protocol::filter::Demand;
 use tidewire_protocol::{Body, Event, Position, Topic};
 
 use self::column::ColumnIndex;
+use self::runs::{Run, Runs, Singles};
 use super::live_topic::{Delivered, Member, MemberId};
 use crate::bookmark::{Pace, Passed, Silence};
-use crate::delivery::{Batch, Encoded, Form};
+use crate::delivery::{Batch, Form};
 use crate::mailbox::Offer;
 use crate::upstream::Prepared;
 
@@ -69,8 +70,13 @@ impl Hasher for IdHasher {
     }
 }
 
-/// Bytes of an event for one form and movement, made when the first member wants them.
-type Cache = Vec<(Form, Movement, Encoded)>;
+/// What a member is to have of a batch.
+#[derive(Default)]
+struct Chosen {
+    run: Run,
+    /// The place of the first event to which its filter cannot be applied any more.
+    unfit: Option<usize>,
+}
 
 impl Selective {
     pub(super) fn len(&self) -> usize {
@@ -150,8 +156,8 @@ impl Selective {
         }
     }
 
-    /// Hands each event to the members that want it; whoever has no room is taken off and told
-    /// where it was.
+    /// Hands each event to the members that want it, all of a batch at once; whoever has no room is
+    /// taken off and told where it was.
     pub(super) fn hand_over(
         &mut self,
         batch: &Batch,
@@ -161,13 +167,69 @@ impl Selective {
     ) {
         // Whoever is told something in the middle of a batch counts as told all of it: near enough.
         self.said.add_all(batch);
-        let mut at = before;
-        for event in batch.events() {
-            self.hand_over_one(event, at, limit, delivered);
-            at = event.position;
+        if let [event] = batch.events() {
+            return self.hand_over_one(event, before, limit, delivered);
+        }
+        let mut runs = Runs::new(batch);
+        for (id, chosen) in self.choose(batch) {
+            self.hand_over_run(id, chosen, &mut runs, (batch, before), limit, delivered);
         }
     }
 
+    /// What each member is to have of the batch; those who are to have nothing are left out.
+    fn choose(&self, batch: &Batch) -> HashMap<MemberId, Chosen, BuildHasherDefault<IdHasher>> {
+        let mut all = HashMap::<MemberId, Chosen, BuildHasherDefault<IdHasher>>::default();
+        for (place, event) in batch.events().iter().enumerate() {
+            for id in self.candidates(event) {
+                let picky = &self.members[&id];
+                let is_over = || all.get(&id).is_some_and(|chosen| chosen.unfit.is_some());
+                if !event.audience.admits(picky.member.session) || is_over() {
+                    continue;
+                }
+                match picky.wants.admits(event) {
+                    Ok(Some(movement)) => {
+                        all.entry(id).or_default().run.push((place as u32, movement));
+                    }
+                    Ok(None) => {}
+                    Err(_) => all.entry(id).or_default().unfit = Some(place),
+                }
+            }
+        }
+        all
+    }
+
+    fn hand_over_run(
+        &mut self,
+        id: MemberId,
+        chosen: Chosen,
+        runs: &mut Runs<'_>,
+        (batch, before): (&Batch, Position),
+        limit: usize,
+        delivered: &mut Delivered,
+    ) {
+        let place_before = |place: usize| match place {
+            0 => before,
+            place => batch.events()[place - 1].position,
+        };
+        if let Some(&(first, _)) = chosen.run.first() {
+            let picky = self.members.get_mut(&id).expect("who is to have something is a member");
+            let count = chosen.run.len() as u64;
+            let encoded = runs.encoded(&picky.form, chosen.run);
+            let mailbox = &picky.member.mailbox;
+            if let Err(taken) = encoded.offer_to(|outgoing| mailbox.offer(outgoing, limit)) {
+                delivered.fallen += 1;
+                return self.take_off(id, taken.unwrap_or(place_before(first as usize)));
+            }
+            picky.silence = Silence::broken(self.said);
+            delivered.events += count;
+        }
+        // The session meets the event again when it catches up, and ends there.
+        if let Some(unfit) = chosen.unfit {
+            self.take_off(id, place_before(unfit));
+        }
+    }
+
+    /// The same for a single event, as most batches are.
     fn hand_over_one(
         &mut self,
         event: &Arc<Event>,
@@ -175,7 +237,7 @@ impl Selective {
         limit: usize,
         delivered: &mut Delivered,
     ) {
-        let mut cache = Cache::new();
+        let mut singles = Singles::default();
         for id in self.candidates(event) {
             let picky = self.members.get_mut(&id).expect("who is found is a member");
             if !event.audience.admits(picky.member.session) {
@@ -190,7 +252,7 @@ impl Selective {
                     continue;
                 }
             };
-            let encoded = encoded(&mut cache, &picky.form, event, movement);
+            let encoded = singles.encoded(&picky.form, event, movement);
             let offered = encoded.offer_to(|outgoing| picky.member.mailbox.offer(outgoing, limit));
             if offered.is_ok() {
                 picky.silence = Silence::broken(self.said);
@@ -219,20 +281,6 @@ impl Selective {
         }
         found
     }
-}
-
-fn encoded<'a>(
-    cache: &'a mut Cache,
-    form: &Form,
-    event: &Arc<Event>,
-    movement: Movement,
-) -> &'a Encoded {
-    let known = cache.iter().position(|(held, as_moved, _)| *as_moved == movement && held == form);
-    let place = known.unwrap_or_else(|| {
-        cache.push((form.clone(), movement, form.encode([(event, movement)].into_iter())));
-        cache.len() - 1
-    });
-    &cache[place].2
 }
 
 #[cfg(test)]

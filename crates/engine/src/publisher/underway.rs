@@ -7,6 +7,7 @@
 use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -26,6 +27,9 @@ const SHARES: usize = 256;
 /// A caller may have this part of all publications under way: enough for a thousand at once with
 /// the default limit, and seven callers that wait leave room for the eighth.
 const PART: usize = 8;
+
+/// Something to be finished.
+pub(crate) type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Publications under way.
 pub(crate) struct Underway {
@@ -89,11 +93,7 @@ impl Underway {
     ///
     /// # Errors
     /// `Unavailable` when the node shuts down before the end.
-    pub(crate) async fn finish<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let mut work = Box::pin(work);
+    pub(crate) async fn finish<T: Send + 'static>(&self, mut work: Work<T>) -> Result<T, Refusal> {
         // What is done at once, as with a history in memory, needs no task.
         let first = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
         if let Poll::Ready(done) = first {
@@ -167,14 +167,14 @@ mod tests {
         let underway = Underway::new(Gauge::default());
         let (done, finished) = tokio::sync::oneshot::channel();
         let pause = std::time::Duration::from_secs(1);
-        let work = underway.finish(async move {
+        let work = underway.finish(Box::pin(async move {
             tokio::time::sleep(pause).await;
             done.send(()).expect("the test waits");
-        });
+        }));
         assert!(tokio::time::timeout(pause / 2, work).await.is_err());
         finished.await.expect("it goes on");
 
-        let endless = underway.finish(std::future::pending::<()>());
+        let endless = underway.finish(Box::pin(std::future::pending::<()>()));
         let (ended, ()) = tokio::join!(endless, underway.settle(Instant::now() + pause));
         assert_eq!(ended.unwrap_err().code, Code::Unavailable);
     }

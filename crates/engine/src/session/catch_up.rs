@@ -144,9 +144,12 @@ impl Session {
 
     /// In turn, so that one that cannot be read does not hold up the others.
     fn next_behind(&self) -> Option<(usize, Position)> {
+        if !self.subscriptions.is_any_behind() {
+            return None;
+        }
         let count = self.subscriptions.len();
         (0..count).map(|offset| (self.turn + offset) % count).find_map(|index| {
-            match self.subscriptions[index].phase {
+            match self.subscriptions[index].phase() {
                 Phase::CatchingUp { after } => Some((index, after)),
                 Phase::Live { .. } => None,
             }
@@ -168,7 +171,7 @@ impl Session {
         let (form, member) = (self.form_of(held), self.member(held));
         let lane = held.entry().lanes.go_live(member, &form, after);
         if let Some(lane) = lane {
-            self.subscriptions[index].phase = Phase::Live { lane };
+            self.subscriptions.set_phase(index, Phase::Live { lane });
             self.watch(index);
         }
         lane.is_some()
@@ -186,7 +189,7 @@ impl Session {
     pub(super) fn take_in(&mut self, found: Found) {
         let Some(reading) = self.reading.take() else { return };
         let index = self.subscriptions.iter().position(|held| {
-            held.key == reading.key && held.phase == Phase::CatchingUp { after: reading.after }
+            held.key == reading.key && held.phase() == Phase::CatchingUp { after: reading.after }
         });
         let Some(index) = index else { return };
         match found {
@@ -220,7 +223,7 @@ impl Session {
         // Always taken: there was room for half a mailbox.
         let _ = encoded.offer_to(|outgoing| self.mailbox.offer(outgoing, usize::MAX));
         self.node.metrics.deliveries.inc_by(count);
-        self.subscriptions[index].phase = Phase::CatchingUp { after: last.position };
+        self.subscriptions.set_phase(index, Phase::CatchingUp { after: last.position });
         self.tell_place(index, events, told);
     }
 
@@ -293,7 +296,7 @@ impl Session {
         let topic = self.subscriptions[index].topic().subject();
         let tag = self.subscriptions[index].tag.clone();
         self.say(&Answer::Members { topic, members, tag });
-        self.subscriptions[index].phase = Phase::CatchingUp { after: head };
+        self.subscriptions.set_phase(index, Phase::CatchingUp { after: head });
     }
 }
 

@@ -112,7 +112,7 @@ impl Session {
     fn answer_again(&mut self, wish: Subscription, members: Option<Vec<Member>>) {
         let place = self.place_of(&wish.topic, wish.key.as_ref());
         let place = place.expect("the subscription was found above");
-        let position = match self.subscriptions[place].phase {
+        let position = match self.subscriptions[place].phase() {
             Phase::CatchingUp { after } => after,
             Phase::Live { lane } => self.live_position(place, lane),
         };
@@ -126,10 +126,7 @@ impl Session {
 
     fn check_room(&self) -> Result<(), Refusal> {
         let limit = self.node.limits.load().subscriptions;
-        let held = self.subscriptions.iter();
-        let held = held.filter(|held| held.topic().kind() != TopicKind::Presence);
-        let count = self.pending.len() + held.map(Subscribed::count).sum::<usize>();
-        if count < limit {
+        if self.pending.len() + self.subscriptions.count() < limit {
             return Ok(());
         }
         let message = format!("a connection has at most {limit} subscriptions");
@@ -163,7 +160,7 @@ impl Session {
             && self.subscriptions.len() > index
         {
             let index = self.hold(listening, tag, false);
-            self.subscriptions[index].phase = Phase::CatchingUp { after };
+            self.subscriptions.set_phase(index, Phase::CatchingUp { after });
             self.try_to_go_live(index, after);
         }
     }
@@ -171,16 +168,7 @@ impl Session {
     fn hold(&mut self, listening: Listening, tag: Option<Tag>, presence: bool) -> usize {
         let key = SubscriptionKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
-        self.subscriptions.push(Subscribed {
-            key,
-            listening,
-            tag,
-            // Until it begins.
-            phase: Phase::Live { lane: LaneIndex::default() },
-            presence,
-            particulars: None,
-        });
-        self.subscriptions.len() - 1
+        self.subscriptions.push(Subscribed::new(key, listening, tag, presence))
     }
 
     fn begin_live(&mut self, index: usize, wish: Subscription, members: Option<Vec<Member>>) {
@@ -190,7 +178,7 @@ impl Session {
             self.say(&subscribed(wish, position, Outcome::Fresh, members));
         });
         let lane = lane.expect("a topic with listeners is placed");
-        self.subscriptions[index].phase = Phase::Live { lane };
+        self.subscriptions.set_phase(index, Phase::Live { lane });
         self.watch(index);
     }
 
@@ -209,13 +197,13 @@ impl Session {
             Some(_) => self.say_as(&answer, None),
             None => self.say(&answer),
         }
-        self.subscriptions[index].phase = Phase::CatchingUp { after: start.position };
+        self.subscriptions.set_phase(index, Phase::CatchingUp { after: start.position });
         if self.has_room() {
             self.hand_over(index, &start.events);
         }
         // It is the newest, so nothing is in its place if what was handed over has ended it.
         if let Some(held) = self.subscriptions.get(index)
-            && let Phase::CatchingUp { after } = held.phase
+            && let Phase::CatchingUp { after } = held.phase()
         {
             self.try_to_go_live(index, after);
         }

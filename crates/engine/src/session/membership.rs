@@ -22,7 +22,7 @@ impl Session {
         reference: Option<Reference>,
     ) -> Result<(), Refusal> {
         self.may(Action::Track, topic).await?;
-        if !self.subscriptions.iter().any(|held| held.entry().topic == *topic) {
+        if self.subscriptions.places_of(topic).next().is_none() {
             let message = "subscribe to the topic before tracking on it";
             return Err(Refusal::new(Code::NotSubscribed, message));
         }

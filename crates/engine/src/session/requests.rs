@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
 
 use tidewire_protocol::{
@@ -145,9 +146,9 @@ impl Session {
         }
         let publisher = self.node.publisher.clone();
         let work = publisher.submit(publication, self.principal(), Some(self.id));
-        self.begin_request(async move {
+        self.begin_request(Box::pin(async move {
             Done::Published { topic, reference, confirm, published: work.await }
-        })
+        }))
         .await
     }
 
@@ -159,22 +160,21 @@ impl Session {
     ) -> Result<(), Refusal> {
         let node = std::sync::Arc::clone(&self.node);
         let address = node.sessions.address(self.id);
-        self.begin_request(async move {
+        self.begin_request(Box::pin(async move {
             let identity = node.check_token(&token, address).await;
             Done::Identified { identity: identity.map_err(|r| r.to(reference.clone())), reference }
-        })
+        }))
         .await
     }
 
     /// Waits for the work, or has it under way where the client is told later.
     async fn begin_request(
         &mut self,
-        work: impl Future<Output = Done> + Send + 'static,
+        mut work: Pin<Box<dyn Future<Output = Done> + Send>>,
     ) -> Result<(), Refusal> {
         if self.patience == Patience::Now {
             return self.finish_request(work.await).await;
         }
-        let mut work = Box::pin(work);
         match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
             Poll::Ready(done) => self.finish_request(done).await,
             Poll::Pending => {
@@ -213,7 +213,7 @@ impl Session {
 
 /// The work in a task of its own, which ends with the session: a client that takes no bytes must
 /// not hold up a query of which the database waits for the end.
-async fn driven(work: impl Future<Output = Done> + Send + 'static) -> Done {
+async fn driven(work: Pin<Box<dyn Future<Output = Done> + Send>>) -> Done {
     let task = AbortOnDropHandle::new(tokio::spawn(work));
     match task.await {
         Ok(done) => done,

@@ -24,7 +24,7 @@ pub(super) struct Wish {
     /// What of a table was asked for.
     pub(super) interest: Interest,
     /// The same made ready; `None` for everything.
-    wants: Option<Arc<Prepared>>,
+    pub(super) wants: Option<Arc<Prepared>>,
 }
 
 impl Wish {
@@ -45,14 +45,6 @@ impl Subscribed {
     pub(super) fn wish(&self, name: &Arc<str>) -> Option<&Wish> {
         self.wishes().iter().find(|wish| wish.name == *name)
     }
-
-    /// Changes the wishes, and with them what is wanted.
-    fn change_wishes(&mut self, change: impl FnOnce(&mut Vec<Wish>)) {
-        let particulars = self.particulars.get_or_insert_default();
-        change(&mut particulars.wishes);
-        let wants = particulars.wishes.iter().map(|wish| wish.wants.clone());
-        particulars.wants = Prepared::any_of(wants.collect());
-    }
 }
 
 impl Session {
@@ -65,11 +57,10 @@ impl Session {
         }
         let columns = |wants: Option<&Arc<Prepared>>| wants.and_then(|wants| wants.columns.clone());
         let known = self.place_of(&wish.topic, wish.key.as_ref());
-        let mut places = 0..self.subscriptions.len();
+        let mut places = self.subscriptions.places_of(&wish.topic);
         places.find(|&place| {
             let held = &self.subscriptions[place];
             known.is_none_or(|known| known == place)
-                && held.entry().topic == wish.topic
                 && !held.wishes().is_empty()
                 && held.tag == wish.tag
                 && !held.presence
@@ -86,14 +77,11 @@ impl Session {
         wants: Option<&Arc<Prepared>>,
     ) {
         let after = self.step_back(place);
-        let held = &mut self.subscriptions[place];
-        let count = held.count();
-        held.change_wishes(|wishes| {
+        let more = self.subscriptions.change_wishes(place, |wishes| {
             wishes.retain(|wish| Some(&wish.name) != asked.key.as_ref());
             wishes.extend(Wish::named(&asked, wants));
         });
-        let more = held.count() - count;
-        self.node.metrics.subscriptions.inc_by(more as i64);
+        self.node.metrics.subscriptions.inc_by(more);
         self.say(&subscribed(asked, after, Outcome::Fresh, None));
         self.try_to_go_live(place, after);
     }
@@ -103,12 +91,12 @@ impl Session {
     pub(super) fn withdraw(&mut self, topic: &Topic, name: Option<&Arc<str>>) -> Option<Phase> {
         let place = self.place_of(topic, name)?;
         if self.subscriptions[place].count() == 1 {
-            return Some(self.remove_with_presence(place).phase);
+            return Some(self.remove_with_presence(place).phase());
         }
         let after = self.step_back(place);
         self.drop_wishes(place, |wish| Some(&wish.name) == name);
         self.try_to_go_live(place, after);
-        Some(self.subscriptions[place].phase)
+        Some(self.subscriptions[place].phase())
     }
 
     /// Ends those wishes that cannot be applied to the events, because the table was altered, and
@@ -130,25 +118,23 @@ impl Session {
 
     /// Some of the wishes end, but not all.
     fn drop_wishes(&mut self, place: usize, mut ends: impl FnMut(&Wish) -> bool) {
-        let held = &mut self.subscriptions[place];
-        let count = held.count();
-        held.change_wishes(|wishes| wishes.retain(|wish| !ends(wish)));
-        let fewer = count - held.count();
-        if held.entry().topic.kind() != TopicKind::Presence {
-            self.node.metrics.subscriptions.dec_by(fewer as i64);
+        let ended = |wishes: &mut Vec<Wish>| wishes.retain(|wish| !ends(wish));
+        let more = self.subscriptions.change_wishes(place, ended);
+        if self.subscriptions[place].entry().topic.kind() != TopicKind::Presence {
+            self.node.metrics.subscriptions.inc_by(more);
         }
     }
 
     /// Takes the listener off the live topic; gives the place after which it goes on.
     fn step_back(&mut self, place: usize) -> Position {
         let held = &self.subscriptions[place];
-        if let Phase::Live { lane } = held.phase {
+        if let Phase::Live { lane } = held.phase() {
             match held.entry().lanes.leave(lane, self.id, held.key) {
-                Some(after) => self.subscriptions[place].phase = Phase::CatchingUp { after },
+                Some(after) => self.subscriptions.set_phase(place, Phase::CatchingUp { after }),
                 None => self.note_fallen(),
             }
         }
-        match self.subscriptions[place].phase {
+        match self.subscriptions[place].phase() {
             Phase::CatchingUp { after } => after,
             Phase::Live { .. } => {
                 unreachable!("who is live is on its topic, or was told where it fell")

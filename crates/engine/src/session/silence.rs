@@ -23,7 +23,7 @@ impl Session {
         };
         held.filter(|held| held.rows().is_none())
             .filter_map(|held| {
-                let reached = place(held.phase, held.key, &held.entry().lanes)?;
+                let reached = place(held.phase(), held.key, &held.entry().lanes)?;
                 Some((held.topic(), reached))
             })
             .collect()
@@ -39,8 +39,9 @@ impl Session {
 
     /// What the client says on the topic next is kept from it, so it may be silent there.
     pub(super) fn withhold(&self, topic: &Topic) {
-        for held in self.subscriptions.iter().filter(|held| held.entry().topic == *topic) {
-            if let Phase::Live { lane } = held.phase
+        for place in self.subscriptions.places_of(topic) {
+            let held = &self.subscriptions[place];
+            if let Phase::Live { lane } = held.phase()
                 && let Some(lane) = held.entry().lanes.lane(lane)
             {
                 lane.change(|live| live.withhold(self.id, held.key));

@@ -1,5 +1,7 @@
 //! A session's subscriptions: what each wants, and whether it catches up or is live.
 
+mod list;
+
 use std::sync::Arc;
 
 use tidewire_protocol::filter::Filter;
@@ -13,12 +15,15 @@ use crate::mailbox::SubscriptionKey;
 use crate::node::Inner;
 use crate::upstream::Prepared;
 
+pub(super) use list::Subscriptions;
+
 /// A subscription in force.
 pub(super) struct Subscribed {
     pub(super) key: SubscriptionKey,
     pub(super) listening: Listening,
     pub(super) tag: Option<Tag>,
-    pub(super) phase: Phase,
+    /// Changed by [`Subscriptions::set_phase`] alone.
+    phase: Phase,
     /// Whether changes of presence are wanted; they are a subscription of their own.
     pub(super) presence: bool,
     /// What few subscriptions have.
@@ -41,6 +46,21 @@ pub(super) struct Particulars {
 }
 
 impl Subscribed {
+    /// One that is live in no lane yet; it begins at once.
+    pub(super) fn new(
+        key: SubscriptionKey,
+        listening: Listening,
+        tag: Option<Tag>,
+        presence: bool,
+    ) -> Self {
+        let phase = Phase::Live { lane: LaneIndex::default() };
+        Self { key, listening, tag, phase, presence, particulars: None }
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
     pub(super) fn entry(&self) -> &Entry {
         &self.listening.entry
     }
@@ -64,6 +84,14 @@ impl Subscribed {
     /// How many subscriptions the client has in it.
     pub(super) fn count(&self) -> usize {
         self.wishes().len().max(1)
+    }
+
+    /// Changes the wishes, and with them what is wanted.
+    fn change_wishes(&mut self, change: impl FnOnce(&mut Vec<Wish>)) {
+        let particulars = self.particulars.get_or_insert_default();
+        change(&mut particulars.wishes);
+        let wants = particulars.wishes.iter().map(|wish| wish.wants.clone());
+        particulars.wants = Prepared::any_of(wants.collect());
     }
 
     pub(super) fn wants(&self) -> Option<&Arc<Prepared>> {

@@ -243,3 +243,63 @@ async fn who_resumes_many_topics_at_once_is_sent_all_of_them() {
 fn place(position: Position) -> Value {
     position.to_string().into()
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_subscriptions_come_and_go_in_any_order_and_each_is_found_again() {
+    const TOPICS: usize = 60;
+    let node = Node::builder().start();
+    let mut client = Client::open(&node);
+    let name = |number: usize| format!("t{number}");
+    for number in 0..TOPICS {
+        client.subscribe(&name(number)).await;
+    }
+    // Each third leaves, from both ends towards the middle, and some come back.
+    let leaves = |number: usize| number.is_multiple_of(3);
+    for number in (0..TOPICS / 2).flat_map(|number| [number, TOPICS - 1 - number]) {
+        if leaves(number) {
+            let left = client.ask(json!({"type": "unsubscribe", "topic": name(number)})).await;
+            assert_eq!(left["type"], "unsubscribed");
+        }
+    }
+    for number in (0..TOPICS).filter(|number| number.is_multiple_of(6)) {
+        client.subscribe(&name(number)).await;
+    }
+    let held = |number: usize| !leaves(number) || number.is_multiple_of(6);
+    assert_eq!(node.stats().subscriptions, (0..TOPICS).filter(|number| held(*number)).count());
+    for number in 0..TOPICS {
+        publish(&node, &name(number), &number.to_string()).await;
+    }
+    let mut heard: Vec<usize> = Vec::new();
+    for frame in client.everything().await {
+        heard.push(frame["data"].as_str().expect("a number").parse().expect("a number"));
+    }
+    heard.sort_unstable();
+    assert_eq!(heard, (0..TOPICS).filter(|number| held(*number)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_subscription_costs_the_same_beside_twenty_thousand_others() {
+    let node = Node::builder()
+        .limits(Limits { subscriptions: 50_000, burst: 1_000_000, ..Limits::default() })
+        .start();
+    let mut client = Client::open(&node);
+    let mut next = 0..;
+    // The quickest of several tries, so that a busy machine does not count.
+    let mut cost = async |client: &mut Client| {
+        let mut quickest = std::time::Duration::MAX;
+        for _ in 0..10 {
+            let begun = tokio::time::Instant::now();
+            for _ in 0..20 {
+                client.subscribe(&format!("t{}", next.next().expect("a number"))).await;
+            }
+            quickest = quickest.min(begun.elapsed());
+        }
+        quickest
+    };
+    let few = cost(&mut client).await;
+    for number in 0..20_000 {
+        client.subscribe(&format!("other{number}")).await;
+    }
+    let many = cost(&mut client).await;
+    assert!(many < 4 * few, "{few:?} beside few, {many:?} beside many");
+}

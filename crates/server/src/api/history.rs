@@ -62,10 +62,8 @@ async fn answer(api: &Api, request: &Parts) -> Result<Answer, Refusal> {
     let limit = limit(&caller.query)?;
     let allowed = caller.may(&api.transports, Action::History, &topic).await?;
     let rows = api.transports.node().shown(&topic, &allowed).await?;
-    let (page, end) = read(api, &topic, direction, limit).await.map_err(|error| {
-        tracing::warn!(%topic, error = &error as &dyn std::error::Error, "reading history");
-        Refusal::new(Code::Unavailable, "the history cannot be reached, try again")
-    })?;
+    let page = read(api, &topic, direction, limit).await;
+    let (page, end) = page.map_err(|error| error.refusal().about(&topic))?;
     told(page, direction, end, rows.as_ref()).map_err(|why| Refusal::new(Code::BadField, why))
 }
 

@@ -31,6 +31,7 @@ pub(super) fn open(
         },
         topics: history.topics,
         idle: history.idle_topic,
+        key_time: settings.idempotency.ttl,
         ..DiskSettings::new(path)
     };
     let metrics = DiskMetrics::beside(metrics);

@@ -21,6 +21,9 @@ pub(super) fn run(written: &Written) -> anyhow::Result<()> {
         for address in server.addresses() {
             tracing::info!(%address, "serving");
         }
+        for address in server.operator_addresses() {
+            tracing::info!(%address, "serving operators");
+        }
         server.run(stop, hangups).await;
         Ok(())
     })

@@ -11,7 +11,8 @@ use tidewire_axum::client::Proxy;
 
 use super::error::Problem;
 use super::settings::{Settings, listen};
-use super::values::Values;
+use super::value::Kind;
+use super::values::{Origin, Values};
 
 /// Everything that keeps the server from starting, in the order of the keys.
 pub(super) fn problems(values: &Values) -> Vec<Problem> {
@@ -280,6 +281,7 @@ const LONG_SECRET: usize = 32;
 pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let mut found = Vec::new();
     let auth = &settings.auth;
+    found.extend(password_in_a_flag(settings));
     let is_open = settings.listen.iter().any(|address| is_beyond(*address));
     if is_open && !auth.is_configured() {
         found.push("anyone who reaches this server may do everything: insecure is on".to_owned());
@@ -306,6 +308,19 @@ pub(super) fn warnings(settings: &Settings) -> Vec<String> {
         }
     }
     found
+}
+
+/// Flags are shown to every user of the machine by `ps`.
+fn password_in_a_flag(settings: &Settings) -> Option<String> {
+    let entry = settings.values.entry("postgres.url")?;
+    let Origin::Flag(flag) = &entry.origin else { return None };
+    // Programs that set a key call it otherwise.
+    (flag.starts_with("--") && Kind::PostgresUrl.is_cut(&entry.value)).then(|| {
+        format!(
+            "the password in {flag} can be read by every user of this machine: write the \
+             connection string into TIDEWIRE_POSTGRES_URL or a file, see postgres.url_file"
+        )
+    })
 }
 
 /// Whether an address is fetched without TLS from another machine.

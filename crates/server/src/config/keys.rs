@@ -181,6 +181,13 @@ pub const KEYS: &[Key] = &[
     )
     .also(&["SSE_BIND_ADDR"]),
     Key::new(
+        "listen_operators",
+        Kind::Addresses,
+        "Addresses at which operators alone find `/health`, `/ready` with all reasons, and \
+         `/metrics`, without a token: let nobody else reach them. Elsewhere `/metrics` then needs an \
+         administrator's token.",
+    ),
+    Key::new(
         "insecure",
         Kind::Switch,
         "Listen beyond this machine although no authentication is configured: anyone who reaches \

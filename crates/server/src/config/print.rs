@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 
 use super::keys::Key;
 use super::settings::{IN_FILES, Settings};
-use super::value::Value;
 use super::values::{Entry, Values};
 
 /// All keys in the order of the documentation; those that nobody set stand in comments.
@@ -35,18 +34,10 @@ fn line(values: &Values, key: &Key, name: &str) -> String {
     match (values.entry(key.path()), in_file) {
         (_, Some((in_file, _))) => format!("# {name} is read from {in_file}"),
         (None, None) => format!("# {name} is not set"),
-        (Some(Entry { value, origin }), None) if is_cut(value) => {
-            format!("# {name} = {value}  # {origin}")
+        (Some(Entry { value, origin }), None) => {
+            // Where something secret is left out the line must not be read back.
+            let comment = if key.kind().is_cut(value) { "# " } else { "" };
+            format!("{comment}{name} = {}  # {origin}", key.kind().shown(value))
         }
-        (Some(Entry { value, origin }), None) => format!("{name} = {value}  # {origin}"),
-    }
-}
-
-/// Whether something secret is left out, so that the line must not be read back.
-fn is_cut(value: &Value) -> bool {
-    match value {
-        Value::Secret(_) => true,
-        Value::PostgresUrl(url) => url.to_string() != url.expose(),
-        _ => false,
     }
 }

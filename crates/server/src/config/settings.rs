@@ -20,6 +20,8 @@ use super::written::Written;
 pub struct Settings {
     /// Where to listen; not empty, no address twice.
     pub listen: Vec<SocketAddr>,
+    /// Where operators alone find how the server is; empty for nowhere else.
+    pub listen_operators: Vec<SocketAddr>,
     /// Listening beyond this machine without authentication was asked for in so many words.
     pub insecure: bool,
     /// Web pages that may connect besides the server's own; `*` stands for every page.
@@ -417,6 +419,7 @@ impl Settings {
                 grace: values.time("shutdown.grace"),
             },
             log: LogSettings::from_values(&values),
+            listen_operators: values.addresses("listen_operators").to_vec(),
             warnings: Vec::new(),
             values,
         }

@@ -18,6 +18,7 @@ use super::keys::Key;
 use super::postgres_url::PostgresUrl;
 use super::units::{parse_duration, parse_size, print_duration, print_size};
 use super::values::Values;
+use super::web_url::without_credentials;
 
 /// What may be written for a key.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +110,8 @@ impl Kind {
             },
             Self::Web => match text.starts_with("https://") || text.starts_with("http://") {
                 true => Ok(Value::Text(text.to_owned())),
-                false => Err(self.not_this(text)),
+                // It is not repeated: it may hold a password.
+                false => Err(format!("not {}", self.expected())),
             },
             Self::Secret => Ok(Value::Secret(text.into())),
             Self::PostgresUrl => PostgresUrl::parse(text).map(Value::PostgresUrl),
@@ -158,6 +160,24 @@ impl Kind {
                 "a connection string such as postgresql://user@localhost/database".to_owned()
             }
             Self::Records(_) => "a list of tables".to_owned(),
+        }
+    }
+
+    /// A value of this kind as TOML, without what is secret.
+    pub(super) fn shown(self, value: &Value) -> String {
+        match (self, value) {
+            (Self::Web, Value::Text(url)) => quoted(&without_credentials(url)),
+            _ => value.to_string(),
+        }
+    }
+
+    /// Whether something secret is left out of what is shown.
+    pub(super) fn is_cut(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Secret(_)) => true,
+            (_, Value::PostgresUrl(url)) => url.to_string() != url.expose(),
+            (Self::Web, Value::Text(url)) => without_credentials(url) != *url,
+            _ => false,
         }
     }
 

@@ -275,3 +275,66 @@ fn a_column_of_another_type_is_news_to_everyone_who_filters_by_it() {
         assert_eq!(table.members[&number].0.take_fallen().len(), 1);
     }
 }
+
+/// A batch of inserts with these ids, after what was said before.
+fn batch(ids: std::ops::Range<u64>) -> Batch {
+    let events = ids.map(|id| {
+        let position = Position { epoch: Epoch(1), seq: id };
+        let draft = Draft::change(Topic::table("public.t").unwrap(), insert(&id.to_string()));
+        Arc::new(Event::new(draft, position, 0))
+    });
+    Batch::new(events.collect())
+}
+
+/// A table with members of a transport that joins what it is told.
+fn joining(filters: impl Iterator<Item = String>) -> Table {
+    let mut table = Table::default();
+    for (number, filter) in filters.enumerate() {
+        table.add(number as u64, &filter);
+    }
+    for picky in table.selective.members.values_mut() {
+        picky.form.marked = false;
+    }
+    table
+}
+
+/// The ids that a member was told in its one message.
+fn told(table: &Table, number: u64) -> Vec<u64> {
+    let (mailbox, _) = &table.members[&number];
+    let taken = mailbox.take();
+    assert_eq!(taken.len(), 1, "all of a batch is one message");
+    let lines = taken[0].bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let id = |line| {
+        let frame: serde_json::Value = serde_json::from_slice(line).unwrap();
+        frame["record"]["id"].as_u64().unwrap()
+    };
+    lines.map(id).collect()
+}
+
+#[test]
+fn what_a_member_wants_of_a_batch_is_one_message() {
+    // As many different runs as are encoded at once, and more.
+    let count = 40;
+    let mut table = joining((0..count).map(|least| format!("id=gt.{least}")));
+    let mut delivered = Delivered::default();
+    let first = Position { epoch: Epoch(1), seq: 0 };
+    table.selective.hand_over(&batch(1..count + 1), first, LIMIT, &mut delivered);
+    assert_eq!(delivered.events, (1..=count).sum::<u64>());
+    for number in 0..count {
+        assert_eq!(told(&table, number), (number + 1..count + 1).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn who_has_no_room_for_what_it_wants_of_a_batch_falls_behind_before_the_first_of_it() {
+    let mut table = joining(std::iter::once("id=gt.3".to_owned()));
+    let (mailbox, _) = &table.members[&0];
+    let full = crate::mailbox::Outgoing { bytes: vec![1; LIMIT].into(), mark: None };
+    assert_eq!(mailbox.offer(full, LIMIT), crate::mailbox::Offer::Taken);
+    let mut delivered = Delivered::default();
+    let first = Position { epoch: Epoch(1), seq: 0 };
+    table.selective.hand_over(&batch(1..9), first, LIMIT, &mut delivered);
+    assert_eq!(delivered, Delivered { events: 0, fallen: 1 });
+    let fallen = table.members[&0].0.take_fallen();
+    assert_eq!(fallen, [(SubscriptionKey(0), Position { seq: 3, ..first })]);
+}
