@@ -21,6 +21,7 @@ pub(super) fn problems(values: &Values) -> Vec<Problem> {
     check_origins(values, &mut found);
     check_proxies(values, &mut found);
     check_postgres(values, &mut found);
+    check_slot(values, &mut found);
     check_jwt(values, &mut found);
     check_keys(values, &mut found);
     check_sizes(values, &mut found);
@@ -125,6 +126,29 @@ fn check_postgres(values: &Values, found: &mut Vec<Problem>) {
             found.push(at(values, path, "needs a database, set postgres.url (--postgres-url)"));
         }
     }
+}
+
+/// A slot's name is PostgreSQL's to accept, and a standby keeps a copy of a slot with a name only.
+fn check_slot(values: &Values, found: &mut Vec<Problem>) {
+    let slot = values.find_text("wal.slot");
+    if let Some(name) = slot
+        && !is_slot(name)
+    {
+        let message = format!(
+            "{name:?} is not a name of a slot: PostgreSQL takes 1 to 63 small letters, digits and _"
+        );
+        found.push(at(values, "wal.slot", message));
+    }
+    if slot.is_none() && values.is_on("wal.failover") {
+        let message = "needs wal.slot: a temporary slot ends with its connection, so no standby \
+                       keeps a copy of it";
+        found.push(at(values, "wal.failover", message));
+    }
+}
+
+fn is_slot(name: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+    (1..=63).contains(&name.len()) && name.bytes().all(fits)
 }
 
 fn check_jwt(values: &Values, found: &mut Vec<Problem>) {

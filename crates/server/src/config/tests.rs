@@ -298,6 +298,17 @@ fn origins_are_written_as_browsers_send_them() {
 }
 
 #[test]
+fn a_slot_has_a_name_that_postgresql_takes_and_failover_has_a_slot() {
+    let long = "x".repeat(64);
+    for name in ["Keep", "a-b", "", "größe", &long] {
+        check_refused(&format!("wal.slot = '{name}'"), "small letters, digits and _");
+    }
+    check_refused("wal.failover = true", "needs wal.slot");
+    let settings = Sheet::toml("wal = { slot = 'keep_1', failover = true }").load();
+    assert!(settings.tables.failover);
+}
+
+#[test]
 fn what_needs_a_database_says_so() {
     check_refused("postgres.listen_channels = 'a'", "needs a database, set postgres.url");
     check_refused("auth.function = 'f'", "needs a database, set postgres.url");
