@@ -146,8 +146,10 @@ impl Query {
 
     /// Notes what of a table is wanted.
     fn narrow(&self, list: &mut [Subscription]) -> Result<(), Refusal> {
-        let names = ["events", "columns", "filter", "snapshot"];
-        let Some(named) = names.into_iter().find(|name| self.has(name)) else {
+        // Generated clients send `snapshot=false` for every topic: it asks for nothing.
+        let snapshot = self.flag("snapshot")?;
+        let names = ["events", "columns", "filter"].into_iter().find(|name| self.has(name));
+        let Some(named) = names.or(snapshot.then_some("snapshot")) else {
             return Ok(());
         };
         let [wish] = list else { return Err(bad(format!("{named} goes with a single table"))) };
@@ -156,7 +158,7 @@ impl Query {
         }
         let about = |refusal: Refusal| refusal.about(&wish.topic);
         wish.interest = self.interest().map_err(about)?;
-        wish.snapshot = self.flag("snapshot").map_err(about)?;
+        wish.snapshot = snapshot;
         if wish.snapshot && wish.since == Since::Earliest {
             let message =
                 "a snapshot is the table as it is now; since=earliest does not go with it";
@@ -420,6 +422,8 @@ mod tests {
 
         let all = subscriptions("table=public.orders&events=*", None).unwrap();
         assert!(all[0].interest.is_everything() && !all[0].snapshot);
+        let of_any = subscriptions("topic=a&notify=b&snapshot=false", None).unwrap();
+        assert!(of_any.iter().all(|one| !one.snapshot));
         for text in [
             "topic=a&events=*",
             "table=a.b&table=a.c&filter=id%3Dgt.5",
