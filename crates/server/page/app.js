@@ -24,6 +24,9 @@ const address = (path) => new URL(path, document.baseURI);
 const fieldsOf = ({ kind, name }) =>
   kind === "private" ? { topic: name, private: true } : { [kind]: name };
 
+/** What of a table is asked for, beside its name. */
+const wantedOf = ({ filter, snapshot }) => ({ filter: filter || undefined, snapshot: snapshot || undefined });
+
 const titleOf = ({ kind, name }) => `${kind === "notify" ? "NOTIFY" : kind} ${name}`;
 
 function topicOf(frame) {
@@ -105,8 +108,16 @@ class Connection {
   }
 
   /** Says who the server takes this page for. */
-  present(subject) {
-    this.onState("open", `connected as ${subject ?? "anonymous"}, session ${this.session}`);
+  async present(subject) {
+    const session = this.session;
+    this.onState("open", `connected as ${subject ?? "anonymous"}, session ${session}`);
+    if (subject !== null) return;
+    // Statistics are for whoever has a token, where there are tokens.
+    const { status } = await fetch(address("v1/stats")).catch(() => ({}));
+    const isStill = this.isOpen && this.session === session && !this.token;
+    if (status === 401 && isStill) {
+      this.onState("anonymous", "connected without a token: this server asks for one, and refuses most without");
+    }
   }
 
   #ping() {
@@ -172,9 +183,23 @@ const log = {
   drawing: false,
 
   event(frame, via) {
+    if (frame.type === "change") return this.change(frame, via);
     const data = typeof frame.data === "string" ? frame.data : JSON.stringify(frame.data);
     const head = (frame.event ? `[${frame.event}] ` : "") + (frame.encoding ? `(${frame.encoding}) ` : "");
     this.add({ ...frame, via, topic: topicOf(frame), text: head + data });
+  },
+
+  change(frame, via) {
+    const { op, move, record, old, key, committed_at: at } = frame;
+    const row = record ?? old ?? key;
+    const head = move ? `${op} (${move})` : op;
+    this.add({ ...frame, at, via, topic: topicOf(frame), text: row ? `${head} ${JSON.stringify(row)}` : head });
+  },
+
+  /** Rows of a snapshot, each on its line. */
+  rows(frame, via) {
+    const topic = topicOf(frame);
+    for (const row of frame.rows) this.add({ at: Date.now(), via, topic, text: `row ${JSON.stringify(row)}` });
   },
 
   note(text, look, { topic, position, via } = {}) {
@@ -226,13 +251,17 @@ class Subscription {
   key = null;
   ref = null;
 
-  constructor(topic, { since, presence, stream }) {
+  constructor(topic, { since, presence, stream, filter, snapshot }) {
     this.topic = topic;
+    this.wanted = wantedOf({ filter, snapshot });
+    // With a snapshot, a position counts once all rows are there.
+    this.isWhole = !snapshot;
     this.since = since;
     this.presence = presence;
     this.stream = stream ? new Stream(this) : null;
     this.card = $("card").content.cloneNode(true).firstElementChild;
     this.show("h3", titleOf(topic));
+    this.show(".filter", filter ?? "");
     this.part(".leave").setAttribute("aria-label", `Unsubscribe from ${titleOf(topic)}`);
     this.part(".leave").onclick = () => leave(this);
     this.part(".presence").hidden = !presence;
@@ -256,7 +285,7 @@ class Subscription {
   /** Asks for the topic, from the last position known. The answer is read with the other frames. */
   ask() {
     this.asked = this.position ?? this.since;
-    this.tell({ type: "subscribe", since: this.asked, presence: this.presence || undefined }, (refusal) => {
+    this.tell({ type: "subscribe", since: this.asked, presence: this.presence || undefined, ...this.wanted }, (refusal) => {
       this.show(".outcome", `refused: ${refusal.code}`, "bad");
       if (refusal.retry === "later") setTimeout(() => isLive(this) && this.ask(), 1_000 + Math.random() * 2_000);
       if (refusal.retry === "never" && !this.position) forget(this, refusal);
@@ -281,6 +310,7 @@ class Subscription {
   }
 
   on_subscribed({ position, outcome, reason, members }) {
+    if (outcome !== "resumed") this.isWhole = !this.wanted.snapshot;
     const after = this.asked === "earliest" ? "" : ` after ${this.asked}`;
     this.reach(position, reason ? `gap: ${reason}` : outcome === "resumed" ? outcome + after : outcome);
     if (members) this.on_members({ members });
@@ -289,9 +319,24 @@ class Subscription {
   }
 
   on_event(frame) {
-    this.show(".position", (this.position = frame.position));
+    this.note(frame.position);
     this.show(".count", ++this.count);
     log.event(frame, this.stream && "WebSocket");
+  }
+
+  on_change(frame) {
+    this.on_event(frame);
+  }
+
+  on_rows(frame) {
+    log.rows(frame, this.stream && "WebSocket");
+    if (!frame.last) return;
+    this.isWhole = true;
+    this.note(this.shown);
+  }
+
+  on_bookmark({ position }) {
+    this.note(position);
   }
 
   on_gap({ position, reason }) {
@@ -314,8 +359,14 @@ class Subscription {
     this.drawMembers();
   }
 
+  /** Shows a place, and keeps it to go on from there. */
+  note(position) {
+    this.show(".position", (this.shown = position));
+    this.position = this.isWhole ? position : null;
+  }
+
   reach(position, outcome) {
-    this.show(".position", (this.position = position));
+    this.note(position);
     this.show(".outcome", outcome, lookOf(outcome));
     log.note(outcome, lookOf(outcome), { topic: this.topic, position });
   }
@@ -360,9 +411,11 @@ class Stream {
   /** Begins at the WebSocket's place, so that both tell the same; one that is open stays. */
   open() {
     if (this.#source) return;
-    const { topic, position } = this.subscription;
+    const { topic, shown, wanted } = this.subscription;
     const url = address("v1/sse");
-    url.search = new URLSearchParams({ ...fieldsOf(topic), since: this.#position ?? position });
+    url.search = new URLSearchParams({ ...fieldsOf(topic), since: this.#position ?? shown });
+    // The rows came by the WebSocket; what differs is told by both.
+    if (wanted.filter) url.searchParams.set("filter", wanted.filter);
     if (connection.token) url.searchParams.set("token", connection.token);
     this.#source = new EventSource(url);
     this.#source.onerror = () => this.#lost();
@@ -452,7 +505,7 @@ function showState(state, text) {
   if (news) log.note(text, state === "open" ? "" : "warn");
   $("state").dataset.state = state;
   $("state").textContent = text;
-  $("drop").disabled = state !== "open";
+  $("drop").disabled = state !== "open" && state !== "anonymous";
   $("power").textContent = state === "closed" ? "Connect" : "Disconnect";
 }
 
@@ -473,18 +526,24 @@ function onSubmit(id, act) {
   };
 }
 
-onSubmit("subscribe", ({ kind, name, from, position, presence, stream }) => {
+onSubmit("subscribe", ({ kind, name, from, position, presence, stream, filter, snapshot }) => {
   const since = from.value === "position" ? position.value.trim() : from.value || undefined;
-  const wish = { since, presence: presence.checked, stream: stream.checked && !stream.disabled };
-  subscribe({ kind: kind.value, name: name.value }, wish);
+  const has = (box) => box.checked && !box.disabled;
+  const wish = { since, presence: has(presence), stream: has(stream) };
+  const ofTable = kind.value === "table" ? { filter: filter.value.trim(), snapshot: has(snapshot) } : {};
+  subscribe({ kind: kind.value, name: name.value }, { ...wish, ...ofTable });
 });
 
 $("subscribe").oninput = () => {
-  const { kind, from, position, stream } = $("subscribe").elements;
+  const { kind, from, position, stream, presence, snapshot } = $("subscribe").elements;
   position.required = from.value === "position";
   position.parentElement.hidden = !position.required;
   // The address of a stream has no word for private topics.
   stream.disabled = kind.value === "private";
+  presence.disabled = kind.value === "table";
+  $("of-table").hidden = kind.value !== "table";
+  // A snapshot is the table as it is now.
+  snapshot.disabled = from.value === "earliest";
 };
 
 onSubmit("publish", async ({ kind, name, data, format }, form) => {
@@ -527,6 +586,9 @@ $("clear").onclick = () => {
 
 const asked = new URLSearchParams(location.search);
 $("token").value = connection.token = asked.get("token") ?? "";
-const topics = [...asked].filter(([kind]) => kind === "topic" || kind === "notify");
-for (const [kind, name] of topics.length ? topics : [["notify", "orders"]]) subscribe({ kind, name });
+const topics = [...asked].filter(([kind]) => ["topic", "notify", "table"].includes(kind));
+const wish = { filter: asked.get("filter"), snapshot: asked.get("snapshot") !== "false" };
+for (const [kind, name] of topics.length ? topics : [["notify", "orders"]]) {
+  subscribe({ kind, name }, kind === "table" ? wish : {});
+}
 connection.connect();

@@ -1,5 +1,6 @@
 // The React example of Fluxbase's documentation, without types and markup, so that it needs no build.
-// Added to it: the error that the server tells, and what happens when a table is emptied.
+// Added to it: the error that the server tells, asking again after it, and what happens when a table
+// is emptied.
 
 const { createElement, useEffect, useState } = React;
 
@@ -13,20 +14,29 @@ function useRealtime(channel, token) {
     const url = token ? `${server}/realtime?token=${token}` : `${server}/realtime`;
 
     const ws = new WebSocket(url);
+    let again;
+
+    // Subscribe to channel
+    const subscribe = () => ws.send(JSON.stringify({
+      type: "subscribe",
+      channel,
+    }));
 
     ws.onopen = () => {
       setConnected(true);
-      // Subscribe to channel
-      ws.send(JSON.stringify({
-        type: "subscribe",
-        channel,
-      }));
+      subscribe();
     };
 
     ws.onmessage = (event) => {
       const message = JSON.parse(event.data);
 
-      if (message.type === "error") setError(message.error);
+      if (message.type === "ack") setError(null);
+      if (message.type === "error") {
+        setError(message.error);
+        // The table may be made, or made visible, meanwhile.
+        clearTimeout(again);
+        again = setTimeout(subscribe, 2_000);
+      }
       if (message.type === "broadcast") {
         const { type, record, old_record } = message.payload;
 
@@ -48,10 +58,12 @@ function useRealtime(channel, token) {
     };
 
     ws.onclose = () => {
+      clearTimeout(again);
       setConnected(false);
     };
 
     return () => {
+      clearTimeout(again);
       ws.close();
     };
   }, [channel, token]);
