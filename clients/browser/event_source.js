@@ -1,9 +1,8 @@
 // The browser's own EventSource, and what it and the page make of lost connections and servers.
 
 import assert from "node:assert/strict";
-import { once } from "node:events";
-import { connect, createServer } from "node:net";
 
+import { cable } from "./cable.js";
 import { until } from "./waiting.js";
 
 /** Opens an EventSource in the page that notes all it hears under a name. */
@@ -27,28 +26,6 @@ async function heard(page, name, what, fits) {
 }
 
 const said = (text) => ({ type, data }) => type === "message" && (data.data ?? data.payload) === text;
-
-/** A way to the server that can be cut. */
-async function cable(server) {
-  const sockets = new Set();
-  const proxy = createServer((near) => {
-    const far = connect(server.port, "127.0.0.1");
-    for (const [one, other] of [[near, far], [far, near]]) {
-      sockets.add(one);
-      one.pipe(other);
-      one.on("error", () => other.destroy()).on("close", () => sockets.delete(one) && other.destroy());
-    }
-  }).listen(0, "127.0.0.1");
-  await once(proxy, "listening");
-  return {
-    origin: `http://127.0.0.1:${proxy.address().port}`,
-    cut: () => sockets.forEach((one) => one.destroy()),
-    close: () => {
-      proxy.close();
-      sockets.forEach((one) => one.destroy());
-    },
-  };
-}
 
 export const tests = {
   async "EventSource hears a channel in Alle's words and in ours"({ server, open }) {

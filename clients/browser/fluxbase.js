@@ -19,6 +19,22 @@ export const tests = {
     assert.deepEqual(await shown(page), []);
   },
 
+  async "what the React example says to try works as it is printed"({ server, open }) {
+    await server.sql("DROP TABLE IF EXISTS products");
+    const page = await open("/examples/fluxbase");
+    await page.locator(".error").waitFor();
+    const [make, insert, update, remove] = await page.locator("pre").allTextContents();
+    await server.sql(make);
+    await page.locator(".error").waitFor({ state: "detached" });
+    await server.sql(insert);
+    await shows(page, ["Test"]);
+    await server.sql(update);
+    await shows(page, ["Tested"]);
+    await server.sql(remove);
+    await shows(page, []);
+    await server.sql("DROP TABLE products");
+  },
+
   async "the React example shows rows as psql inserts, updates, deletes and truncates them"({ server, open }) {
     const { parts } = await server.ready();
     if (!parts.tables) throw new Skipped("the server has no source of row changes");

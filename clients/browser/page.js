@@ -47,6 +47,51 @@ async function publish(page, kind, name, data, format = "text") {
 }
 
 export const tests = {
+  async "the page shows the rows of a table, then its changes, through a filter, and resumes"({ server, open }) {
+    await server.sql("CREATE TABLE public.shown (id int PRIMARY KEY, n int); ALTER TABLE public.shown REPLICA IDENTITY FULL; INSERT INTO public.shown VALUES (1, 10), (2, 20)");
+    const page = await open("/");
+    await outcome(page, "NOTIFY orders", "fresh");
+    const form = page.locator("#subscribe");
+    await form.getByLabel("To").selectOption({ label: "table" });
+    await form.getByLabel("Name").fill("public.shown");
+    await form.getByLabel("Filter").fill("n=gte.20");
+    await form.getByRole("button", { name: "Subscribe" }).click();
+    await row(page, 'row {"id":2,"n":20}');
+    await server.sql("UPDATE public.shown SET n = 30 WHERE id = 1; UPDATE public.shown SET n = 5 WHERE id = 2");
+    const entered = await row(page, 'UPDATE (enter) {"id":1,"n":30}');
+    assert.equal(entered.topic, "table public.shown");
+    await until("the other leaves", async () => (await rows(page)).some(({ data }) => data.startsWith("UPDATE (leave)")));
+    await page.getByRole("button", { name: "Drop connection" }).click();
+    await page.locator("#state[data-state=waiting]").waitFor();
+    await server.sql("DELETE FROM public.shown WHERE id = 1");
+    await until("what was missed comes", async () => (await rows(page)).some(({ data }) => data.startsWith("DELETE")));
+    await outcome(page, "table public.shown", "resumed");
+    const snapshots = (await rows(page)).filter(({ data }) => data.startsWith("row "));
+    assert.equal(snapshots.length, 1, "the rows come once");
+  },
+
+  async "the address of the page names tables, and the page leads to documentation and examples"({ server, open }) {
+    await server.sql("CREATE TABLE public.linked (id int PRIMARY KEY); INSERT INTO public.linked VALUES (7)");
+    const page = await open("/?table=public.linked");
+    await row(page, 'row {"id":7}');
+    for (const name of ["OpenAPI description", "Example: live rows in React"]) {
+      const path = await page.getByRole("link", { name }).getAttribute("href");
+      assert.equal((await fetch(new URL(path, page.url()))).status, 200, name);
+    }
+    assert.match(await page.getByRole("link", { name: "Documentation" }).getAttribute("href"), /docs/);
+  },
+
+  async "the page says that it came without a token where one is asked for"({ guard, open }) {
+    const { origin, token } = await guard().then((guarded) => ({ origin: guarded.origin, token: guarded.token("1h") }));
+    const page = await open("/?topic=room:page", origin);
+    await page.locator("#state", { hasText: "without a token" }).waitFor();
+    assert.equal(await page.locator("#state").getAttribute("data-state"), "anonymous");
+    await page.getByLabel("Token").fill(await token);
+    await page.getByRole("button", { name: "Use" }).click();
+    await page.locator("#state[data-state=open]", { hasText: "connected as ann" }).waitFor();
+    await outcome(page, "topic room:page", "fresh");
+  },
+
   async "the page connects by itself, follows the channel orders, and shows what psql says"({ server, open }) {
     const page = await open("/");
     await page.locator("#state", { hasText: "connected" }).waitFor();
