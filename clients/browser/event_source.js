@@ -63,8 +63,9 @@ export const tests = {
     await page.locator(".outcome", { hasText: "fresh" }).waitFor();
     await server.terminate();
     await page.locator("#state", { hasText: /the server restarts.*coming back in \d+ s/ }).waitFor();
-    await server.start();
+    // Before the server is back, so that the page does not come back by itself meanwhile.
     await page.getByRole("button", { name: "Disconnect" }).click();
+    await server.start();
     await page.getByRole("button", { name: "Connect", exact: true }).click();
     await page.locator(".outcome", { hasText: "gap: epoch_changed" }).waitFor();
   },

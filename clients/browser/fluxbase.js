@@ -38,25 +38,25 @@ export const tests = {
   async "the React example shows rows as psql inserts, updates, deletes and truncates them"({ server, open }) {
     const { parts } = await server.ready();
     if (!parts.tables) throw new Skipped("the server has no source of row changes");
-    await server.sql("CREATE TABLE products (id serial PRIMARY KEY, name text, price numeric)");
-    await server.sql("DO $$ BEGIN IF to_regproc('enable_realtime') IS NOT NULL THEN PERFORM enable_realtime('public', 'products'); END IF; END $$");
-    const page = await open("/examples/fluxbase");
+    await server.sql("CREATE TABLE wares (id serial PRIMARY KEY, name text, price numeric)");
+    await server.sql("DO $$ BEGIN IF to_regproc('enable_realtime') IS NOT NULL THEN PERFORM enable_realtime('public', 'wares'); END IF; END $$");
+    const page = await open("/examples/fluxbase?channel=table:public.wares");
     await page.locator("#status", { hasText: "Status: Connected" }).waitFor();
     // The page does not say when it is subscribed, so the first row is offered until it is seen.
     await until("the first row appears", async () => {
-      await server.sql("DELETE FROM products; INSERT INTO products (name, price) VALUES ('first', 1)");
+      await server.sql("DELETE FROM wares; INSERT INTO wares (name, price) VALUES ('first', 1)");
       return (await shown(page)).includes("first");
     });
-    await server.sql("DELETE FROM products");
+    await server.sql("DELETE FROM wares");
     await shows(page, []);
 
-    await server.sql("INSERT INTO products (name, price) VALUES ('one', 99.99), ('two', 5)");
+    await server.sql("INSERT INTO wares (name, price) VALUES ('one', 99.99), ('two', 5)");
     await shows(page, ["one", "two"]);
-    await server.sql("UPDATE products SET name = 'three' WHERE name = 'one'");
+    await server.sql("UPDATE wares SET name = 'three' WHERE name = 'one'");
     await shows(page, ["three", "two"]);
-    await server.sql("DELETE FROM products WHERE name = 'two'");
+    await server.sql("DELETE FROM wares WHERE name = 'two'");
     await shows(page, ["three"]);
-    await server.sql("TRUNCATE products");
+    await server.sql("TRUNCATE wares");
     await shows(page, []);
   },
 };
