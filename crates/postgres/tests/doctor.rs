@@ -61,6 +61,10 @@ async fn what_is_not_well_comes_with_what_to_do() {
     let report = doctor::examine(&target, &WalOptions::default()).await;
     assert!(of(&report, "triggers").1.contains("switched off on secret"), "{}", report.text());
     assert!(report.checks.iter().all(|c| (c.outcome == Outcome::Ok) == c.advice.is_none()));
+    assert_eq!(of(&report, "tables"), (Outcome::Ok, "1 of 2 can be followed by this role"));
+    client.batch_execute("SELECT disable_realtime('secret')").await.unwrap();
+    let report = doctor::examine(&app, &WalOptions::default()).await;
+    assert_eq!(of(&report, "tables"), (Outcome::Warn, "0 of 2 can be followed by this role"));
 }
 
 #[tokio::test]

@@ -103,6 +103,12 @@ impl TableReport {
         wal.into_iter().chain(self.triggers.then_some("outbox")).collect()
     }
 
+    /// Whether its changes are told, or can be as soon as somebody wants them.
+    fn is_followable(&self) -> bool {
+        let could_be_published = self.owned && self.identified && !self.unlogged;
+        !self.live().is_empty() || could_be_published || self.may_trigger
+    }
+
     /// Why it cannot be followed, or only in part, each with its fix.
     pub fn obstacles(&self) -> Vec<String> {
         let name = self.quoted();
@@ -193,9 +199,25 @@ pub(super) async fn examine(
     checks: &mut Vec<Check>,
 ) -> Result<(), tokio_postgres::Error> {
     let tables = list(client).await?;
+    checks.push(followable(&tables));
     checks.push(identities(&tables));
     checks.push(row_security(&tables));
     Ok(())
+}
+
+/// Whether this role can follow any table at all; who uses NOTIFY alone needs none.
+fn followable(tables: &[TableReport]) -> Check {
+    let count = tables.iter().filter(|table| table.is_followable()).count();
+    let found = format!("{count} of {} can be followed by this role", tables.len());
+    if count > 0 || tables.is_empty() {
+        return Check::ok("tables", found);
+    }
+    Check::warn(
+        "tables",
+        found,
+        "`tidewire tables` says of each what is missing: make a publication of them as their owner \
+         and name it in wal.publication, or GRANT TRIGGER on them to this role",
+    )
 }
 
 fn identities(tables: &[TableReport]) -> Check {
