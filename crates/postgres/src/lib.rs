@@ -31,6 +31,8 @@ pub mod wal;
 
 mod key;
 
+mod naming;
+
 mod partitions;
 
 mod values;

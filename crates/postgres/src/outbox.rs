@@ -19,6 +19,7 @@ mod metrics;
 mod pace;
 mod place;
 mod reader;
+mod recording;
 mod relations;
 mod shared;
 mod teller;
@@ -39,6 +40,7 @@ use crate::changes::{ChangeSource, SourceStatus};
 use crate::connect::{Pool, Target};
 pub use metrics::OutboxMetrics;
 use reader::Reader;
+use recording::Recording;
 use shared::Shared;
 
 /// How an [`OutboxSource`] behaves.
@@ -80,10 +82,8 @@ const POOL_SIZE: usize = 2;
 /// Row changes from triggers. Its task ends with it; [`OutboxSource::shutdown`] ends it politely.
 pub struct OutboxSource {
     shared: Arc<Shared>,
-    pool: Pool,
+    recording: Arc<Recording>,
     options: OutboxOptions,
-    /// One table at a time is switched on.
-    enabling: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -97,10 +97,11 @@ impl OutboxSource {
         let shared = Arc::new(Shared::new());
         let stop = CancellationToken::new();
         let pool = Pool::new(&target, POOL_SIZE, options.add_timeout, STATEMENT_LIMIT);
-        let (sharing, stopping) = (Arc::clone(&shared), stop.clone());
-        let reader = Reader::new(target, publisher, sharing, stopping, options.clone());
+        let recording = Arc::new(Recording::new(pool, options.install));
+        let ends = (Arc::clone(&shared), Arc::clone(&recording), stop.clone());
+        let reader = Reader::new(target, publisher, ends, options.clone());
         let task = Mutex::new(Some(tokio::spawn(reader.run())));
-        Self { shared, pool, options, enabling: tokio::sync::Mutex::new(()), stop, task }
+        Self { shared, recording, options, stop, task }
     }
 
     /// Returns once every change of the table that commits from now on will be published.
@@ -120,10 +121,7 @@ impl OutboxSource {
     }
 
     async fn follow(&self, table: &Topic) -> Result<(), Refusal> {
-        let oid = {
-            let _one_at_a_time = self.enabling.lock().await;
-            enabling::ensure(&self.pool, table, self.options.install).await?
-        };
+        let oid = self.recording.ensure(table).await?;
         self.shared.follow(table, oid);
         while !self.shared.want(table) {
             self.shared.next_round().await;

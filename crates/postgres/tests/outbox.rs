@@ -3,6 +3,7 @@
 mod failures;
 mod newer;
 mod oracle;
+mod renamed;
 mod restarts;
 mod right;
 

@@ -15,6 +15,7 @@ use tokio_postgres::{AsyncMessage, Client, Row, RowStream, Statement};
 
 use super::place::{Outbox, Scene};
 use crate::connect::{ConnectError, ErrorKind, Target, Wire};
+use crate::naming::naming_stamp;
 
 /// First half of the keys of our advisory locks: `tide`. The SQL scripts have the same numbers.
 const LOCK_CLASS: i32 = 0x7469_6465;
@@ -43,7 +44,12 @@ SET enable_bitmapscan = off; SET plan_cache_mode = force_custom_plan; LISTEN tid
 /// by the same poll. Then come transactions in an order in which they may have committed: when one
 /// waited for another, what it wrote last has the higher id. The same two snapshots give the same
 /// order. Partitions are told as the table they are part of.
-const POLL: &str = "\
+///
+/// The first row also says how the tables $4 are named, as this very poll sees it: whoever renames a
+/// table waits for those who write it, so a row that is visible was written under one of the names up
+/// to here.
+const POLL: &str = concat!(
+    "\
 WITH seen AS MATERIALIZED (
   SELECT coalesce($3::text::pg_snapshot, pg_current_snapshot()) AS now
 ), news AS (
@@ -60,17 +66,26 @@ SELECT seen.now::text AS snapshot,
   pg_relation_filenode('tidewire.outbox') AS file, NULL::int8 AS id, NULL::int8 AS xid,
   NULL::int8 AS at, NULL::\"char\" AS op, NULL::oid AS root, NULL::bool AS wanted,
   NULL::text AS rec, NULL::text AS old, NULL::text AS topic, NULL::text AS event,
-  NULL::text AS payload, NULL::int8 AS place, NULL::oid AS part
-FROM seen
+  NULL::text AS payload, NULL::int8 AS place, NULL::oid AS part,
+  named.oids, named.schemas, named.tables, named.stamps
+FROM seen CROSS JOIN (
+  SELECT array_agg(c.oid) AS oids, array_agg(n.nspname::text) AS schemas,
+    array_agg(c.relname::text) AS tables, array_agg(",
+    naming_stamp!(),
+    ") AS stamps
+  FROM unnest($4::oid[]) followed (oid) JOIN pg_class c ON c.oid = followed.oid
+  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = c.reltype) named
 UNION ALL
 SELECT NULL, NULL, NULL, n.id, n.xid::text::int8,
   (extract(epoch FROM max(n.at) OVER written) * 1000000)::int8, n.op, n.root,
   n.root = ANY ($2), CASE WHEN n.root = ANY ($2) THEN n.rec::text END,
   CASE WHEN n.root = ANY ($2) THEN n.old::text END, n.topic, n.event, n.payload,
-  max(n.id) OVER written, CASE WHEN n.root <> n.rel AND n.root = ANY ($2) THEN n.rel END
+  max(n.id) OVER written, CASE WHEN n.root <> n.rel AND n.root = ANY ($2) THEN n.rel END,
+  NULL, NULL, NULL, NULL
 FROM (SELECT o.*, coalesce(pg_partition_root(o.rel)::oid, o.rel) AS root FROM news o) n
 WINDOW written AS (PARTITION BY n.xid)
-ORDER BY place NULLS FIRST, id";
+ORDER BY place NULLS FIRST, id"
+);
 
 /// Removes rows that were told (visible in $1) a while ago, and rows from a future that belongs
 /// to another cluster, as a restored dump has them. Only the oldest are looked at. In the same step
@@ -191,16 +206,17 @@ impl Link {
         self.answer(self.client.prepare(POLL)).await
     }
 
-    /// What became visible since a snapshot, up to another or else up to now. The server waits while
-    /// the rows are not taken.
+    /// What became visible since a snapshot, up to another or else up to now, of the `wanted` tables
+    /// with rows, and how the `followed` ones are named. The server waits while the rows are not taken.
     pub(super) async fn poll(
         &self,
         statement: &Statement,
         since: &str,
-        tables: &[u32],
         upto: Option<&str>,
+        (wanted, followed): (&[u32], &[u32]),
     ) -> Result<RowStream, ConnectError> {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&since, &tables, &upto];
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
+            [&since, &wanted, &upto, &followed];
         self.answer(self.client.query_raw(statement, parameters)).await
     }
 

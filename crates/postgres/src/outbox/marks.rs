@@ -13,6 +13,7 @@ use tidewire::{Error, Publisher};
 use tidewire_protocol::Topic;
 
 use super::place::Place;
+use crate::naming::Naming;
 
 /// What begins the names of all marks; alone, it is that of the place.
 pub(crate) const OUTBOX: &str = "outbox";
@@ -23,8 +24,8 @@ const VOICE: &str = "outbox/topic:";
 /// A table that was being told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
-    /// Which one.
-    pub(super) oid: u32,
+    /// Which one, and how it was named when it began to be told.
+    pub(super) naming: Naming,
     /// Its triggers as they were; others may have left out changes in between.
     pub(super) triggers: String,
 }
@@ -43,7 +44,9 @@ impl Remembered {
         let mut found = Self::default();
         for Mark { source, place } in publisher.marks(OUTBOX).await? {
             if let Some(topic) = source.strip_prefix(TABLE) {
-                let told = Topic::table(topic).ok().zip(Told::take(&place));
+                let told = Topic::table(topic)
+                    .ok()
+                    .and_then(|t| Some((t.clone(), Told::take(&t, &place)?)));
                 found.tables.extend(told);
             } else if let Some(topic) = source.strip_prefix(VOICE) {
                 found.voices.extend(Topic::application(topic));
@@ -57,12 +60,21 @@ impl Remembered {
 
 impl Told {
     fn put(&self) -> Bytes {
-        format!("{} {}", self.oid, self.triggers).into()
+        format!("2 {} {} {}", self.naming.oid, self.naming.stamp, self.triggers).into()
     }
 
-    fn take(text: &[u8]) -> Option<Self> {
-        let (oid, triggers) = std::str::from_utf8(text).ok()?.split_once(' ')?;
-        Some(Self { oid: oid.parse().ok()?, triggers: triggers.to_owned() })
+    /// What such a text says of the table with this topic. One that an older version wrote does not
+    /// say how the table was named, so it says nothing.
+    fn take(topic: &Topic, text: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.splitn(4, ' ');
+        if words.next()? != "2" {
+            return None;
+        }
+        let (oid, stamp) = (words.next()?.parse().ok()?, words.next()?.to_owned());
+        let triggers = words.next()?.to_owned();
+        let (schema, table) = topic.name().split_once('.')?;
+        let (schema, table) = (schema.to_owned(), table.to_owned());
+        Some(Self { naming: Naming { oid, schema, table, stamp }, triggers })
     }
 }
 
@@ -96,11 +108,15 @@ mod tests {
 
     #[test]
     fn a_table_is_read_as_it_was_written() {
+        let orders = Topic::table("public.orders").unwrap();
         for triggers in ["", "1:2 3:4"] {
-            let told = Told { oid: 7, triggers: triggers.to_owned() };
-            assert_eq!(Told::take(&told.put()), Some(told));
+            let (schema, table) = ("public".to_owned(), "orders".to_owned());
+            let naming = Naming { oid: 7, schema, table, stamp: "1.2.3.f".to_owned() };
+            let told = Told { naming, triggers: triggers.to_owned() };
+            assert_eq!(Told::take(&orders, &told.put()), Some(told));
         }
-        assert_eq!(Told::take(b"7"), None);
-        assert_eq!(Told::take(b"x y"), None);
+        for senseless in ["", "7", "x y", "7 1:2 3:4", "2 x s t", "2 7 s"] {
+            assert_eq!(Told::take(&orders, senseless.as_bytes()), None, "{senseless}");
+        }
     }
 }

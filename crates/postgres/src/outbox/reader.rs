@@ -10,6 +10,7 @@ mod ended;
 mod keeping;
 mod partitions;
 mod polling;
+mod renamed;
 mod rows;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::OutboxOptions;
 use super::link::{Link, PRUNED_AT_ONCE};
 use super::pace::{Next, Pace};
 use super::place::Place;
+use super::recording::Recording;
 use super::shared::Shared;
 use super::teller::{CATALOG_LIMIT, Teller};
 use super::window::Window;
@@ -32,6 +34,7 @@ use crate::notify::Backoff;
 use ended::Ended;
 use keeping::Kept;
 use partitions::Parted;
+use renamed::Searches;
 
 /// A reader that sleeps looks anyway after this long, should a notification get lost.
 const SAFETY: Duration = Duration::from_secs(1);
@@ -61,21 +64,21 @@ pub(super) struct Reader {
     /// The place that a history which outlives the process holds.
     kept: Option<Kept>,
     parted: Parted,
+    searches: Searches,
 }
 
 impl Reader {
     pub(super) fn new(
         target: Target,
         publisher: Publisher,
-        shared: Arc<Shared>,
-        stop: CancellationToken,
+        (shared, recording, stop): (Arc<Shared>, Arc<Recording>, CancellationToken),
         options: OutboxOptions,
     ) -> Self {
         let pool = Pool::new(&target, 1, CATALOG_LIMIT, CATALOG_LIMIT);
         let teller = Teller::new(publisher, Arc::clone(&shared), pool);
         let (window, place, seen, kept) = (Window::default(), None, None, None);
-        let parted = Parted::default();
-        Self { target, shared, stop, options, teller, window, place, seen, kept, parted }
+        let (parted, searches) = (Parted::default(), Searches::new(recording));
+        Self { target, shared, stop, options, teller, window, place, seen, kept, parted, searches }
     }
 
     /// Reads until told to stop.

@@ -9,10 +9,12 @@ use std::hash::{BuildHasher as _, DefaultHasher};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use tidewire_protocol::Topic;
 use tidewire_protocol::change::{Column, Relation, Row, RowBuilder, Value};
 use tokio_postgres::{Client, Row as SqlRow};
 
 use crate::key::key_columns;
+use crate::naming;
 
 /// PostgreSQL's type `unknown`.
 const UNKNOWN: u32 = 705;
@@ -91,6 +93,24 @@ pub(super) async fn load(
     Ok(rows.iter().map(|row| (row.get(0), Known::of(row))).collect())
 }
 
+/// Of these topics those for which there is a table of their own, which is no partition.
+pub(super) async fn existing(
+    client: &Client,
+    topics: &[Topic],
+) -> Result<Vec<Topic>, tokio_postgres::Error> {
+    const SQL: &str = "\
+SELECT n.nspname::text, c.relname::text
+FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) wanted (schema, name)
+JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema::name
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name::name
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+  AND n.nspname::text = wanted.schema AND c.relname::text = wanted.name";
+    let names = topics.iter().filter_map(|topic| topic.name().split_once('.'));
+    let (schemas, tables): (Vec<&str>, Vec<&str>) = names.unzip();
+    let rows = client.query(SQL, &[&schemas, &tables]).await?;
+    Ok(rows.iter().filter_map(|row| naming::topic(row.get(0), row.get(1))).collect())
+}
+
 /// A row has columns that its relation has not, or the other way round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Misfit {
@@ -125,6 +145,12 @@ impl Known {
         let (former, shapes) = (Vec::new(), Vec::new());
         let (flows, triggers) = (row.get("flows"), row.get("triggers"));
         Self { relation, flows, triggers, places, numbers: told, former, shapes }
+    }
+
+    /// Whether the topic is that of this table: the catalog is asked a moment after the rows were
+    /// written, and the table may have been renamed in between.
+    pub(super) fn is_of(&self, topic: &Topic) -> bool {
+        topic.name().split_once('.') == Some((&*self.relation.schema, &*self.relation.table))
     }
 
     /// Takes over what a newer look at the catalog says; an equal relation stays the same one.

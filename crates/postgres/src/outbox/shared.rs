@@ -2,7 +2,7 @@
 //!
 //! Locks are held for moments and never across a wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -13,12 +13,15 @@ use tokio::time::Instant;
 
 use super::metrics::OutboxMetrics;
 use crate::changes::SourceStatus;
+use crate::naming::Naming;
 
 /// A table that somebody listens to.
 #[derive(Debug)]
 struct Followed {
     /// Which table the topic stands for.
     oid: u32,
+    /// How that is named at the place up to which the outbox was read.
+    sight: Sight,
     /// A gap to be said before anything newer. The table is silent until it was said.
     owed: Option<GapReason>,
     /// A poll that began after the gap was said has ended.
@@ -33,8 +36,24 @@ impl Followed {
     /// Somebody listens, and what happened before is unknown.
     fn fresh(oid: u32) -> Self {
         let owed = Some(GapReason::NotListening);
-        Self { oid, owed, ready: false, flows: true, lingers: None }
+        Self { oid, sight: Sight::Unseen, owed, ready: false, flows: true, lingers: None }
     }
+
+    /// Whether its table has the name of the topic.
+    fn is_named(&self, topic: &Topic) -> bool {
+        matches!(&self.sight, Sight::Named(naming) if naming.is_of(topic))
+    }
+}
+
+/// What the last poll saw of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sight {
+    /// No poll looked yet, so nothing can be told of it, not even its gap: rows that the next poll
+    /// brings may have been written under another name.
+    Unseen,
+    /// There is none with this oid.
+    Gone,
+    Named(Naming),
 }
 
 /// What the reading task and those who add tables share.
@@ -60,9 +79,10 @@ struct Health {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owed {
     pub(super) topic: Topic,
+    /// The table of which this is the gap.
     pub(super) oid: u32,
-    /// Whether its changes flow once the gap was said.
-    pub(super) flows: bool,
+    /// The table whose changes flow once the gap was said, if they do.
+    pub(super) naming: Option<Naming>,
     pub(super) reason: GapReason,
 }
 
@@ -70,6 +90,8 @@ pub(super) struct Owed {
 pub(super) struct Round {
     pub(super) ticket: u64,
     pub(super) tables: Vec<(u32, Topic)>,
+    /// The tables whose names it is to see.
+    pub(super) followed: Vec<u32>,
 }
 
 impl Shared {
@@ -90,7 +112,7 @@ impl Shared {
         let mut tables = self.tables.lock();
         let Some(table) = tables.get_mut(topic) else { return false };
         table.lingers = None;
-        table.ready && table.flows && table.owed.is_none()
+        table.ready && table.flows && table.owed.is_none() && table.is_named(topic)
     }
 
     /// Follows a table from the next poll on.
@@ -103,15 +125,50 @@ impl Shared {
         }
     }
 
-    /// Goes on following a table that was told before this process began.
-    pub(super) fn inherit(&self, topic: &Topic, oid: u32, until: Instant) {
+    /// A topic whose table has another name now follows this one from the next poll on.
+    pub(super) fn follow_renamed(&self, topic: &Topic, oid: u32) {
         let mut tables = self.tables.lock();
-        let lingering = Followed { lingers: Some(until), ..Followed::fresh(oid) };
+        if let Some(table) = tables.get_mut(topic).filter(|table| table.oid != oid) {
+            *table = Followed { lingers: table.lingers, ..Followed::fresh(oid) };
+        }
+        drop(tables);
+        self.wake.notify_one();
+    }
+
+    /// Goes on following a table that was told before this process began.
+    pub(super) fn inherit(&self, topic: &Topic, naming: &Naming, until: Instant) {
+        let mut tables = self.tables.lock();
+        let lingering = Followed { lingers: Some(until), ..Followed::fresh(naming.oid) };
         let followed = tables.entry(topic.clone()).or_insert(lingering);
         // Somebody may have been quicker to listen than we were to connect.
-        if followed.oid == oid {
-            followed.owed = None;
+        if followed.oid == naming.oid {
+            (followed.owed, followed.sight) = (None, Sight::Named(naming.clone()));
         }
+    }
+
+    /// A poll sees these names of the tables that it was asked for. Those that were delivered and
+    /// have another name, or had one meanwhile, owe a gap; they are given.
+    pub(super) fn observe(
+        &self,
+        followed: &[u32],
+        namings: &HashMap<u32, Naming>,
+    ) -> Vec<(Topic, u32)> {
+        let asked: HashSet<u32> = followed.iter().copied().collect();
+        let mut changed = Vec::new();
+        for (topic, table) in self.tables.lock().iter_mut() {
+            if !asked.contains(&table.oid) {
+                continue;
+            }
+            let now = namings.get(&table.oid).cloned().map_or(Sight::Gone, Sight::Named);
+            if table.sight == now {
+                continue;
+            }
+            if std::mem::replace(&mut table.sight, now) != Sight::Unseen {
+                table.owed.get_or_insert(GapReason::NotListening);
+                changed.push((topic.clone(), table.oid));
+            }
+        }
+        changed
     }
 
     /// Nobody listens to a table any more; it is followed for a while.
@@ -131,6 +188,23 @@ impl Shared {
         self.tables.lock().iter().map(|(topic, table)| (table.oid, topic.clone())).collect()
     }
 
+    /// Those that have the name of their topic.
+    pub(super) fn named(&self) -> Vec<(u32, Topic)> {
+        let tables = self.tables.lock();
+        let named = tables.iter().filter(|(topic, table)| table.is_named(topic));
+        named.map(|(topic, table)| (table.oid, topic.clone())).collect()
+    }
+
+    /// Topics with listeners whose table has another name now, or is gone.
+    pub(super) fn unnamed(&self) -> Vec<Topic> {
+        let tables = self.tables.lock();
+        let unnamed = tables.iter().filter(|(topic, table)| {
+            let is_seen = table.sight != Sight::Unseen;
+            is_seen && table.lingers.is_none() && !table.is_named(topic)
+        });
+        unnamed.map(|(topic, _)| topic.clone()).collect()
+    }
+
     /// Whether a table's triggers are there. Where that changed, changes were or will be missed.
     pub(super) fn set_flows(&self, topic: &Topic, oid: u32, flows: bool) -> bool {
         let mut tables = self.tables.lock();
@@ -144,19 +218,31 @@ impl Shared {
         }
     }
 
-    /// Gaps to be said.
+    /// Gaps to be said now.
     pub(super) fn owed(&self) -> Vec<Owed> {
         let tables = self.tables.lock();
         let owed = tables.iter().filter_map(|(topic, table)| {
-            let (oid, flows, reason) = (table.oid, table.flows, table.owed?);
-            Some(Owed { topic: topic.clone(), oid, flows, reason })
+            let (oid, reason, flows) = (table.oid, table.owed?, table.flows);
+            let naming = match &table.sight {
+                Sight::Unseen => return None,
+                Sight::Named(naming) if flows && naming.is_of(topic) => Some(naming.clone()),
+                Sight::Gone | Sight::Named(_) => None,
+            };
+            Some(Owed { topic: topic.clone(), oid, naming, reason })
         });
         owed.collect()
     }
 
-    /// The gap was said.
-    pub(super) fn paid(&self, topic: &Topic) {
-        if let Some(table) = self.tables.lock().get_mut(topic) {
+    /// Tables that owe a gap, now or once a poll has seen their name.
+    pub(super) fn owing(&self) -> HashSet<Topic> {
+        let tables = self.tables.lock();
+        let owing = tables.iter().filter(|(_, table)| table.owed.is_some());
+        owing.map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// The gap was said. A topic that follows another table since owes that one's.
+    pub(super) fn paid(&self, topic: &Topic, oid: u32) {
+        if let Some(table) = self.tables.lock().get_mut(topic).filter(|table| table.oid == oid) {
             table.owed = None;
         }
     }
@@ -180,8 +266,10 @@ impl Shared {
     pub(super) fn begin_round(&self) -> Round {
         let ticket = self.asked.load(Ordering::SeqCst);
         let tables = self.tables.lock();
-        let speaking = tables.iter().filter(|(_, table)| table.owed.is_none());
-        Round { ticket, tables: speaking.map(|(topic, t)| (t.oid, topic.clone())).collect() }
+        let speaking = tables.iter().filter(|(topic, t)| t.owed.is_none() && t.is_named(topic));
+        let speaking = speaking.map(|(topic, table)| (table.oid, topic.clone())).collect();
+        let followed: HashSet<u32> = tables.values().map(|table| table.oid).collect();
+        Round { ticket, tables: speaking, followed: followed.into_iter().collect() }
     }
 
     /// Leaves out of a poll that begins what came to owe a gap meanwhile.
@@ -267,89 +355,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn orders() -> Topic {
-        Topic::table("public.orders").unwrap()
-    }
-
-    #[test]
-    fn a_table_is_silent_until_its_gap_was_said() {
-        let shared = Shared::new();
-        shared.follow(&orders(), 1);
-        assert!(shared.begin_round().tables.is_empty());
-        let reason = GapReason::NotListening;
-        assert_eq!(shared.owed(), [Owed { topic: orders(), oid: 1, flows: true, reason }]);
-        shared.paid(&orders());
-        let round = shared.begin_round();
-        assert_eq!(round.tables, [(1, orders())]);
-        assert!(!shared.want(&orders()));
-        shared.end_round(&round);
-        assert!(shared.want(&orders()));
-    }
-
-    #[test]
-    fn following_again_changes_nothing_unless_it_is_another_table() {
-        let shared = Shared::new();
-        shared.follow(&orders(), 1);
-        shared.paid(&orders());
-        shared.end_round(&shared.begin_round());
-        shared.follow(&orders(), 1);
-        assert!(shared.want(&orders()));
-        shared.follow(&orders(), 2);
-        assert_eq!(shared.owed().len(), 1);
-    }
-
-    #[test]
-    fn a_table_is_followed_for_a_while_after_the_last_listener_and_before_the_first() {
-        let (shared, now) = (Shared::new(), Instant::now());
-        let while_ = |seconds| now + std::time::Duration::from_secs(seconds);
-        shared.inherit(&orders(), 1, while_(2));
-        assert_eq!(shared.begin_round().tables, [(1, orders())], "it flows at once");
-        shared.expire(while_(1));
-        shared.follow(&orders(), 1);
-        shared.expire(while_(3));
-        assert_eq!(shared.owed(), []);
-        shared.release(&orders(), while_(4));
-        shared.release(&orders(), while_(9));
-        shared.expire(while_(4));
-        assert_eq!(shared.followed(), []);
-    }
-
-    #[test]
-    fn who_was_quicker_than_the_inheritance_is_told_no_gap_of_the_same_table() {
-        let shared = Shared::new();
-        for (oid, owed) in [(1, 0), (2, 1)] {
-            shared.follow(&orders(), oid);
-            shared.inherit(&orders(), 1, Instant::now());
-            assert_eq!(shared.owed().len(), owed);
-        }
-    }
-
-    #[test]
-    fn triggers_that_go_and_come_are_gaps() {
-        let shared = Shared::new();
-        shared.follow(&orders(), 1);
-        shared.paid(&orders());
-        for flows in [false, true] {
-            assert!(shared.set_flows(&orders(), 1, flows));
-            assert!(!shared.set_flows(&orders(), 1, flows));
-            assert_eq!(shared.owed().len(), 1, "{flows}");
-            shared.paid(&orders());
-        }
-    }
-
-    #[tokio::test]
-    async fn a_round_answers_only_who_asked_before_it_began() {
-        let shared = Shared::new();
-        let early = shared.begin_round();
-        let waiting = shared.next_round();
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        shared.end_round(&early);
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        shared.end_round(&shared.begin_round());
-        waiting.await;
-    }
-}
+mod tests;

@@ -123,9 +123,9 @@ impl Teller {
     /// As [`Teller::flush`].
     pub(super) async fn pay(&mut self, owed: Vec<Owed>, place: &Place) -> Result<(), Error> {
         let told = |owed: &Owed| {
-            let table = self.tables.get(&owed.oid).filter(|table| table.topic == owed.topic);
-            let triggers = table.filter(|_| owed.flows)?.known.triggers.clone();
-            Some(Told { oid: owed.oid, triggers })
+            let naming = owed.naming.clone()?;
+            let table = self.tables.get(&naming.oid).filter(|table| table.topic == owed.topic)?;
+            Some(Told { naming, triggers: table.known.triggers.clone() })
         };
         let with_told = |owed| {
             let told = told(&owed);
@@ -141,8 +141,8 @@ impl Teller {
         }
     }
 
-    fn paid(&mut self, topic: Topic, told: Option<Told>) {
-        self.shared.paid(&topic);
+    fn paid(&mut self, Owed { topic, oid, .. }: Owed, told: Option<Told>) {
+        self.shared.paid(&topic, oid);
         match told {
             Some(told) => drop(self.flowing.insert(topic, told)),
             None => drop(self.flowing.remove(&topic)),
@@ -183,7 +183,7 @@ impl Teller {
     /// have been left out.
     pub(super) fn is_altered(&self, topic: &Topic, oid: u32, known: &Known) -> bool {
         let told = self.flowing.get(topic);
-        told.is_some_and(|told| told.oid != oid || told.triggers != known.triggers)
+        told.is_some_and(|told| told.naming.oid != oid || told.triggers != known.triggers)
     }
 
     /// A message is told on a topic.
@@ -256,7 +256,8 @@ impl Teller {
     /// Asks the catalog about a table that was altered.
     async fn look_again(&mut self, rel: u32, misfit: &Misfit) {
         let Some(table) = self.tables.get_mut(&rel) else { return };
-        match ask(&self.pool, rel).await {
+        let asked = ask(&self.pool, rel).await;
+        match asked.filter(|known| known.is_of(&table.topic)) {
             Some(known) => table.known.renew(known),
             None => {
                 tracing::warn!(topic = %table.topic, "a table was altered, and how is unknown");

@@ -72,7 +72,7 @@ impl Reader {
         if is_first {
             let until = Instant::now() + self.options.linger;
             for (topic, told) in &remembered.tables {
-                self.shared.inherit(topic, told.oid, until);
+                self.shared.inherit(topic, &told.naming, until);
             }
         }
         Ok(())

@@ -54,7 +54,7 @@ impl Reader {
         let followed = self.shared.followed();
         let oids: Vec<u32> = followed.iter().map(|(oid, _)| *oid).collect();
         let mut found = link.answer(partitions::recorded(link.client(), &oids)).await?;
-        let owing: HashSet<Topic> = self.shared.owed().into_iter().map(|owed| owed.topic).collect();
+        let owing = self.shared.owing();
         let topics: HashSet<&Topic> = followed.iter().map(|(_, topic)| topic).collect();
         self.parted.known.retain(|topic, _| topics.contains(topic));
         self.parted.changed.retain(|topic| topics.contains(topic));
@@ -141,7 +141,7 @@ impl Reader {
         if !self.teller.publisher.keeps_marks() {
             return;
         }
-        let owing: HashSet<Topic> = self.shared.owed().into_iter().map(|owed| owed.topic).collect();
+        let owing = self.shared.owing();
         let Parted { known, kept: Some(kept), changed, .. } = &self.parted else { return };
         let wanted =
             known.iter().filter(|(topic, _)| !owing.contains(topic) && !changed.contains(topic));

@@ -1,5 +1,6 @@
 //! One round: gaps that are owed, then what became visible.
 
+use std::collections::HashSet;
 use std::pin::pin;
 
 use tidewire_protocol::GapReason;
@@ -10,6 +11,7 @@ use super::{Ended, Reader, Reading};
 use crate::outbox::link::Link;
 use crate::outbox::place::Place;
 use crate::outbox::shared::Round;
+use crate::outbox::window::What;
 
 impl Reader {
     /// Says the gaps that are owed. One that cannot be said stays owed, and its table silent.
@@ -30,15 +32,16 @@ impl Reader {
     /// Reads and tells what became visible; gives whether there was anything.
     pub(super) async fn poll(&mut self, link: &Link, reading: &Reading) -> Result<bool, Ended> {
         self.shared.metrics.polls.inc();
-        let round = self.begin_round(link).await?;
+        let mut round = self.begin_round(link).await?;
         let tables: Vec<u32> = round.tables.iter().map(|(oid, _)| *oid).collect();
         let Place { since, part: before, .. } = self.here();
         // One that broke off is read to its end first.
         let upto = before.as_ref().map(|part| &*part.seen);
-        let rows = link.poll(&reading.poll, &since, &tables, upto).await?;
+        let asked = (&*tables, &*round.followed);
+        let rows = link.poll(&reading.poll, &since, upto, asked).await?;
         let mut rows = pin!(rows);
         self.window.begin(before.as_ref().map(|part| &part.spot));
-        let (mut count, mut items) = (0_u64, Vec::new());
+        let (mut count, mut items, mut renamed) = (0_u64, Vec::new(), HashSet::new());
         while let Some(row) = link.next_row(&mut rows).await? {
             if self.stop.is_cancelled() {
                 return Err(Ended::Stopped);
@@ -47,7 +50,10 @@ impl Reader {
                 self.parted.meet(table, part);
             }
             match stored(&row) {
-                Some(stored) => {
+                Some(mut stored) => {
+                    if stored.what.rel().is_some_and(|rel| renamed.contains(&rel)) {
+                        stored.what = What::Unwanted;
+                    }
                     self.window.take(stored, &mut items);
                     count += 1;
                     self.teller.tell(&mut items).await;
@@ -55,7 +61,7 @@ impl Reader {
                         self.flush().await?;
                     }
                 }
-                None => self.seen = Some(self.look_at_head(Head::of(&row))?),
+                None => renamed = self.look_at_head(Head::of(&row), &mut round).await?,
             }
         }
         let whole = self.window.finish(&mut items);
@@ -68,13 +74,20 @@ impl Reader {
         Ok(count > 0)
     }
 
-    /// Whether nothing was removed; gives the snapshot up to which the poll reads.
-    fn look_at_head(&self, head: Head) -> Result<String, Ended> {
+    /// Whether nothing was removed, and how tables are named; gives those whose rows must not be
+    /// delivered because their name changed.
+    async fn look_at_head(&mut self, head: Head, round: &mut Round) -> Result<HashSet<u32>, Ended> {
         let outbox = &self.place.as_ref().expect("it was found when reading began").outbox;
-        match (head.file, head.losses) == (outbox.file, outbox.losses) {
-            true => Ok(head.seen),
-            false => Err(Ended::Removed),
+        if (head.file, head.losses) != (outbox.file, outbox.losses) {
+            return Err(Ended::Removed);
         }
+        self.seen = Some(head.seen);
+        let renamed = self.look_at_names(&round.followed, &head.namings);
+        if !renamed.is_empty() {
+            round.tables.retain(|(oid, _)| !renamed.contains(oid));
+            self.teller.tells_only(&round.tables).await?;
+        }
+        Ok(renamed)
     }
 
     /// Everything up to the end of the poll is told.

@@ -1,8 +1,11 @@
 //! Rows of a poll.
 
+use std::collections::HashMap;
+
 use tidewire_protocol::change::Operation;
 use tokio_postgres::Row;
 
+use crate::naming::Naming;
 use crate::outbox::window::{Stored, What};
 
 /// The first row of a poll.
@@ -11,12 +14,24 @@ pub(super) struct Head {
     pub(super) seen: String,
     pub(super) file: u32,
     pub(super) losses: i64,
+    /// The names of the tables that were asked for, as this poll sees them, by their oid.
+    pub(super) namings: HashMap<u32, Naming>,
 }
 
 impl Head {
     pub(super) fn of(row: &Row) -> Self {
-        Self { seen: row.get("snapshot"), file: row.get("file"), losses: row.get("losses") }
+        let (seen, file, losses) = (row.get("snapshot"), row.get("file"), row.get("losses"));
+        Self { seen, file, losses, namings: namings(row).unwrap_or_default() }
     }
+}
+
+/// None of the tables is there when this is `None`.
+fn namings(row: &Row) -> Option<HashMap<u32, Naming>> {
+    let oids: Vec<u32> = row.get::<_, Option<_>>("oids")?;
+    let texts = |column: &str| row.get::<_, Vec<String>>(column);
+    let names = texts("schemas").into_iter().zip(texts("tables")).zip(texts("stamps"));
+    let naming = |(oid, ((schema, table), stamp))| (oid, Naming { oid, schema, table, stamp });
+    Some(oids.into_iter().zip(names).map(naming).collect())
 }
 
 /// A row of the outbox; `None` for the first row of a poll, which is the snapshot.

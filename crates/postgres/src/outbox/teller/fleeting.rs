@@ -48,7 +48,7 @@ impl Teller {
     pub(super) async fn pay_alone(&mut self, debts: Vec<(Owed, Option<Told>)>) {
         for (owed, told) in debts {
             if self.gap(&owed.topic, owed.reason).await {
-                self.paid(owed.topic, told);
+                self.paid(owed, told);
             }
         }
     }

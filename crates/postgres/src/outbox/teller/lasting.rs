@@ -98,7 +98,7 @@ impl Teller {
             marks.push(marks::table(topic, told.as_ref().filter(|_| has_room)));
         }
         self.publisher.publish_marked(drafts, marks).await?;
-        debts.into_iter().for_each(|(owed, told)| self.paid(owed.topic, told));
+        debts.into_iter().for_each(|(owed, told)| self.paid(owed, told));
         Ok(())
     }
 
