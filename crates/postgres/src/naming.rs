@@ -34,11 +34,6 @@ macro_rules! naming_stamp {
 pub(crate) use naming_stamp;
 
 impl Naming {
-    /// The topic of a table of this name; `None` when its name cannot be a topic.
-    pub(crate) fn topic(&self) -> Option<Topic> {
-        topic(&self.schema, &self.table)
-    }
-
     /// Whether the topic is that of this name.
     pub(crate) fn is_of(&self, topic: &Topic) -> bool {
         let name = topic.name().split_once('.');
@@ -67,10 +62,10 @@ mod tests {
         };
         let orders = Topic::table("public.orders").unwrap();
         assert!(naming("public", "orders").is_of(&orders));
-        assert_eq!(naming("public", "orders").topic(), Some(orders.clone()));
+        assert_eq!(topic("public", "orders"), Some(orders.clone()));
         assert!(!naming("public", "order").is_of(&orders));
         let dotted = Topic::table("public.hidden.salaries").unwrap();
         assert!(!naming("public.hidden", "salaries").is_of(&dotted));
-        assert_eq!(naming("public.hidden", "salaries").topic(), None);
+        assert_eq!(topic("public.hidden", "salaries"), None);
     }
 }

@@ -29,6 +29,7 @@ mod shared;
 mod slot;
 mod spool;
 mod sql_text;
+mod standing;
 mod stream;
 mod tables;
 

@@ -7,6 +7,7 @@ mod notify;
 mod outbox;
 mod partitions;
 mod private_cluster;
+mod renames;
 mod snapshot;
 mod sql;
 mod support;

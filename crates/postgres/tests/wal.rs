@@ -8,6 +8,8 @@ mod limits;
 mod login;
 mod partitions;
 mod pooler;
+pub(crate) mod renamed;
+mod restored;
 mod slots;
 mod streaming;
 mod values;

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use super::publication::{self, Fit, Unfit};
 use super::shared::Shared;
+use super::standing::{Admitted, standings};
 use super::tables::Want;
 use crate::connect::ConnectError;
 use crate::partitions;
@@ -49,8 +50,15 @@ async fn admitted(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<(
         if matches!(shared.tables().want(topic), Want::Flowing) {
             return Ok(());
         }
-        publish(shared, topic, deadline).await?;
-        shared.tables().admitted(topic);
+        // One that was renamed meanwhile is looked for again.
+        let Some(admitted) = publish(shared, topic, deadline).await? else {
+            if Instant::now() >= deadline {
+                return Err(shared.unavailable());
+            }
+            sleep(FIRST_LOOK).await;
+            continue;
+        };
+        shared.tables().admitted(topic, admitted);
         if shared.pay(topic).await {
             return Ok(());
         }
@@ -59,8 +67,13 @@ async fn admitted(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<(
     }
 }
 
-/// Puts the table into the publication and waits until no change of it can be missed.
-async fn publish(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<(), Refusal> {
+/// Puts the table into the publication and waits until no change of it can be missed. Gives as what
+/// it is in the stream then, if it has the name still.
+async fn publish(
+    shared: &Shared,
+    topic: &Topic,
+    deadline: Instant,
+) -> Result<Option<Admitted>, Refusal> {
     let (schema, table) = topic.name().split_once('.').expect("a table is named schema.table");
     let name = shared.publication.as_str();
     let pooled = shared.pool.get().await.map_err(|error| down(&error))?;
@@ -74,7 +87,14 @@ async fn publish(shared: &Shared, topic: &Topic, deadline: Instant) -> Result<()
     if fit.partitioned {
         remember_partitions(shared, &pooled, topic, fit.oid).await?;
     }
-    settle(shared, &pooled, fit.oid, deadline).await
+    settle(shared, &pooled, fit.oid, deadline).await?;
+    let admitted = match pooled.run(async |client| standings(client, name, &[fit.oid]).await).await
+    {
+        None => return Err(shared.unavailable()),
+        Some(Err(error)) => return Err(failed(shared, &error)),
+        Some(Ok(mut found)) => found.remove(&fit.oid),
+    };
+    Ok(admitted.filter(|admitted| admitted.standing.naming.is_of(topic)))
 }
 
 /// Remembers the partitions before changes flow, so that what becomes of them from now on is
@@ -85,7 +105,7 @@ async fn remember_partitions(
     topic: &Topic,
     oid: u32,
 ) -> Result<(), Refusal> {
-    if shared.tables().flow(topic).is_on() && shared.partitions().get(topic).is_some() {
+    if shared.tables().is_flowing(topic) && shared.partitions().get(topic).is_some() {
         return Ok(());
     }
     let name = shared.publication.as_str();

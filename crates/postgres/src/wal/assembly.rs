@@ -15,13 +15,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use relations::Problem;
-pub(super) use relations::{Described, Description, Flow, Known, topic};
+pub(super) use relations::{Described, Description, Flow, Known};
 use tidewire_protocol::change::{Change, Operation, Row, RowBuilder, Snapshot, Transaction};
 use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::{self, Begin, Commit, DecodeError, Logical, Lsn, Message, Old, Tuple};
-use super::resume::{Part, Told};
+use super::resume::{Last, Part, Told};
 use crate::values::Misshapen;
 
 /// Bytes of one open transaction after which what it has is published.
@@ -37,6 +37,8 @@ pub(super) enum Need {
     Relation(Description),
     /// The types of this table's columns were altered; to be answered with [`Assembly::know`].
     Shapes(Description),
+    /// Nobody knows any more as what this relation is told; to be answered with [`Assembly::know`].
+    Again(Description),
     /// Which partitions these tables have; to be answered with [`Assembly::know_parts`].
     Parts(Vec<u32>),
     /// A type may have changed, nothing more; not taken again.
@@ -118,6 +120,10 @@ pub(super) struct Assembly {
     part: Option<Part>,
     /// The commit of the newest transaction made into drafts.
     done: Lsn,
+    /// Which one that was.
+    last: Option<Last>,
+    /// It has to come again, or this is another log.
+    sought: bool,
     processed: Lsn,
     drafts: Vec<Draft>,
     bytes: usize,
@@ -135,17 +141,37 @@ impl Assembly {
         let half_read = self.open.take().filter(|open| !open.repeated);
         self.suspended = half_read.or(self.suspended.take()).filter(|_| resumed);
         if !resumed {
-            self.done = Lsn(0);
+            (self.done, self.last) = (Lsn(0), None);
             self.processed = from;
         }
-        self.processed = self.processed.max(from);
+        self.seek(from);
+    }
+
+    /// The log is sent again from a place on. Where the newest transaction that was told is behind
+    /// that, it comes again, and until then nobody knows whether this log has what was told.
+    fn seek(&mut self, from: Lsn) {
+        self.sought = self.done != Lsn(0) && from <= self.done;
+        self.processed = if self.sought { from } else { self.processed.max(from) };
+    }
+
+    /// A transaction comes, or everything up to a place has come.
+    fn find(&mut self, at: Lsn, found: Option<Last>) -> Result<(), Trouble> {
+        if !self.sought || at < self.done {
+            return Ok(());
+        }
+        let is_it = at == self.done && found.is_some();
+        if !is_it || (self.last.is_some() && self.last != found) {
+            return Err(Trouble::Senseless(other_log(self.done)));
+        }
+        self.sought = false;
+        Ok(())
     }
 
     /// Another connection begins, behind exactly what was told; nothing else of before counts.
     pub(super) fn resume(&mut self, told: &Told, from: Lsn) {
         self.begin(from, false);
-        self.done = told.done;
-        self.processed = told.processed.max(from);
+        (self.done, self.last, self.processed) = (told.done, told.last, told.processed);
+        self.seek(from);
         self.part = told.part.clone();
         (self.drafts, self.bytes) = (Vec::new(), 0);
     }
@@ -159,7 +185,7 @@ impl Assembly {
             kept_back: open.spilled.1.clone(),
         });
         let part = part.or_else(|| self.part.clone());
-        Told { done: self.done, processed: self.processed, part }
+        Told { done: self.done, last: self.last, processed: self.processed, part }
     }
 
     /// Which transactions there are now, by which short ids are widened.
@@ -210,6 +236,7 @@ impl Assembly {
     /// The table of a row that was too large to be read, from how its message begins; `None` when
     /// nobody misses it.
     pub(super) fn oversized(&mut self, head: &[u8]) -> Option<Topic> {
+        let commit = self.commit_place();
         let open = self.open.as_mut()?;
         let oid = head.get(1..5)?.try_into().ok().map(u32::from_be_bytes)?;
         if !matches!(head[0], b'I' | b'U' | b'D') {
@@ -217,7 +244,7 @@ impl Assembly {
         }
         open.seen += 1;
         open.index = open.index.saturating_add(1);
-        let known = self.relations.get(&oid).filter(|known| known.flow.is_on())?;
+        let known = self.relations.get(&oid).filter(|known| known.flow.tells(commit))?;
         let told = open.repeated || open.seen <= open.again;
         let topic = known.topic.clone().filter(|_| !told)?;
         // Beside the deeds of the transaction, so that what is told and this are kept together.
@@ -226,10 +253,25 @@ impl Assembly {
     }
 
     /// Everything that committed before this place was sent.
-    pub(super) fn sent(&mut self, lsn: Lsn) {
+    pub(super) fn sent(&mut self, lsn: Lsn) -> Result<(), Trouble> {
+        if self.open.is_none() && lsn > self.done {
+            self.find(lsn, None)?;
+        }
         if self.open.is_none() && self.suspended.is_none() && self.part.is_none() {
             self.processed = self.processed.max(lsn);
         }
+        Ok(())
+    }
+
+    /// Where the transaction that is being read was committed.
+    pub(super) fn commit_place(&self) -> Option<u64> {
+        self.open.as_ref()?.transaction.lsn
+    }
+
+    /// How the log described a relation of which nobody knows any more as what it is told.
+    pub(super) fn outdated(&self, relation: u32) -> Option<&Description> {
+        let known = self.relations.get(&relation).filter(|known| known.flow.has_ended())?;
+        Some(known.sent())
     }
 
     /// How a table looks from here on.
@@ -268,6 +310,8 @@ impl Assembly {
         if self.open.is_some() {
             return Err(senseless("a transaction begins inside of another"));
         }
+        let at = begin.committed_at.unix_micros();
+        self.find(begin.commit_lsn, Some(Last { xid: begin.xid, at }))?;
         let same = |open: &Open| open.transaction.lsn == Some(begin.commit_lsn.0);
         if let Some(mut open) = self.suspended.take_if(|open| same(open)) {
             // Or more, if the connection was lost again before it came as far as the first time.
@@ -282,7 +326,7 @@ impl Assembly {
             transaction: Arc::new(Transaction {
                 id,
                 lsn: Some(begin.commit_lsn.0),
-                committed_at: begin.committed_at.unix_micros(),
+                committed_at: at,
             }),
             repeated: begin.commit_lsn <= self.done,
             again: part.as_ref().map_or(0, |part| part.seen),
@@ -301,7 +345,13 @@ impl Assembly {
         let Some(mut open) = self.open.take() else {
             return Err(senseless("a transaction ends that did not begin"));
         };
-        self.done = self.done.max(commit.commit_lsn);
+        if commit.commit_lsn > self.done {
+            self.done = commit.commit_lsn;
+            let Transaction { id, committed_at: at, .. } = *open.transaction;
+            #[expect(clippy::cast_possible_truncation, reason = "the log has the short id")]
+            let xid = id as u32;
+            self.last = Some(Last { xid, at });
+        }
         self.processed = self.processed.max(commit.end_lsn);
         self.counts.transactions += u64::from(!open.repeated);
         mark_last(&mut open.deeds);
@@ -321,11 +371,15 @@ impl Assembly {
         let Some(known) = self.relations.get(&relation) else {
             return Err(senseless(format!("a change of relation {relation} that is unknown")));
         };
+        if known.flow.has_ended() {
+            return need(Need::Again(known.sent().clone()));
+        }
         let Some(open) = self.open.as_mut() else {
             return Err(senseless("a change outside of a transaction"));
         };
         let told = open.is_told(Some(open.index));
-        if let (false, true, Some(topic)) = (told, known.flow.is_on(), &known.topic) {
+        let flows = known.flow.tells(open.transaction.lsn);
+        if let (false, true, Some(topic)) = (told, flows, &known.topic) {
             let (record, old, misshapen) = match known.rows(new, old, lenient, &mut self.builder) {
                 Ok(rows) => rows,
                 Err(Problem::Misshapen(Misshapen)) => {
@@ -413,6 +467,17 @@ impl Assembly {
             open.spilled = (open.seen, kept_back.collect());
         }
     }
+}
+
+/// What was told is not in the log.
+fn other_log(done: Lsn) -> WalError {
+    WalError::new(
+        WalErrorKind::SlotLost,
+        format!(
+            "the transaction at {done}, which was delivered, is not in PostgreSQL's log any more: \
+             the database was put back to an earlier time, so there is a gap for its tables"
+        ),
+    )
 }
 
 /// The places of each table's newest change, newest first.

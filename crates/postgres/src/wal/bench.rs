@@ -106,6 +106,6 @@ fn learn(assembly: &mut Assembly) {
     let relation = Relation::new(OID, "public", "orders", columns);
     let shapes = COLUMNS.iter().map(|(_, shape, _)| Arc::new(shape.clone())).collect();
     let flow = Flow::default();
-    flow.turn(true);
+    flow.begin(Lsn(0));
     assembly.know(Known::new(description, relation, flow, shapes));
 }

@@ -4,12 +4,12 @@
 //! On PostgreSQL 18 a dropped publication makes the stream go silent without an error, and up to 17
 //! the error comes with the first change; so it is looked for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tidewire_protocol::Topic;
 use tidewire_protocol::change::Snapshot;
-use tidewire_protocol::{GapReason, Topic};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ use super::partitions::misfits;
 use super::publication::{self, Member, Publication};
 use super::shared::{Reading, Shared, age};
 use super::slot::SlotStatus;
+use super::standing::{Admitted, Standing, standings};
+use crate::naming;
 use crate::partitions::{self, Layout};
 
 /// How often debts are looked after.
@@ -50,6 +52,8 @@ pub(super) struct Keeper {
 struct Look {
     publication: Option<Publication>,
     members: Vec<Member>,
+    /// As what they are in it.
+    standings: HashMap<u32, Admitted>,
     /// Of the members, those whose rows cannot be updated any more.
     unfit: Vec<Member>,
     slot: SlotStatus,
@@ -71,6 +75,7 @@ impl Keeper {
                 _ = ticks.tick() => {}
             }
             let Some(reading) = self.shared.reading() else { continue };
+            self.shared.tell_stops().await;
             self.pay_debts().await;
             self.expire().await;
             if checked.elapsed() >= self.check_interval {
@@ -152,7 +157,7 @@ impl Keeper {
         for member in &look.unfit {
             self.release(member).await;
         }
-        self.compare(&members, &before, reading).await;
+        self.compare(&members, look.standings, &before, reading).await;
         self.compare_partitions(&members, look.partitions, &met).await;
     }
 
@@ -195,14 +200,20 @@ impl Keeper {
     }
 
     /// Compares what is published with what is wanted.
-    async fn compare(&mut self, members: &[Member], before: &HashSet<Topic>, reading: &Reading) {
-        let topics = topics(members);
-        let lost = self.shared.tables().compare(&topics, before);
-        for topic in lost {
-            tracing::warn!(%topic, "the table is not in the publication any more");
-            let marks = self.shared.flows_no_more(&topic);
-            self.shared.interrupt(&topic, GapReason::ConnectionLost, marks).await;
-        }
+    async fn compare(
+        &mut self,
+        members: &[Member],
+        mut standings: HashMap<u32, Admitted>,
+        before: &HashMap<Topic, Standing>,
+        reading: &Reading,
+    ) {
+        let named = |member: &Member| {
+            let standing = standings.remove(&member.oid)?.standing;
+            Some((topic(member)?, standing))
+        };
+        let now: HashMap<Topic, Standing> = members.iter().filter_map(named).collect();
+        self.shared.tables().compare(&now, before);
+        self.shared.tell_stops().await;
         let strangers = self.shared.tables().strangers();
         for topic in strangers {
             // It says what it has to; a table that is gone is asked for again at the next look.
@@ -242,6 +253,7 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         }
     }
     let oids: Vec<u32> = members.iter().map(|member| member.oid).collect();
+    let standings = standings(client, name, &oids).await?;
     let partitions = partitions::published(client, name, &oids).await?;
     let parted: Vec<u32> = partitions.keys().copied().collect();
     let misfits = misfits(client, name, &parted).await?;
@@ -258,18 +270,13 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
     };
     let tells_little = |member: &&Member| misfits.iter().any(|it| it.table == member.oid);
     unfit.extend(members.iter().filter(tells_little).cloned());
-    Ok(Look { publication, members, unfit, slot, snapshot: snapshot.parse().ok(), partitions })
+    let snapshot = snapshot.parse().ok();
+    Ok(Look { publication, members, standings, unfit, slot, snapshot, partitions })
 }
 
 /// The topic of a table, if its name can be one.
 pub(super) fn topic(member: &Member) -> Option<Topic> {
-    let named = !member.schema.contains('.');
-    named.then(|| Topic::table(&format!("{}.{}", member.schema, member.table)).ok()).flatten()
-}
-
-/// The topics of tables.
-pub(super) fn topics(members: &[Member]) -> HashSet<Topic> {
-    members.iter().filter_map(topic).collect()
+    naming::topic(&member.schema, &member.table)
 }
 
 /// A name for a publication of our own, which tells when it was made.

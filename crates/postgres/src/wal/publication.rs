@@ -20,7 +20,7 @@ use super::sql_text::{identifier, literal, qualified, readable, readable_part};
 pub(super) use inspection::{Fit, Unfit, inspect, without_identity};
 
 /// What says that tables in the publication come and go with listeners.
-const MARK: &str = "Tidewire: tables come and go with their listeners";
+pub(super) const MARK: &str = "Tidewire: tables come and go with their listeners";
 
 /// The tables whose changes come, however they came into the publication of this name: of
 /// partitions that are sent as their own, the table that is in it.

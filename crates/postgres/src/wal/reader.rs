@@ -5,6 +5,7 @@
 
 mod facts;
 mod learn;
+mod names;
 mod passing;
 mod resuming;
 mod streamed;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub(super) use facts::Facts;
 use futures_util::stream::{self, StreamExt};
+use streamed::sense;
 use tidewire::sparing::Sparing;
 use tidewire_protocol::Topic;
 use tokio::time::{Instant, sleep};
@@ -33,6 +35,7 @@ use super::running::Running;
 use super::shared::{Reading, Shared};
 use super::slot::{Beginning, Opening, SlotKind};
 use super::spool::Spools;
+use super::standing::Admitted;
 use super::stream::{Batch, Item, Pulse, Stream};
 use super::{WalOptions, slot};
 use crate::connect::Target;
@@ -246,7 +249,7 @@ impl Reader {
         facts: &Facts,
         told: Option<Told>,
         publication: Publication,
-        members: &HashSet<Topic>,
+        members: &HashMap<Topic, Admitted>,
     ) -> Result<(), WalError> {
         match told {
             Some(told) => self.assembly.resume(&told, beginning.from),
@@ -361,7 +364,7 @@ impl Reader {
             match item {
                 Item::Data(bytes) => self.take_message(&bytes, 0).await?,
                 Item::Oversized(head, skipped) => self.take_message(&head, skipped).await?,
-                Item::Sent(lsn) => self.assembly.sent(lsn),
+                Item::Sent(lsn) => sense(self.assembly.sent(lsn))?,
             }
             if self.assembly.is_ripe() {
                 self.publish().await?;
@@ -389,6 +392,7 @@ impl Reader {
                     return Ok(());
                 }
                 Need::Relation(description) => return self.learn(description).await,
+                Need::Again(description) => self.learn(description).await?,
                 Need::Parts(tables) => self.learn_parts(&tables).await?,
                 Need::Shapes(description) => {
                     let oids: Vec<u32> = description.columns.iter().map(|c| c.type_oid).collect();
@@ -402,16 +406,24 @@ impl Reader {
     }
 
     /// A row that was too large to be read is a gap in its table.
-    fn take_oversized(&mut self, head: &[u8], bytes: usize) {
+    async fn take_oversized(&mut self, head: &[u8], bytes: usize) -> Result<(), Ended> {
         self.shared.metrics.oversized.inc();
-        let Some(topic) = self.assembly.oversized(head) else { return };
-        tracing::warn!(%topic, bytes, limit = self.options.row_bytes,
-            "a row is larger than row_bytes allows, so its table has a gap there");
+        let relation = head.get(1..5).and_then(|oid| oid.try_into().ok()).map(u32::from_be_bytes);
+        let outdated = relation.and_then(|relation| self.assembly.outdated(relation)).cloned();
+        if let Some(description) = outdated {
+            self.learn(description).await?;
+        }
+        if let Some(topic) = self.assembly.oversized(head) {
+            tracing::warn!(%topic, bytes, limit = self.options.row_bytes,
+                "a row is larger than row_bytes allows, so its table has a gap there");
+        }
+        Ok(())
     }
 
     /// Hands over what is ready.
     async fn publish(&mut self) -> Result<(), WalError> {
         let drafts = self.assembly.harvest();
+        let drafts = self.of_their_names(drafts).await?;
         if self.marks.are_kept() {
             return self.publish_marked(drafts).await;
         }

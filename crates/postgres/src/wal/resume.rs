@@ -13,7 +13,7 @@
 //! mark that was given out and not reported kept, nobody knows whether its drafts are: there is no
 //! other until reading began again behind what the history says.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +37,22 @@ const PARTS: &str = "/parts:";
 pub(super) struct Told {
     /// The commit of the newest transaction that was told whole.
     pub(super) done: Lsn,
+    /// Which transaction that was: a log that was put back to an earlier time has others at the
+    /// same places.
+    pub(super) last: Option<Last>,
     /// The place before which everything was told.
     pub(super) processed: Lsn,
     /// What was told of the transaction after it.
     pub(super) part: Option<Part>,
+}
+
+/// A transaction, beside the place of its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Last {
+    /// Its short id.
+    pub(super) xid: u32,
+    /// When it was committed, in microseconds since 1970.
+    pub(super) at: i64,
 }
 
 /// Part of a transaction.
@@ -155,12 +167,15 @@ impl Marks {
         }
     }
 
-    /// What says that a topic's changes, or messages, are told.
-    pub(super) fn of_topic(slot: Option<&Arc<str>>, topic: &Topic, flows: bool) -> Vec<Mark> {
-        let mark = |slot: &Arc<str>| Mark {
-            source: format!("{slot}/{topic}").into(),
-            place: if flows { Bytes::from_static(b"1") } else { Bytes::new() },
-        };
+    /// What says that a topic's changes, or messages, are told, and of a table as what; without a
+    /// place, that they are not.
+    pub(super) fn of_topic(
+        slot: Option<&Arc<str>>,
+        topic: &Topic,
+        place: Option<Bytes>,
+    ) -> Vec<Mark> {
+        let place = place.unwrap_or_default();
+        let mark = |slot: &Arc<str>| Mark { source: format!("{slot}/{topic}").into(), place };
         slot.map(mark).into_iter().collect()
     }
 
@@ -195,12 +210,16 @@ impl Marks {
         self.slot.as_ref()
     }
 
-    /// Topics whose changes, or messages, were being told.
-    pub(super) async fn topics(&self, publisher: &Publisher) -> Result<HashSet<Topic>, WalError> {
-        let Some(slot) = &self.slot else { return Ok(HashSet::new()) };
+    /// Topics whose changes, or messages, were being told, each with what was kept beside it.
+    pub(super) async fn topics(
+        &self,
+        publisher: &Publisher,
+    ) -> Result<HashMap<Topic, Bytes>, WalError> {
+        let Some(slot) = &self.slot else { return Ok(HashMap::new()) };
         let prefix = format!("{slot}/");
         let marks = publisher.marks(&prefix).await.map_err(failed)?;
-        Ok(marks.iter().filter_map(|mark| topic(mark.source.strip_prefix(&prefix)?)).collect())
+        let named = |mark: Mark| Some((topic(mark.source.strip_prefix(&prefix)?)?, mark.place));
+        Ok(marks.into_iter().filter_map(named).collect())
     }
 }
 
@@ -218,8 +237,12 @@ pub(super) fn failed(error: tidewire::Error) -> WalError {
 
 impl SlotMark {
     fn put(&self) -> Bytes {
-        let Told { done, processed, part } = &self.told;
-        let mut text = format!("1 {} {} {done} {processed}", self.system, self.timeline);
+        let Told { done, last, processed, part } = &self.told;
+        let mut text = format!("2 {} {} {done} {processed}", self.system, self.timeline);
+        match last {
+            Some(Last { xid, at }) => text += &format!(" {xid} {at}"),
+            None => text += " - -",
+        }
         if let Some(Part { commit, seen, kept_back }) = part {
             let kept_back: Vec<String> = kept_back.iter().map(u32::to_string).collect();
             text += &format!(" {commit} {seen} {}", kept_back.join(","));
@@ -229,11 +252,16 @@ impl SlotMark {
 
     fn take(place: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(place).ok()?.split(' ');
-        if words.next()? != "1" {
-            return None;
-        }
+        let version = words.next().filter(|version| matches!(*version, "1" | "2"))?;
         let (system, timeline) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
         let (done, processed) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let last = match version {
+            "1" => None,
+            _ => match (words.next()?, words.next()?) {
+                ("-", "-") => None,
+                (xid, at) => Some(Last { xid: xid.parse().ok()?, at: at.parse().ok()? }),
+            },
+        };
         let part = match words.next() {
             None => None,
             Some(commit) => Some(Part {
@@ -247,7 +275,7 @@ impl SlotMark {
                     .collect::<Option<_>>()?,
             }),
         };
-        Some(Self { system, timeline, told: Told { done, processed, part } })
+        Some(Self { system, timeline, told: Told { done, last, processed, part } })
     }
 }
 
@@ -257,16 +285,28 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let whole = Told { done: Lsn(7), processed: Lsn(u64::MAX), part: None };
+        let last = Some(Last { xid: 9, at: -1 });
+        let whole = Told { done: Lsn(7), last, processed: Lsn(u64::MAX), part: None };
         let part = |kept_back| Part { commit: Lsn(9), seen: 5_000, kept_back };
         for part in [None, Some(part(vec![])), Some(part(vec![3])), Some(part(vec![3, 4_999]))] {
-            let told = Told { part, ..whole.clone() };
-            let mark = SlotMark { system: "7312".to_owned(), timeline: 2, told };
-            assert_eq!(SlotMark::take(&mark.put()), Some(mark));
+            for last in [last, None] {
+                let told = Told { part: part.clone(), last, ..whole.clone() };
+                let mark = SlotMark { system: "7312".to_owned(), timeline: 2, told };
+                assert_eq!(SlotMark::take(&mark.put()), Some(mark));
+            }
         }
-        for senseless in
-            ["", "2 a 1 0/1 0/2", "1 a 1 0/1", "1 a 1 0/1 0/2 0/3", "1 a 1 0/1 0/2 0/3 1 x"]
-        {
+        let former = SlotMark::take(b"1 a 1 0/1 0/2").unwrap().told;
+        assert_eq!((former.done, former.last), (Lsn(1), None), "of an older version");
+        for senseless in [
+            "",
+            "3 a 1 0/1 0/2",
+            "2 a 1 0/1 0/2",
+            "2 a 1 0/1 0/2 1",
+            "2 a 1 0/1 0/2 1 x",
+            "1 a 1 0/1",
+            "1 a 1 0/1 0/2 0/3",
+            "1 a 1 0/1 0/2 0/3 1 x",
+        ] {
             assert_eq!(SlotMark::take(senseless.as_bytes()), None, "{senseless}");
         }
     }
@@ -304,10 +344,11 @@ mod tests {
         let slot: Arc<str> = "wal:slot".into();
         for named in [Topic::table("public.orders").unwrap(), Topic::application("a/b c").unwrap()]
         {
-            let mark = Marks::of_topic(Some(&slot), &named, true).remove(0);
+            let place = Some(Bytes::from_static(b"1"));
+            let mark = Marks::of_topic(Some(&slot), &named, place).remove(0);
             assert_eq!(topic(mark.source.strip_prefix("wal:slot/").unwrap()), Some(named));
         }
-        assert_eq!(Marks::of_topic(None, &Topic::application("a").unwrap(), true), []);
+        assert_eq!(Marks::of_topic(None, &Topic::application("a").unwrap(), None), []);
         let orders = Topic::table("public.orders").unwrap();
         let mark = Marks::of_layout(Some(&slot), &orders, None).unwrap();
         assert_eq!(topic(mark.source.strip_prefix("wal:slot/").unwrap()), None);

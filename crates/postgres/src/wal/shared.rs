@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tidewire::Publisher;
 use tidewire::history::Mark;
 use tidewire::sparing::Sparing;
 use tidewire_protocol::change::Snapshot;
-use tidewire_protocol::{Code, GapReason, Refusal, Topic};
+use tidewire_protocol::{Code, GapReason, Refusal, Topic, TopicKind};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -18,6 +19,7 @@ use super::partitions::Known;
 use super::pgoutput::Lsn;
 use super::resume::Marks;
 use super::slot::SlotStatus;
+use super::standing::Admitted;
 use super::tables::{Run, Tables};
 use crate::changes::SourceStatus;
 use crate::connect::Pool;
@@ -251,10 +253,28 @@ impl Shared {
         }
     }
 
+    /// Tells those who listen to tables that stopped. What the history does not take is tried again.
+    pub(super) async fn tell_stops(&self) {
+        let untold = self.tables().untold();
+        for topic in untold {
+            tracing::warn!(%topic,
+                "the table was renamed, moved or dropped, or left the publication, perhaps for a \
+                 while: there is a gap, and the topic follows the table that has the name now");
+            let marks = self.flows_no_more(&topic);
+            if self.interrupt(&topic, GapReason::ConnectionLost, marks).await {
+                self.tables().told(&topic);
+            }
+        }
+    }
+
     /// What remembers that everything said on the topic is told from here on, and which partitions
     /// the table has then.
     pub(super) fn flows(&self, topic: &Topic) -> Vec<Mark> {
-        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, true);
+        let place = match topic.kind() {
+            TopicKind::Table => self.tables().admission(topic).as_ref().map(Admitted::put),
+            _ => Some(Bytes::from_static(b"1")),
+        };
+        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, place);
         if let Some(layout) = self.partitions().get(topic) {
             marks.extend(self.has_parts(topic, layout));
         }
@@ -263,7 +283,7 @@ impl Shared {
 
     /// What remembers that it is not.
     pub(super) fn flows_no_more(&self, topic: &Topic) -> Vec<Mark> {
-        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, false);
+        let mut marks = Marks::of_topic(self.slot_mark.as_ref(), topic, None);
         if self.partitions().get(topic).is_some() {
             marks.extend(Marks::of_layout(self.slot_mark.as_ref(), topic, None));
         }

@@ -61,13 +61,31 @@ impl Seen {
     fn of(event: &Event) -> Self {
         let topic = event.topic.name().to_owned();
         match &event.body {
-            Body::Change(change) => Self::Change(Arc::clone(change)),
+            Body::Change(change) => {
+                let (schema, table) = (&change.relation.schema, &change.relation.table);
+                assert_eq!(topic, format!("{schema}.{table}"), "a row on the topic of another");
+                Self::Change(Arc::clone(change))
+            }
             Body::Gap(reason) => Self::Gap(topic, *reason),
             Body::Message(payload) => {
                 Self::Message(topic, event.name.as_deref().map(str::to_owned), payload.clone())
             }
             other => panic!("a source of changes never says {other:?}"),
         }
+    }
+}
+
+/// In words: a gap of a topic, or a row's `id` behind the name its table had.
+pub(crate) fn word(seen: &Seen) -> String {
+    match seen {
+        Seen::Change(change) => {
+            let row = change.record.as_ref().or(change.old.as_ref());
+            let id = row.map(|row| object(change, row)["id"].clone());
+            let (schema, table) = (&change.relation.schema, &change.relation.table);
+            format!("{schema}.{table} {}", id.unwrap_or_else(|| change.operation.word().to_owned()))
+        }
+        Seen::Gap(topic, _) => format!("{topic} gap"),
+        Seen::Message(topic, ..) => format!("{topic} message"),
     }
 }
 

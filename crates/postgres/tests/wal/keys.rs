@@ -70,3 +70,23 @@ async fn an_identity_with_the_primary_key_leaves_it_the_key() {
     check("key_full", &with("key_full", &full), &["id"]).await;
     check("key_less", &with("key_less", "REPLICA IDENTITY FULL"), &[]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_key_that_is_stored_out_of_line_is_told_when_another_column_changes() {
+    let cluster = cluster();
+    let setup = "CREATE TABLE out_of_line (id text PRIMARY KEY, n int, rest text);
+        ALTER TABLE out_of_line ALTER id SET STORAGE EXTERNAL, ALTER rest SET STORAGE EXTERNAL";
+    let mut rig = Rig::new(&cluster, setup).await;
+    rig.add("public.out_of_line").await;
+    rig.run("INSERT INTO out_of_line VALUES (repeat('k', 2500), 1, repeat('x', 5000))").await;
+    rig.run("UPDATE out_of_line SET n = 2").await;
+    let told = changes(rig.caught_up().await);
+    let [insert, update] = &told[..] else { panic!("{told:?}") };
+    let record = |at: usize| {
+        (insert.record.as_ref().unwrap().json(at), update.record.as_ref().unwrap().json(at))
+    };
+    let (before, after) = record(0);
+    assert!(before.is_some() && before == after, "{after:?}");
+    assert_eq!(record(1), (Some("1"), Some("2")));
+    assert_eq!(record(2).1, None, "what no key needs is left out as before");
+}

@@ -1,26 +1,53 @@
 //! What is known about a table: its columns and their shapes, and rows made by them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewire_protocol::Topic;
 use tidewire_protocol::change::{Relation, Row, RowBuilder, RowTooLarge, Value};
 
 use super::Rows;
+use crate::naming::topic;
 use crate::values::{self, Misshapen, Shape};
-use crate::wal::pgoutput::{self, Datum, Identity, Old, Tuple};
+use crate::wal::pgoutput::{self, Datum, Identity, Lsn, Old, Tuple};
 
-/// Whether a table's changes are published; shared with those who decide that.
+/// Whether changes of one relation under one name are published; shared with those who decide that.
+///
+/// One that has ended never begins again: the relation may have another name then, so whoever holds
+/// it has to ask anew.
 #[derive(Clone, Debug, Default)]
-pub(in crate::wal) struct Flow(Arc<AtomicBool>);
+pub(in crate::wal) struct Flow(Arc<AtomicU64>);
+
+/// Of a flow that did not begin yet, and of one that has ended; else the place where it began.
+const OFF: u64 = 0;
+const ENDED: u64 = u64::MAX;
 
 impl Flow {
     pub(in crate::wal) fn is_on(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        !matches!(self.0.load(Ordering::Acquire), OFF | ENDED)
     }
 
-    pub(in crate::wal) fn turn(&self, on: bool) {
-        self.0.store(on, Ordering::Release);
+    /// Whether what committed at this place is told.
+    pub(in crate::wal) fn tells(&self, commit: Option<u64>) -> bool {
+        self.is_on() && commit.is_none_or(|commit| commit >= self.0.load(Ordering::Acquire))
+    }
+
+    pub(in crate::wal) fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ENDED
+    }
+
+    /// What commits from this place on is told.
+    pub(in crate::wal) fn begin(&self, from: Lsn) {
+        self.0.store(from.0.clamp(OFF + 1, ENDED - 1), Ordering::Release);
+    }
+
+    pub(in crate::wal) fn end(&self) {
+        self.0.store(ENDED, Ordering::Release);
+    }
+
+    /// Whether anybody else holds it.
+    pub(in crate::wal) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -101,13 +128,6 @@ impl Description {
     }
 }
 
-/// The topic of a table; `None` when its name cannot be one.
-pub(in crate::wal) fn topic(schema: &str, table: &str) -> Option<Topic> {
-    // The first dot of a topic ends the schema.
-    let named = !schema.contains('.');
-    named.then(|| Topic::table(&format!("{schema}.{table}")).ok()).flatten()
-}
-
 /// A relation whose rows can be read: a table, or a partition, which is told as its table.
 #[derive(Debug)]
 pub(in crate::wal) struct Known {
@@ -116,9 +136,9 @@ pub(in crate::wal) struct Known {
     /// Where the log has the columns in another order, that, and where each one is in it.
     sent: Option<(Description, Box<[usize]>)>,
     /// What it is told as.
-    pub(super) relation: Arc<Relation>,
+    pub(in crate::wal) relation: Arc<Relation>,
     /// `None` when its name cannot be a topic; its changes then never flow.
-    pub(super) topic: Option<Topic>,
+    pub(in crate::wal) topic: Option<Topic>,
     pub(super) flow: Flow,
     shapes: Vec<Arc<Shape>>,
 }
@@ -221,22 +241,25 @@ impl Reading<'_> {
     }
 
     fn rows(mut self, new: Option<&Tuple<'_>>, old: Option<&Old<'_>>) -> Result<Rows, Problem> {
-        let whole = match old {
-            Some(Old::Whole(tuple)) => Some(tuple),
-            _ => None,
-        };
-        let record = new.map(|tuple| self.row(tuple, whole)).transpose()?;
+        let record = new.map(|tuple| self.row(tuple, old)).transpose()?;
         let before = old.map(|old| self.old(old)).transpose()?;
         Ok((record, before, self.misshapen))
     }
 
-    /// A row; what the log left out is taken from `before` where that is whole.
-    fn row(&mut self, tuple: &Tuple<'_>, before: Option<&Tuple<'_>>) -> Result<Row, Problem> {
+    /// A row; what the log left out is taken from the row before, as far as that is told. A key that
+    /// is stored out of line and did not change is there.
+    fn row(&mut self, tuple: &Tuple<'_>, before: Option<&Old<'_>>) -> Result<Row, Problem> {
         self.check(tuple)?;
         self.builder.clear();
-        let mut before = before.map(Tuple::data);
-        for (shape, datum) in self.known.shapes.iter().zip(tuple.data()) {
+        let (mut before, is_key) = match before {
+            Some(Old::Whole(tuple)) => (Some(tuple.data()), false),
+            Some(Old::Key(tuple)) => (Some(tuple.data()), true),
+            None => (None, false),
+        };
+        let columns = self.known.description.columns.iter().zip(&self.known.shapes);
+        for ((column, shape), datum) in columns.zip(tuple.data()) {
             let before = before.as_mut().and_then(Iterator::next);
+            let before = before.filter(|_| !is_key || column.identity);
             let found = match (datum, before) {
                 (Datum::Unchanged, Some(before)) => before,
                 _ => datum,

@@ -16,7 +16,7 @@ fn assembly() -> (Assembly, Flow) {
     let mut assembly = Assembly::default();
     assembly.begin(Lsn(10), false);
     let flow = Flow::default();
-    flow.turn(true);
+    flow.begin(Lsn(0));
     teach(&mut assembly, &flow, &Shape::Text);
     (assembly, flow)
 }
@@ -112,10 +112,10 @@ fn the_last_change_of_each_table_is_marked() {
 fn a_place_is_processed_only_between_transactions() {
     let (mut assembly, _) = assembly();
     assert_eq!(assembly.processed(), Lsn(10));
-    assembly.sent(Lsn(50));
+    assembly.sent(Lsn(50)).unwrap();
     assert_eq!(assembly.processed(), Lsn(50));
     take(&mut assembly, &begin(100));
-    assembly.sent(Lsn(99));
+    assembly.sent(Lsn(99)).unwrap();
     assert_eq!(assembly.processed(), Lsn(50));
 }
 
@@ -123,9 +123,9 @@ fn a_place_is_processed_only_between_transactions() {
 fn a_table_that_does_not_flow_counts_but_is_not_told() {
     let (mut assembly, flow) = assembly();
     take(&mut assembly, &begin(100));
-    flow.turn(false);
+    flow.begin(Lsn(101));
     take(&mut assembly, &insert(1, "1"));
-    flow.turn(true);
+    flow.begin(Lsn(0));
     take(&mut assembly, &insert(1, "2"));
     take(&mut assembly, &commit(100));
     assert_eq!(told(&mut assembly), [tell(1, "2", 1, true)]);
@@ -211,9 +211,9 @@ fn a_row_too_large_to_read_names_its_table() {
     take(&mut assembly, &begin(100));
     let head = encode(&insert(2, "1"))[..12].to_vec();
     assert_eq!(assembly.oversized(&head).unwrap().name(), "public.t2");
-    flow.turn(false);
+    flow.begin(Lsn(101));
     assert_eq!(assembly.oversized(&head), None);
-    flow.turn(true);
+    flow.begin(Lsn(0));
     take(&mut assembly, &insert(1, "3"));
     take(&mut assembly, &commit(100));
     let drafts = assembly.harvest();
@@ -300,7 +300,7 @@ fn a_large_transaction_is_let_go_of_in_pieces_but_for_the_newest_change_of_each_
     // Lost, and sent again from the beginning.
     assembly.begin(Lsn(10), true);
     teach(&mut assembly, &flow, &Shape::Text);
-    assembly.sent(Lsn(99));
+    assembly.sent(Lsn(99)).unwrap();
     assert_eq!(assembly.processed(), Lsn(10), "it is still to be told");
     take(&mut assembly, &begin(100));
     take(&mut assembly, &insert(2, "1"));
@@ -415,4 +415,42 @@ fn after_a_slot_that_does_not_go_on_what_was_half_read_is_gone() {
     take(&mut assembly, &insert(1, "2"));
     take(&mut assembly, &commit(600));
     assert_eq!(told(&mut assembly), [tell(1, "2", 0, true)]);
+}
+
+/// The log is read on behind what was told up to the transaction at 100, from there.
+fn read_again(last: Option<Last>) -> Assembly {
+    let (mut assembly, _) = assembly();
+    let told = Told { done: Lsn(100), last, processed: Lsn(150), part: None };
+    assembly.resume(&told, Lsn(90));
+    assembly
+}
+
+#[test]
+fn a_log_in_which_the_last_transaction_comes_again_is_the_one_that_was_told() {
+    let (mut first, _) = assembly();
+    for message in [begin(100), insert(1, "1"), commit(100)] {
+        take(&mut first, &message);
+    }
+    let told = first.told();
+    assert!(told.last.is_some());
+    let mut assembly = read_again(told.last);
+    assert_eq!(assembly.processed(), Lsn(90), "nothing is confirmed before that is known");
+    for message in [begin(100), commit(100)] {
+        take(&mut assembly, &message);
+    }
+    assembly.sent(Lsn(200)).unwrap();
+    assert_eq!(assembly.processed(), Lsn(200));
+}
+
+#[test]
+fn a_log_in_which_it_does_not_come_is_another() {
+    assert!(read_again(None).sent(Lsn(101)).is_err(), "it was passed over");
+    let later = begin(101);
+    assert!(read_again(None).take(&encode(&later), false).is_err());
+    let other = Some(Last { xid: u32::MAX, at: 0 });
+    assert!(read_again(other).take(&encode(&begin(100)), false).is_err(), "another is there");
+    let mut earlier = read_again(None);
+    take(&mut earlier, &begin(95));
+    take(&mut earlier, &commit(95));
+    earlier.sent(Lsn(99)).unwrap();
 }

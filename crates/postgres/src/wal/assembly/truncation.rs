@@ -14,6 +14,9 @@ use super::{Assembly, Need, Trouble, need};
 impl Assembly {
     /// These relations were emptied by one statement.
     pub(super) fn truncate(&mut self, relations: &[u32]) -> Result<(), Trouble> {
+        if let Some(outdated) = relations.iter().find_map(|relation| self.outdated(*relation)) {
+            return need(Need::Again(outdated.clone()));
+        }
         let parts = self.parts.take();
         let asked = self.partitioned(relations);
         if parts.is_none() && !asked.is_empty() {
@@ -42,7 +45,8 @@ impl Assembly {
     /// The tables of which partitions are among these, if their changes are told.
     fn partitioned(&self, relations: &[u32]) -> Vec<u32> {
         let known = relations.iter().filter_map(|relation| self.relations.get(relation));
-        let told = known.filter(|known| known.is_part() && known.flow.is_on());
+        let commit = self.commit_place();
+        let told = known.filter(|known| known.is_part() && known.flow.tells(commit));
         let tables: BTreeSet<u32> = told.map(|known| known.relation.oid).collect();
         tables.into_iter().collect()
     }
@@ -55,7 +59,8 @@ impl Assembly {
 
     /// A change of the relation cannot be told: a gap stands in its place.
     pub(super) fn lose(&mut self, relation: u32, reason: GapReason) {
-        let known = self.relations.get(&relation).filter(|known| known.flow.is_on());
+        let commit = self.commit_place();
+        let known = self.relations.get(&relation).filter(|known| known.flow.tells(commit));
         let topic = known.and_then(|known| known.topic.clone());
         let Some(open) = self.open.as_mut() else { return };
         // It has an index, so it counts like a change.
@@ -115,7 +120,7 @@ mod tests {
         let columns = vec![column("id"), column("n")];
         let relation = Relation::new(TABLE, "public", "t", columns);
         let flow = Flow::default();
-        flow.turn(true);
+        flow.begin(Lsn(0));
         let shapes = std::iter::repeat_with(|| Arc::new(Shape::Number)).take(2).collect();
         Known::new(description, relation, flow, shapes).reordered(&order)
     }

@@ -25,6 +25,8 @@ pub(in crate::wal) struct Facts {
     /// Tells one cluster from every other.
     pub(in crate::wal) system: String,
     pub(in crate::wal) timeline: u32,
+    /// How far its log is written.
+    flushed: Lsn,
 }
 
 impl Facts {
@@ -47,7 +49,8 @@ impl Facts {
         let rows = ask(line, "IDENTIFY_SYSTEM").await?;
         let system = cell(&rows, 0)?.to_owned();
         let timeline = cell(&rows, 1)?.parse().map_err(|_| strange())?;
-        Ok(Self { version, wal_level, keeps_all, snapshot, system, timeline })
+        let flushed = cell(&rows, 2)?.parse().map_err(|_| strange())?;
+        Ok(Self { version, wal_level, keeps_all, snapshot, system, timeline, flushed })
     }
 
     /// Whether the server logs enough.
@@ -78,7 +81,7 @@ impl Facts {
     }
 
     /// Whether the server has everything that `before` had up to a place: it is the same cluster,
-    /// and if a standby took over, it did so after that place.
+    /// its log is as long, and if a standby took over, it did so after that place.
     pub(super) async fn follows(
         &self,
         before: &Self,
@@ -99,8 +102,9 @@ impl Facts {
         if self.system != system {
             return Ok(false);
         }
-        if self.timeline == timeline {
-            return Ok(true);
+        // A cluster that was put back to an earlier time has written less.
+        if self.timeline == timeline || self.flushed < upto {
+            return Ok(self.flushed >= upto);
         }
         let rows = ask(line, &format!("TIMELINE_HISTORY {}", self.timeline)).await?;
         Ok(left_at(cell(&rows, 1)?, timeline).is_some_and(|left| left >= upto))

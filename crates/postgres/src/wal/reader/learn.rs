@@ -6,10 +6,12 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Reader, unless};
+use crate::naming::topic;
 use crate::notify::Backoff;
 use crate::values::{Catalog, TypeInfo};
-use crate::wal::assembly::{Described, Description, Flow, Known, Parts, topic};
+use crate::wal::assembly::{Described, Description, Flow, Known, Parts};
 use crate::wal::partitions::{self, Whole, whole};
+use crate::wal::pgoutput::Lsn;
 
 /// The names of the columns of a table's primary key, without those that it only includes.
 const KEY: &str = "\
@@ -18,12 +20,19 @@ SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
     AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
 WHERE i.indrelid = $1 AND i.indisprimary";
 
+/// The schema of a table.
+const SCHEMA: &str = "\
+SELECT n.nspname::text FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+
 /// What the catalog says about a relation.
 struct Said {
     /// The primary key, where the replica identity is not it.
     key: Vec<String>,
     /// The table that it is a partition of, if it is told as that.
     whole: Option<Whole>,
+    /// The schema it is in now.
+    schema: Option<String>,
 }
 
 impl Reader {
@@ -39,6 +48,8 @@ impl Reader {
                         self.shared.partitions().meet(whole.oid, description.oid);
                     }
                     let known = self.known(description, &said);
+                    let at = self.assembly.commit_place().map_or(Lsn(u64::MAX), Lsn);
+                    self.shared.tables().meet(known.relation.oid, known.topic.as_ref(), at);
                     self.assembly.know(known);
                     return Ok(());
                 }
@@ -95,11 +106,16 @@ impl Reader {
         let columns = order.iter().map(column).collect();
         let (oid, schema, table) = match &said.whole {
             Some(whole) => (whole.oid, &whole.schema, &whole.table),
+            // What the log says of it was not so any more after its schema was renamed.
+            None if !self.names_schemas() => {
+                let schema = said.schema.as_ref().unwrap_or(&description.schema);
+                (description.oid, schema, &description.table)
+            }
             None => (description.oid, &description.schema, &description.table),
         };
         let relation = Relation::new(oid, schema.as_str(), table.as_str(), columns);
         let flow = match topic(&relation.schema, &relation.table) {
-            Some(topic) => self.shared.tables().flow(&topic),
+            Some(topic) => self.shared.tables().flow(&topic, oid),
             None => Flow::default(),
         };
         Known::new(description, relation, flow, shapes).reordered(&order)
@@ -130,11 +146,12 @@ async fn ask(
         catalog.load(client, unknown).await?;
     }
     let whole = whole(client, publication, description.oid, remembered).await?;
+    let schema = client.query_opt(SCHEMA, &[&description.oid]).await?.map(|row| row.get(0));
     if description.is_by_key() || whole.is_some() {
-        return Ok(Said { key: Vec::new(), whole });
+        return Ok(Said { key: Vec::new(), whole, schema });
     }
     let rows = client.query(KEY, &[&description.oid]).await?;
-    Ok(Said { key: rows.iter().map(|row| row.get(0)).collect(), whole })
+    Ok(Said { key: rows.iter().map(|row| row.get(0)).collect(), whole, schema })
 }
 
 async fn wait(stop: &CancellationToken, backoff: &mut Backoff, problem: &str) -> Result<(), Ended> {

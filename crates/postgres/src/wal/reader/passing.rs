@@ -53,7 +53,7 @@ impl Reader {
     /// Whether a gap has to be told on the topic first, or nobody listens to the table any more.
     fn is_silent(&self, topic: &Topic) -> bool {
         match topic.kind() {
-            TopicKind::Table => !self.shared.tables().flow(topic).is_on(),
+            TopicKind::Table => !self.shared.tables().is_flowing(topic),
             _ => self.indebted.contains(topic),
         }
     }

@@ -1,7 +1,7 @@
 //! Beginning behind what the history holds, where it outlives the process; see
 //! [`resume`](super::super::resume) for the rules.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use tidewire::error::Kind;
@@ -15,6 +15,19 @@ use crate::connect::replication::Line;
 use crate::wal::error::{WalError, WalErrorKind};
 use crate::wal::resume::{Told, failed};
 use crate::wal::slot::Beginning;
+use crate::wal::standing::Admitted;
+
+/// The tables that were being told and are still published, as what they were told: whether they are
+/// that still is for the log, and the next look, to say.
+fn heirs(
+    flowing: &HashMap<Topic, Bytes>,
+    members: &HashMap<Topic, Admitted>,
+) -> HashMap<Topic, Admitted> {
+    let published = flowing.iter().filter(|(topic, _)| members.contains_key(topic));
+    let heir =
+        |(topic, place): (&Topic, &Bytes)| Some((topic.clone(), Admitted::take(topic, place)?));
+    published.filter_map(heir).collect()
+}
 
 /// Topics that SQL spoke on which are remembered over restarts, to tell them when something may be
 /// missing; each segment of a history on disk repeats all of them.
@@ -56,7 +69,7 @@ impl Reader {
     pub(super) async fn take_over(
         &mut self,
         resumed: bool,
-        members: &HashSet<Topic>,
+        members: &HashMap<Topic, Admitted>,
     ) -> Result<Vec<Topic>, WalError> {
         let first = self.facts.is_none();
         if first && !self.marks.are_kept() {
@@ -64,14 +77,14 @@ impl Reader {
         }
         let known = match first {
             true => self.marks.topics(&self.shared.publisher).await?,
-            false => HashSet::new(),
+            false => HashMap::new(),
         };
-        let (flowing, spoken): (HashSet<Topic>, HashSet<Topic>) =
-            known.into_iter().partition(|topic| topic.kind() == TopicKind::Table);
-        self.spoken.extend(spoken);
+        let (flowing, spoken): (HashMap<Topic, Bytes>, HashMap<Topic, Bytes>) =
+            known.into_iter().partition(|(topic, _)| topic.kind() == TopicKind::Table);
+        self.spoken.extend(spoken.into_keys());
         // Without marks nobody can have kept a place from before, so what is published may flow.
         let heirs = match self.marks.are_kept() {
-            true => members.intersection(&flowing).cloned().collect(),
+            true => heirs(&flowing, members),
             false => members.clone(),
         };
         if first && resumed {
@@ -85,12 +98,13 @@ impl Reader {
             }
             tables.connected(resumed, members);
             if first && !resumed && self.marks.are_kept() {
-                tables.inherit_debts(&heirs, until);
+                let of_now = |topic: &Topic| Some((topic.clone(), members.get(topic)?.clone()));
+                tables.inherit_debts(&heirs.keys().filter_map(of_now).collect(), until);
             }
             tables.strangers()
         };
         // Taken out of the publication while nobody was here to see it.
-        for topic in flowing.difference(members) {
+        for topic in flowing.keys().filter(|topic| !heirs.contains_key(topic)) {
             self.interrupt(topic).await?;
         }
         Ok(strangers)
@@ -166,6 +180,7 @@ impl Reader {
     }
 
     async fn keep(&mut self, drafts: Vec<Draft>, at_once: bool) -> Result<(), WalError> {
+        self.shared.tell_stops().await;
         let told = self.assembly.told();
         let Some(mark) = self.marks.due(&told, at_once)? else { return Ok(()) };
         let mut marks = vec![mark];

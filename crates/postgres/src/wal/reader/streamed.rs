@@ -20,7 +20,7 @@ impl Reader {
     ) -> Result<(), Ended> {
         match self.running.course(message)? {
             Course::Now if skipped > 0 => {
-                self.take_oversized(message, message.len() + skipped);
+                self.take_oversized(message, message.len() + skipped).await?;
             }
             Course::Now => self.assemble(message, Assembly::take).await?,
             Course::Keep(xid) => {
@@ -65,7 +65,7 @@ impl Reader {
                 // The letter, and what is behind the subtransaction's id.
                 let head = [kept.message.get(..1), kept.message.get(5..)];
                 let head: Vec<u8> = head.into_iter().flatten().flatten().copied().collect();
-                self.take_oversized(&head, kept.message.len() + skipped);
+                self.take_oversized(&head, kept.message.len() + skipped).await?;
             }
         }
         if self.assembly.is_ripe() {
@@ -75,7 +75,7 @@ impl Reader {
     }
 }
 
-fn sense(outcome: Result<(), Trouble>) -> Result<(), Ended> {
+pub(super) fn sense(outcome: Result<(), Trouble>) -> Result<(), Ended> {
     outcome.map_err(|trouble| match trouble {
         Trouble::Senseless(error) => Ended::Lost(error),
         Trouble::Need(need) => unreachable!("the ends of a transaction need nothing: {need:?}"),
