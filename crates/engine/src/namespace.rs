@@ -60,7 +60,8 @@ impl Namespace {
 }
 
 /// All rules. Each right, and each limit of the history, is decided by the first namespace that
-/// matches the topic and says something of it.
+/// covers the topic and says something of it. Where its pattern names the subject, the topics of
+/// other subjects are decided, too: they are nobody's without a grant.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
     list: Vec<Namespace>,
@@ -86,12 +87,10 @@ impl Namespaces {
     }
 
     /// How much of the topic is kept.
-    ///
-    /// A pattern with `{sub}` says nothing of it: a topic is kept alike for everyone.
     pub fn history(&self, topic: &Topic) -> HistoryLimits {
         let topic = topic.subject();
         let (mut events, mut bytes, mut age) = (None, None, None);
-        for namespace in self.list.iter().filter(|it| it.pattern.matches(&topic, None)) {
+        for namespace in self.list.iter().filter(|it| it.pattern.covers(&topic)) {
             events = events.or(namespace.events);
             bytes = bytes.or(namespace.bytes);
             age = age.or(namespace.age);
@@ -106,8 +105,13 @@ impl Namespaces {
     /// Who has the right, and of which rows.
     fn who(&self, identity: &Identity, action: Action, topic: &Topic) -> (Who, Option<&RowRule>) {
         let subject = identity.subject.as_deref();
-        let mut matching = self.list.iter().filter(|it| it.pattern.matches(topic, subject));
-        let decided = matching.find_map(|it| Some((it.who(action)?, it.rows.as_ref())));
+        let mut covering = self.list.iter().filter(|it| it.pattern.covers(topic));
+        let decided = covering.find_map(|it| {
+            let who = it.who(action)?;
+            // A topic of somebody else's own.
+            let is_meant = it.pattern.matches(topic, subject);
+            Some((if is_meant { who } else { Who::Nobody }, it.rows.as_ref()))
+        });
         let (who, rows) = decided.unwrap_or((unnamed(topic.kind()), None));
         let is_about_rows = matches!(action, Action::Subscribe | Action::History);
         (who, rows.filter(|_| is_about_rows))

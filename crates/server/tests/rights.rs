@@ -6,7 +6,8 @@ use tidewire_adapters::jwt::Mint;
 use tidewire_adapters::{Rights, api_key};
 
 use crate::support::{
-    Client, SECRET, Server, client_with, get, get_with, granted, jwt, post_with, request, token,
+    Client, SECRET, Server, client_with, database, get, get_with, granted, jwt, post_with, request,
+    token,
 };
 
 const NAMESPACES: &str = r#"[
@@ -287,14 +288,21 @@ async fn who_may_subscribe_may_begin_at_any_position_and_nobody_else() {
 #[tokio::test]
 async fn a_topic_of_each_users_own_is_open_to_that_user_alone() {
     let own = r#"[{"pattern": "private:user:{sub}", "subscribe": "authenticated",
+                   "publish": "authenticated", "presence": "authenticated"},
+                  {"pattern": "user:{sub}", "subscribe": "authenticated",
                    "publish": "authenticated", "presence": "authenticated"}]"#;
     let server = Server::start(&[("auth.jwt.secret", SECRET), ("namespaces", own)]).await;
     let expected = ["subscribed", "published", "subscribed", "tracked", "200"];
-    assert_eq!(tried(&server, Some(&token("ann")), "user:ann", true).await, expected);
+    for private in [true, false] {
+        assert_eq!(tried(&server, Some(&token("ann")), "user:ann", private).await, expected);
+    }
     let nothing = ["forbidden", "forbidden", "forbidden", "forbidden", "403"];
     for hostile in ["bob", "*", "a*", "ann:x", "{sub}", "user:ann"] {
         let token = token(hostile);
-        assert_eq!(tried(&server, Some(&token), "user:ann", true).await, nothing, "{hostile}");
+        for private in [true, false] {
+            let found = tried(&server, Some(&token), "user:ann", private).await;
+            assert_eq!(found, nothing, "{hostile}");
+        }
     }
 }
 
@@ -324,4 +332,29 @@ async fn who_is_seen_is_shown_with_the_verified_subject_and_leaves_with_it() {
     assert_eq!((&left["leaves"][0]["subject"], &left["joins"]), (&json!("mallory"), &json!([])));
     assert_eq!(client.outcome(track).await, "tracked");
     assert_eq!(watcher.hear_type("presence").await["joins"][0]["subject"], "bob");
+}
+
+#[tokio::test]
+async fn in_the_alle_dialect_channels_and_their_history_follow_the_same_rules() {
+    let mut database = database().await;
+    let server = Server::of(&database.url(), &[("auth.jwt.secret", SECRET)]).await;
+    let reader = granted("ann", &json!({ "subscribe": ["notify:alle_rights"] }));
+    let stranger = granted("ann", &json!({ "subscribe": ["*", "private:*", "table:*"] }));
+    for (token, allowed) in [(&reader, true), (&stranger, false)] {
+        let status = if allowed { 200 } else { 403 };
+        let path = format!("/events?channels=alle_rights&token={token}");
+        let mut stream = get(server.address, &format!("{path}&since=earliest")).await;
+        assert_eq!(stream.status, status);
+        let header = [("last-event-id", "earliest")];
+        assert_eq!(get_with(server.address, &path, &header).await.status, status);
+        let path = format!("/?token={token}");
+        let mut client = client_with(server.address, &path, &[]).await.expect("an upgrade");
+        client.say(&json!({ "type": "subscribe", "channel": "alle_rights" })).await;
+        let answer = client.hear().await;
+        assert_eq!(answer["type"], if allowed { "subscribed" } else { "error" }, "{answer}");
+        if allowed {
+            database.notify("alle_rights", "heard").await;
+            assert!(stream.message().await.text().contains("heard"));
+        }
+    }
 }

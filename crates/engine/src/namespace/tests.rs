@@ -183,22 +183,31 @@ fn the_servers_own_channels_are_nobodys() {
 
 #[test]
 fn a_topic_of_each_users_own_is_no_others() {
+    for kind in ["private:", ""] {
+        nobody_else_has_it(kind);
+    }
+}
+
+fn nobody_else_has_it(kind: &str) {
     let own = Namespace {
         subscribe: Some(Who::Authenticated),
         publish: Some(Who::Authenticated),
         presence: Some(Who::Authenticated),
-        ..Namespace::of("private:user:{sub}:*".parse().unwrap())
+        events: Some(3),
+        ..Namespace::of(format!("{kind}user:{{sub}}:*").parse().unwrap())
     };
     let rules = rules(vec![own], true);
-    let inbox = |name: &str| Topic::private(&format!("user:{name}:inbox")).unwrap();
+    let topic = if kind.is_empty() { Topic::application } else { Topic::private };
+    let inbox = |name: &str| topic(&format!("user:{name}:inbox")).unwrap();
     assert_eq!(allowed(&rules, &ann(), &inbox("ann")), "spPth");
+    assert_eq!(rules.history(&inbox("ann")).events, 3);
     for hostile in ["bob", "*", "ann:inbox", "ann:", "", "{sub}", "an", "ann*", "private:user:ann"]
     {
         let hostile = Identity { subject: Some(hostile.into()), ..Identity::default() };
         assert_eq!(allowed(&rules, &hostile, &inbox("ann")), "-----", "{hostile:?}");
     }
-    for nobody in [Identity::anonymous(), nameless()] {
-        for name in ["ann", "{sub}", "None"] {
+    for nobody in [Identity::anonymous(), nameless(), ann()] {
+        for name in ["bob", "{sub}", "None"] {
             assert_eq!(allowed(&rules, &nobody, &inbox(name)), "-----");
         }
     }
