@@ -86,7 +86,8 @@ impl Identity {
 
     /// Whether the client showed a token, or needs none.
     pub fn has_token(&self) -> bool {
-        !self.is_anonymous() || self.credential.is_some() || self.grants.is_some()
+        let shown = self.credential.is_some() || self.token.is_some() || self.grants.is_some();
+        !self.is_anonymous() || shown
     }
 
     /// Whether the token itself carries the right, for some of the rows at least.
