@@ -3,11 +3,11 @@
 # What `make run` adds to `tidewire dev`, for instance: make run ARGS="--listen 127.0.0.1:9000"
 ARGS ?=
 
-.PHONY: help run test test-rust test-clients check check-dependencies check-perf docs bench bench-peers bench-micro bench-agreement clean
+.PHONY: help run test test-rust test-clients test-packages check check-dependencies check-perf docs bench bench-peers bench-micro bench-agreement clean
 
 help:
 	@echo "make run     build Tidewire and try it: a private PostgreSQL, the server, live traffic"
-	@echo "make test    run all tests, in Rust and with outside clients"
+	@echo "make test    run all tests, in Rust, with outside clients, and of the npm packages"
 	@echo "make check   formatting, lints and documentation, warnings being errors"
 	@echo "make check-dependencies   licences, sources and security advisories of the libraries in use"
 	@echo "make check-perf   count the instructions of the hot paths and hold them against their budget"
@@ -23,7 +23,7 @@ run:
 	@scripts/install-postgres.sh
 	cargo run --package tidewire-server -- dev $(ARGS)
 
-test: test-rust test-clients
+test: test-rust test-clients test-packages
 
 test-rust:
 	@scripts/install-build.sh
@@ -34,6 +34,11 @@ test-clients:
 	@scripts/install-build.sh
 	@scripts/install-postgres.sh
 	scripts/test-clients.sh
+
+test-packages:
+	@scripts/install-build.sh
+	@scripts/install-postgres.sh
+	scripts/test-packages.sh
 
 check: check-dependencies
 	@scripts/install-build.sh

@@ -24,7 +24,12 @@ for package in client react; do
         cp package-lock.json node_modules/installed
     fi
     npm run --silent build
-    npm run --silent check-package >/dev/null
+    # The checks of the packaging need a newer Node than some distributions have; the packages do not.
+    if node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)'; then
+        npm run --silent check-package >/dev/null
+    else
+        echo "skipped: this Node is older than 20, so the packaging was not checked"
+    fi
     # A suite that hangs is ended; each takes under a minute.
     timeout --kill-after=15 300 npm run --silent test
     cd ../..

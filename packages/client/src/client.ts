@@ -11,6 +11,7 @@ import { HttpTransport } from "./http.js";
 import { LiveTable } from "./live_table.js";
 import { Store } from "./store.js";
 import type { Subscribable } from "./store.js";
+import { uniqueKey } from "./transport.js";
 import type { ConnectionState, PublishRequest, Settings, Transport, TransportName } from "./transport.js";
 import { SocketTransport } from "./websocket.js";
 
@@ -138,7 +139,7 @@ export class Client {
 
   /** Publishes, once: an idempotency key lets it be sent again when an answer was lost. Gives the position. */
   async publish(request: PublishRequest, { signal }: CallOptions = {}): Promise<string | null> {
-    const key = request.key ?? crypto.randomUUID();
+    const key = request.key ?? uniqueKey();
     const answer = await this.#first().request({ type: "publish", ...request, key }, signal);
     return answer.type === "published" ? answer.position : null;
   }
@@ -275,7 +276,7 @@ export class Client {
 /** Equal for subscriptions that can share one on the wire. */
 function shareKey(request: SubscribeRequest): string {
   const { events, columns, filter, presence = false, since, snapshot = false } = request;
-  const alone = since !== undefined || snapshot ? Symbol().toString() + Math.random() : "";
+  const alone = since !== undefined || snapshot ? uniqueKey() : "";
   return JSON.stringify([subjectKey(request), events, columns, filter, presence, alone]);
 }
 

@@ -6,7 +6,7 @@ import { TidewireError } from "./errors.js";
 import type { Close, Gap, Refused, ServerFrame, SubscribeRequest } from "./frames.js";
 import { EventStream } from "./event_stream.js";
 import { Store } from "./store.js";
-import { address, pause } from "./transport.js";
+import { address, anyOf, pause } from "./transport.js";
 import type { ConnectionState, Request, Settings, Transport } from "./transport.js";
 
 /** Milliseconds without a byte after which a stream counts as lost; the server sends a comment each 25 s. */
@@ -92,7 +92,7 @@ export class HttpTransport implements Transport {
     this.#running.set(channel, controller);
     // Not at once, so that handlers that are being added hear of it.
     if (channel.wantsPresence) return queueMicrotask(() => this.#ended(channel, noPresence()));
-    void this.#run(channel, AbortSignal.any([controller.signal, this.#closed.signal]));
+    void this.#run(channel, anyOf(controller.signal, this.#closed.signal));
   }
 
   detach(channel: Channel): void {
@@ -107,7 +107,7 @@ export class HttpTransport implements Transport {
     }
     const { type: _, echo: __, ...body } = request;
     const late = AbortSignal.timeout(this.#settings.answerTimeout);
-    const until = AbortSignal.any([late, this.#closed.signal, ...(signal ? [signal] : [])]);
+    const until = anyOf(late, this.#closed.signal, signal);
     for (let attempt = 0; ; attempt++) {
       try {
         const init = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
@@ -172,6 +172,7 @@ export class HttpTransport implements Transport {
   }
 
   #ended(channel: Channel, error: TidewireError): void {
+    this.#running.get(channel)?.abort();
     this.#running.delete(channel);
     channel.end(error);
     if (this.#running.size === 0) this.#setState({ state: "idle" });
@@ -186,7 +187,7 @@ export class HttpTransport implements Transport {
     const request = channel.ask();
     const token = await this.#settings.token();
     const silence = new AbortController();
-    const until = AbortSignal.any([signal, silence.signal]);
+    const until = anyOf(signal, silence.signal);
     let timer = setTimeout(() => silence.abort(), this.#settings.answerTimeout);
     try {
       const answer = await get(this.#settings, "/v1/sse", parametersOf(request), token, until);
@@ -237,7 +238,7 @@ export class HttpTransport implements Transport {
       parameters.set("timeout", String(seconds));
       const late = AbortSignal.timeout(seconds * 1_000 + this.#settings.answerTimeout);
       const token = await this.#settings.token();
-      const answer = await get(this.#settings, "/v1/poll", parameters, token, AbortSignal.any([signal, late]));
+      const answer = await get(this.#settings, "/v1/poll", parameters, token, anyOf(signal, late));
       const told = this.#settings.parse(await answer.text()) as PollAnswer;
       if (signal.aborted) return;
       const outcome = told.gap ? "gap" : request.since === undefined ? "fresh" : "resumed";

@@ -104,3 +104,22 @@ export function pause(milliseconds: number, signal: AbortSignal): Promise<void> 
     signal.addEventListener("abort", end);
   });
 }
+
+/** Aborted as soon as one of them is; `AbortSignal.any` is not in every browser of the last years. */
+export function anyOf(...signals: (AbortSignal | undefined)[]): AbortSignal {
+  const controller = new AbortController();
+  for (const signal of signals) {
+    if (!signal) continue;
+    const abort = () => controller.abort(signal.reason);
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort, { once: true, signal: controller.signal });
+  }
+  return controller.signal;
+}
+
+/** A key that no other publication has. `crypto.randomUUID` is only there on pages of secure origins. */
+export function uniqueKey(): string {
+  const words = Array.from({ length: 4 }, () => Math.floor(Math.random() * 2 ** 32));
+  globalThis.crypto?.getRandomValues(new Uint32Array(4)).forEach((word, index) => (words[index] = word));
+  return words.map((word) => word.toString(36)).join("-");
+}
