@@ -3,6 +3,13 @@
 //! `SELECT * FROM auth.check_token($1)` gives one row with `user_id` and `authenticated`, in any
 //! order, or a single boolean. No row, NULL and `false` refuse, and so does an exception raised by
 //! the function. Its answer is asked for anew each time: a cache would let a revoked token in.
+//!
+//! Which function the name means is found out once, by [`lookup`]; from then on it is called by its
+//! whole name with exactly its argument's type, so that no function that somebody makes later can
+//! take its place.
+
+mod lookup;
+mod name;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +17,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tidewire::{Action, Authenticator, Credential, Grant, Identity};
-use tidewire_protocol::topic::MAX_CHANNEL_BYTES as MAX_IDENTIFIER_BYTES;
 use tidewire_protocol::{Code, Refusal, Token};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+
+use lookup::Function;
+use name::Name;
 
 use crate::connect::{ConnectError, Pool, Target};
 
@@ -24,46 +34,81 @@ const POOL_SIZE: usize = 4;
 /// connects is waiting, so much longer is no use.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks an SQL function who a token's bearer is.
+/// Asks an SQL function who a token's bearer is; cheap to clone.
 #[derive(Clone)]
-pub struct AuthFunction {
+pub struct AuthFunction(Arc<Inner>);
+
+struct Inner {
+    target: Target,
     pool: Pool,
-    sql: Arc<str>,
+    name: Name,
+    function: OnceCell<Function>,
 }
 
 impl AuthFunction {
     /// Will ask `function`, written as in SQL: `check_token`, `auth.check_token` or
     /// `"Auth"."checkToken"`.
     ///
-    /// Does not connect; that happens with the first token.
+    /// Does not wait for the database. Which function the name means is looked up in the background,
+    /// where this is called inside a Tokio runtime and the database answers, and else with the first
+    /// token: in the schema that is named, or in those of the role's own search path.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) when `function` is no name.
     pub fn new(target: &Target, function: &str) -> Result<Self, ConnectError> {
-        let sql = statement(&quoted(function)?).into();
-        Ok(Self { pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE), sql })
+        let asker = Self(Arc::new(Inner {
+            target: target.clone(),
+            pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE),
+            name: Name::read(function)?,
+            function: OnceCell::new(),
+        }));
+        if let Ok(runtime) = Handle::try_current() {
+            let early = asker.clone();
+            // Ends by itself: every step has a limit of time.
+            runtime.spawn(async move { early.function().await.map(drop) });
+        }
+        Ok(asker)
+    }
+
+    /// The function that is meant, for people: its name with its argument, and its owner.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub(crate) async fn describe(&self) -> Result<(String, String), String> {
+        let function = self.look_up().await?;
+        Ok((function.call("text"), function.owner.clone()))
+    }
+
+    async fn look_up(&self) -> Result<Function, String> {
+        lookup::function(&self.0.target, &self.0.pool, &self.0.name).await
+    }
+
+    async fn function(&self) -> Result<&Function, Refusal> {
+        let found = self.0.function.get_or_try_init(|| async {
+            let function = self.look_up().await?;
+            let (call, owner) = (function.call("text"), &function.owner);
+            tracing::info!(function = call, owner, "tokens are checked by an SQL function");
+            Ok(function)
+        });
+        found.await.map_err(|why: String| {
+            tracing::error!(why, "the auth function cannot be asked, so nobody is let in");
+            unavailable()
+        })
     }
 
     async fn ask(&self, token: &str) -> Result<Vec<Row>, Refusal> {
-        let connection = self.pool.get().await.map_err(|error| {
+        let function = self.function().await?;
+        let connection = self.0.pool.get().await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "no connection for tokens");
             unavailable()
         })?;
-        let sql = &*self.sql;
-        let answer = connection
-            .run(async |client| client.query_typed(sql, &[(&token, Type::TEXT)]).await)
-            .await;
+        let answer = connection.run(async |client| function.ask(client, token).await).await;
         match answer {
             Some(Ok(rows)) => Ok(rows),
             Some(Err(error)) => Err(refusal(&error)),
             None => Err(unavailable()),
         }
     }
-}
-
-/// As JSON, so that a `user_id` may be of any type and a single boolean needs no second statement.
-fn statement(function: &str) -> String {
-    format!("SELECT to_jsonb(answer)::text FROM {function}($1) AS answer LIMIT 2")
 }
 
 #[async_trait]
@@ -148,97 +193,9 @@ fn refusal(error: &tokio_postgres::Error) -> Refusal {
     unavailable()
 }
 
-/// The name with each part in quotes, so that it can be nothing but a name.
-fn quoted(function: &str) -> Result<String, ConnectError> {
-    let bad = || {
-        ConnectError::configuration(format!(
-            "the auth function {function:?} is not a name like check_token, auth.check_token or \
-             \"Auth\".\"checkToken\""
-        ))
-    };
-    let mut parts = Vec::new();
-    let mut rest = function.trim();
-    loop {
-        let (part, after) = identifier(rest).ok_or_else(bad)?;
-        if part.is_empty() || part.len() > MAX_IDENTIFIER_BYTES || part.contains('\0') {
-            return Err(bad());
-        }
-        parts.push(format!("\"{}\"", part.replace('"', "\"\"")));
-        match after.strip_prefix('.') {
-            Some(next) if parts.len() < 2 => rest = next,
-            None if after.is_empty() => return Ok(parts.join(".")),
-            _ => return Err(bad()),
-        }
-    }
-}
-
-/// One identifier as SQL reads it, and what follows: in quotes as it is, else in lower case.
-fn identifier(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else { return plain(text) };
-    let mut name = String::new();
-    loop {
-        let (part, after) = rest.split_once('"')?;
-        name.push_str(part);
-        match after.strip_prefix('"') {
-            Some(next) => {
-                name.push('"');
-                rest = next;
-            }
-            None => return Some((name, after)),
-        }
-    }
-}
-
-fn plain(text: &str) -> Option<(String, &str)> {
-    if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
-        return None;
-    }
-    let end =
-        text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
-    Some((text[..end].to_ascii_lowercase(), &text[end..]))
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[test]
-    fn a_name_is_read_as_sql_reads_it() {
-        for (written, expected) in [
-            ("check_token", "\"check_token\""),
-            ("Auth.Check", "\"auth\".\"check\""),
-            ("\"Auth\".check", "\"Auth\".\"check\""),
-            ("\"a\"\"b.c\"", "\"a\"\"b.c\""),
-            (" prüfe ", "\"prüfe\""),
-        ] {
-            assert_eq!(quoted(written).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_no_name_is_refused() {
-        for written in [
-            "",
-            ".",
-            "a.",
-            ".a",
-            "a.b.c",
-            "a b",
-            "a()",
-            "a;drop table b",
-            "1a",
-            "\"a",
-            "\"\"",
-            "a--",
-            "a\"b\"",
-            "\"a\"b",
-        ] {
-            assert!(quoted(written).is_err(), "{written}");
-        }
-        assert!(quoted(&"x".repeat(64)).is_err());
-    }
 
     #[test]
     fn an_answer_lets_in_only_when_it_clearly_says_so() {
@@ -261,18 +218,6 @@ mod tests {
             (Some("1"), Code::Unavailable),
         ] {
             assert_eq!(judge(answer).unwrap_err().code, code, "{answer:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_quoted_name_never_ends_its_quotes(name in "\\PC{1,20}") {
-            if let Ok(text) = quoted(&name) {
-                for part in text.split("\".\"") {
-                    let inside = part.trim_start_matches('"').trim_end_matches('"');
-                    prop_assert!(inside.replace("\"\"", "").find('"').is_none(), "{}", text);
-                }
-            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod parameters;
 mod pool;
 mod reader;
 pub(crate) mod replication;
+pub(crate) mod settings;
 mod tls;
 mod verifier;
 
@@ -70,6 +71,15 @@ pub struct Probe {
     pub standby: bool,
 }
 
+/// How a session begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Session {
+    /// With our [`settings`].
+    Ours,
+    /// As the role, the database and the connection string have it.
+    AsConfigured,
+}
+
 /// One server to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
@@ -117,19 +127,14 @@ impl Target {
     /// # Errors
     /// [`ConnectError`]; its message says the fix.
     pub async fn probe(&self) -> Result<Probe, ConnectError> {
-        const SQL: &str = "SELECT current_setting('server_version'), ssl, pg_is_in_recovery() \
-                           FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-        let (client, wire) = self.connect().await?;
-        let asked = async {
-            tokio::select! {
-                answer = client.simple_query(SQL) => answer,
-                ended = wire => ended.map(|()| Vec::new()),
-            }
-        };
+        const SQL: &str = "SELECT pg_catalog.current_setting('server_version'), ssl, \
+                           pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_stat_ssl \
+                           WHERE pid = pg_catalog.pg_backend_pid()";
+        let (client, mut wire) = self.connect().await?;
+        let asked = self.within(&mut wire, client.simple_query(SQL));
         let answer = timeout(self.0.timeout, asked).await.map_err(|_| {
             ConnectError::new(ErrorKind::Unreachable, format!("PostgreSQL at {self}: no answer"))
-        })?;
-        let answer = answer.map_err(|e| ConnectError::explain(e, &self.to_string()))?;
+        })??;
         let row = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -142,16 +147,38 @@ impl Target {
         })
     }
 
-    /// Opens a connection to the first host that lets us in.
+    /// Opens a connection to the first host that lets us in, with the [`settings`] of ours.
     ///
     /// The caller polls the connection. Dropping the future gives up.
     ///
     /// # Errors
     /// [`ConnectError`] of the last host tried.
     pub(crate) async fn connect(&self) -> Result<(Client, Wire), ConnectError> {
+        self.connect_with(Session::Ours).await
+    }
+
+    /// The schemas in which the role looks for names by itself: what `ALTER ROLE`, `ALTER DATABASE`,
+    /// the server and the `options` of the connection string make of `search_path`, without
+    /// temporary ones and those that are not there.
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the last host tried.
+    pub(crate) async fn own_search_path(&self) -> Result<Vec<String>, ConnectError> {
+        // All that this session ever runs. Nothing in it is looked up anywhere but in pg_catalog.
+        const SQL: &str = "SELECT s FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) s";
+        let (client, mut wire) = self.connect_with(Session::AsConfigured).await?;
+        let asked = self.within(&mut wire, client.simple_query(SQL)).await?;
+        let schemas = asked.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(schemas.filter(|schema| !schema.starts_with("pg_temp")).collect())
+    }
+
+    async fn connect_with(&self, session: Session) -> Result<(Client, Wire), ConnectError> {
         let mut last = None;
         for host in &self.0.hosts {
-            match self.connect_to(host).await {
+            match self.connect_to(host, session).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => last = Some(error),
             }
@@ -159,8 +186,12 @@ impl Target {
         Err(last.expect("a target has at least one host"))
     }
 
-    async fn connect_to(&self, host: &Host) -> Result<(Client, Wire), ConnectError> {
-        match timeout(self.0.timeout, self.attempt(host)).await {
+    async fn connect_to(
+        &self,
+        host: &Host,
+        session: Session,
+    ) -> Result<(Client, Wire), ConnectError> {
+        match timeout(self.0.timeout, self.attempt(host, session)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::new(
                 ErrorKind::Unreachable,
@@ -173,22 +204,62 @@ impl Target {
         }
     }
 
-    /// Tries with and without TLS as the mode says.
-    async fn attempt(&self, host: &Host) -> Result<(Client, Wire), ConnectError> {
+    /// Logs in, and sees to the settings. A pooler may refuse a first message with settings: then
+    /// they are set at once.
+    async fn attempt(&self, host: &Host, session: Session) -> Result<(Client, Wire), ConnectError> {
         let config = self.config_for(host);
+        if session == Session::AsConfigured {
+            return self.log_in_to(host, &config).await;
+        }
+        let mut ours = config.clone();
+        ours.options(settings::options(config.get_options()));
+        let (client, mut wire) = match self.log_in_to(host, &ours).await {
+            Err(error) if error.refuses_settings() => self.log_in_to(host, &config).await?,
+            outcome => outcome?,
+        };
+        self.within(&mut wire, settings::ensure(&client)).await?;
+        Ok((client, wire))
+    }
+
+    /// What the server answers on a connection that nobody else polls.
+    async fn within<T>(
+        &self,
+        wire: &mut Wire,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, ConnectError> {
+        let answered = tokio::select! {
+            answer = answer => Some(answer),
+            ended = wire => ended.err().map(Err),
+        };
+        match answered {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(ConnectError::explain(error, &self.to_string())),
+            None => Err(ConnectError::new(
+                ErrorKind::Unreachable,
+                format!("PostgreSQL at {self} closed the connection"),
+            )),
+        }
+    }
+
+    /// Tries with and without TLS as the mode says.
+    async fn log_in_to(
+        &self,
+        host: &Host,
+        config: &Config,
+    ) -> Result<(Client, Wire), ConnectError> {
         let attempts: &[bool] = match host.place {
             Place::Unix(_) => &[false],
             Place::Tcp { .. } => self.0.tls.mode().attempts(),
         };
         let (last, before) = attempts.split_last().expect("there is at least one way");
         for &with_tls in before {
-            match self.open(&config, with_tls).await? {
+            match self.open(config, with_tls).await? {
                 Ok(connected) => return Ok(connected),
                 Err(e) if error::is_tls(&e) || error::is_refused_by_hba(&e) => {}
                 Err(e) => return Err(ConnectError::explain(e, &host.to_string())),
             }
         }
-        let outcome = self.open(&config, *last).await?;
+        let outcome = self.open(config, *last).await?;
         outcome.map_err(|e| ConnectError::explain(e, &host.to_string()))
     }
 

@@ -32,7 +32,7 @@ use collation::Case;
 pub(crate) use describe::describe;
 pub(crate) use flight::Flights;
 use fold::Folds;
-pub(crate) use table::{Table, TableColumn, quoted};
+pub(crate) use table::{FIRST_NORMAL_OID, Table, TableColumn, quoted};
 pub(crate) use transaction::transaction;
 
 use crate::connect::{Pool, Target};

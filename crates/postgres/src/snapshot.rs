@@ -20,10 +20,9 @@ use tidewire_protocol::filter::Filter;
 use tidewire_protocol::{Code, Interest, Refusal, Topic};
 use tokio_postgres::Client;
 
-use condition::Condition;
-
 use crate::connect::{Pool, Target};
-use crate::prepare::{Flights, Plan, Preparer, describe, transaction};
+use crate::prepare::{FIRST_NORMAL_OID, Flights, Plan, Preparer, Table, describe, transaction};
+use crate::values::Catalog;
 
 /// Connections that read rows at the same time; each keeps a core of the database busy.
 const POOL_SIZE: usize = 4;
@@ -62,6 +61,7 @@ struct Inner {
     preparer: Preparer,
     limits: SnapshotLimits,
     flights: Flights<Asked, TableRows>,
+    catalog: Catalog,
 }
 
 /// What is asked; equal ones are answered together.
@@ -78,7 +78,13 @@ impl Snapshots {
     /// connect before it must.
     pub fn new(target: &Target, preparer: Preparer, limits: SnapshotLimits) -> Self {
         let pool = Pool::new(target, POOL_SIZE, PATIENCE, limits.time);
-        Self(Arc::new(Inner { pool, preparer, limits, flights: Flights::default() }))
+        Self(Arc::new(Inner {
+            pool,
+            preparer,
+            limits,
+            flights: Flights::default(),
+            catalog: Catalog::default(),
+        }))
     }
 
     /// The rows as they are at some moment after this was called, in the order of the primary key.
@@ -118,6 +124,22 @@ impl Inner {
         Err(Refusal::new(Code::Unavailable, message))
     }
 
+    /// Reads types that are not known, and all that are not PostgreSQL's own: they may have been
+    /// altered.
+    async fn learn_types(
+        &self,
+        client: &Client,
+        table: &Table,
+    ) -> Result<(), tokio_postgres::Error> {
+        let types = || table.columns.iter().map(|column| column.type_oid);
+        let mut wanted = self.catalog.unknown(types());
+        wanted.extend(types().filter(|oid| *oid >= FIRST_NORMAL_OID));
+        match wanted.is_empty() {
+            true => Ok(()),
+            false => self.catalog.load(client, &wanted).await,
+        }
+    }
+
     /// `None` when the table is not as it was when the plan was made.
     async fn read_planned(
         &self,
@@ -129,7 +151,6 @@ impl Inner {
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {} IN ACCESS SHARE MODE",
             rows::from(plan)
         );
-        let query = rows::Query::new(plan, columns, Condition::new(plan), self.limits);
         transaction(&self.pool, &begin, async |client: &Client| {
             let seen: String =
                 client.query_typed("SELECT pg_catalog.pg_current_snapshot()::text", &[]).await?[0]
@@ -142,6 +163,8 @@ impl Inner {
             if now != *plan.table {
                 return Ok(Ok(None));
             }
+            self.learn_types(client, &plan.table).await?;
+            let query = rows::Query::new(plan, columns, self.limits, &self.catalog);
             let relation = Arc::clone(&plan.table.relation);
             let rows = query.run(client).await?;
             Ok(rows.map(|rows| Some(TableRows { relation, rows: Arc::new(rows), seen })))

@@ -59,7 +59,11 @@ async fn what_is_not_well_comes_with_what_to_do() {
     }
     assert!(of(&report, "row security").1.contains("public.secret"));
     let report = doctor::examine(&target, &WalOptions::default()).await;
-    assert!(of(&report, "triggers").1.contains("switched off on secret"), "{}", report.text());
+    assert!(
+        of(&report, "triggers").1.contains("switched off on public.secret"),
+        "{}",
+        report.text()
+    );
     assert!(report.checks.iter().all(|c| (c.outcome == Outcome::Ok) == c.advice.is_none()));
     assert_eq!(of(&report, "tables"), (Outcome::Ok, "1 of 2 can be followed by this role"));
     client.batch_execute("SELECT disable_realtime('secret')").await.unwrap();
@@ -148,7 +152,7 @@ async fn partitions_are_looked_at_with_their_table() {
                  ALTER TABLE p_2 REPLICA IDENTITY USING INDEX p_2_n";
     client.batch_execute(worse).await.unwrap();
     let report = doctor::examine(&target, &WalOptions::default()).await;
-    let found = "on 1 tables; incomplete or switched off on p";
+    let found = "on 1 tables; incomplete or switched off on public.p";
     assert_eq!(of(&report, "triggers"), (Outcome::Warn, found));
     let tables = doctor::tables(&target).await.unwrap();
     let expected = "wal: the replica identity of public.p_2 does not tell (id), the key of its \

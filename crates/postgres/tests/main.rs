@@ -3,6 +3,7 @@
 mod auth_function;
 mod doctor;
 mod filter;
+mod hostile_path;
 mod notify;
 mod outbox;
 mod partitions;

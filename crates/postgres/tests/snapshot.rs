@@ -279,3 +279,64 @@ async fn a_database_that_is_down_is_unavailable() {
     tokio::task::spawn_blocking(move || drop(cluster)).await.unwrap();
     assert_eq!(table.refused(&everything()).await.0, Code::Unavailable);
 }
+
+#[tokio::test]
+async fn what_jsonb_cannot_hold_is_told_as_it_was_written() {
+    let cluster = cluster();
+    let setup = r#"CREATE TABLE t (id int PRIMARY KEY, doc json);
+                   INSERT INTO t VALUES (1, '{"a" : "\u0000"}'), (2, '{"b":"\ud800"}'), (3, '[1e1]')"#;
+    let table = Table::new(&cluster, "snapshot_json", setup).await;
+    assert_eq!(
+        table.rows(&everything()).await,
+        [r#"1 {"a" : "\u0000"}"#, r#"2 {"b":"\ud800"}"#, "3 [10]"]
+    );
+}
+
+#[tokio::test]
+async fn casts_that_the_owner_of_a_table_made_never_run() {
+    let cluster = cluster();
+    let setup = "CREATE TYPE mood AS ENUM ('calm', 'cross');
+        CREATE TYPE pair AS (a int, b mood);
+        CREATE FUNCTION evil(mood) RETURNS json LANGUAGE plpgsql
+          AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
+        CREATE FUNCTION evil_text(mood) RETURNS text LANGUAGE plpgsql
+          AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
+        CREATE FUNCTION evil_in(text) RETURNS mood LANGUAGE plpgsql
+          AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
+        CREATE CAST (mood AS json) WITH FUNCTION evil(mood) AS IMPLICIT;
+        CREATE CAST (mood AS text) WITH FUNCTION evil_text(mood) AS IMPLICIT;
+        CREATE CAST (text AS mood) WITH FUNCTION evil_in(text) AS IMPLICIT;
+        CREATE TABLE t (id int PRIMARY KEY, feels mood, both pair, list mood[]);
+        INSERT INTO t VALUES (1, 'calm', ROW(1, 'cross'), '{calm,cross}'), (2, NULL, NULL, NULL)";
+    let table = Table::new(&cluster, "snapshot_casts", setup).await;
+    let first = r#"1 "calm" {"a": 1, "b": "cross"} ["calm", "cross"]"#;
+    assert_eq!(table.rows(&everything()).await, [first, "2 null null null"]);
+    for filter in ["feels=eq.calm", "feels=in.(calm,cross)", "feels=lt.cross", "feels=not.is.null"]
+    {
+        assert_eq!(table.rows(&wanting(filter)).await, [first], "{filter}");
+    }
+    let (code, message) = table.refused(&wanting("feels=eq.happy")).await;
+    assert_eq!(code, Code::BadField);
+    assert!(message.contains("\"happy\" is not a value of type snapshot_casts.mood"), "{message}");
+}
+
+#[tokio::test]
+async fn policies_make_a_snapshot_fail_instead_of_hiding_rows() {
+    let cluster = own_cluster();
+    let setup = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
+                 CREATE FUNCTION evil(int) RETURNS boolean LANGUAGE plpgsql
+                   AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
+                 CREATE POLICY some ON t USING (evil(id)); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+                 CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA snapshot_policy TO reader;
+                 GRANT SELECT ON t TO reader";
+    let table = Table::new(&cluster, "snapshot_policy", setup).await;
+    let url = cluster.socket_url().unwrap();
+    let (_, place) = url.split_once('@').unwrap();
+    let target: Target = format!("postgresql://reader@{place}").parse().unwrap();
+    let refused = snapshots(&target, SnapshotLimits::default());
+    let refusal = refused.snapshot(&table.topic, &everything()).await.err().unwrap();
+    assert_eq!(refusal.code, Code::NotConfigured);
+    assert!(refusal.message.contains("BYPASSRLS"), "{}", refusal.message);
+    // The superuser is under no policy, and runs none.
+    assert_eq!(table.rows(&everything()).await, ["1", "2"]);
+}

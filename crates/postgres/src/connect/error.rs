@@ -60,6 +60,16 @@ impl ConnectError {
         Self { kind, message, source: Some(source) }
     }
 
+    /// Whether what answered, a pooler, takes no settings in the first message, or a server too old
+    /// to know all of them.
+    pub(super) fn refuses_settings(&self) -> bool {
+        let Some(said) = self.source.as_ref().and_then(tokio_postgres::Error::as_db_error) else {
+            return false;
+        };
+        said.message().contains("startup parameter")
+            || said.message().contains("unrecognized configuration parameter")
+    }
+
     /// What is wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -23,10 +23,6 @@ use tokio_postgres::config::TargetSessionAttrs;
 
 use super::{ConnectError, ErrorKind, Host, Place, Target, error};
 
-/// What the values of rows look like depends on these; see [`values`](crate::values).
-const OPTIONS: &str = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=postgres \
-                       -c extra_float_digits=1 -c bytea_output=hex -c search_path=pg_catalog";
-
 /// A connection for replication, logged in and idle.
 pub(crate) struct Line {
     pub(crate) plug: Plug,
@@ -215,7 +211,7 @@ impl Target {
         let plug = plug::open(host, &self.0, with_tls).await?;
         let place = host.to_string();
         let mut line = Line { plug, frames: Frames::default(), place, pid: 0 };
-        login::log_in(&mut line, &self.0.base, OPTIONS).await?;
+        login::log_in(&mut line, &self.0.base).await?;
         if self.0.base.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
             refuse_standby(&mut line).await?;
         }

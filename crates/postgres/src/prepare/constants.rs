@@ -71,6 +71,9 @@ fn questions(table: &Table, filter: &Filter) -> Result<Vec<Question>, Refusal> {
     for condition in filter.conditions() {
         let column = table.told_column(&condition.column)?;
         for constant in condition.test.constants().iter().filter(|text| !column.prints(text)) {
+            if let Some(why) = column.refuses(constant) {
+                return Err(not_a_value(&column.name, &column.type_name, constant, why));
+            }
             let base = column.base_sql.clone();
             questions.push(Question {
                 column: Arc::clone(&column.name),
@@ -145,12 +148,14 @@ async fn blame(
         return Err(error);
     }
     let said = error.as_db_error().map_or("not understood", |said| said.message());
-    let shown: String = asked.value.chars().take(SHOWN).collect();
-    let (column, type_name) = (&asked.column, &asked.type_name);
-    let message = format!(
-        "filter on column {column:?}: {shown:?} is not a value of type {type_name}: {said}"
-    );
-    Ok(Refusal::new(Code::BadField, message))
+    Ok(not_a_value(&asked.column, &asked.type_name, &asked.value, said))
+}
+
+fn not_a_value(column: &str, type_name: &str, value: &str, why: &str) -> Refusal {
+    let shown: String = value.chars().take(SHOWN).collect();
+    let message =
+        format!("filter on column {column:?}: {shown:?} is not a value of type {type_name}: {why}");
+    Refusal::new(Code::BadField, message)
 }
 
 /// Class 22: what PostgreSQL says of a value that it cannot read.

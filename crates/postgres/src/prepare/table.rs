@@ -10,6 +10,9 @@ use tokio_postgres::types::Type;
 
 use super::collation::Case;
 
+/// Objects with oids below this one came with PostgreSQL and are the superuser's.
+pub(crate) const FIRST_NORMAL_OID: u32 = 16_384;
+
 /// A table as the catalog describes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -109,9 +112,33 @@ impl TableColumn {
             (Kind::Integer, Some(Type::INT8)) => is_plain_number(text, 18),
             (Kind::Label { .. }, Some(Type::UUID)) => is_plain_uuid(text),
             (Kind::Bool, _) => matches!(text, "true" | "false"),
+            (Kind::Enum(labels), _) => labels.iter().any(|label| **label == *text),
             // Other encodings lack characters, and a name is cut to its length.
             (Kind::Text(known), Some(Type::TEXT | Type::VARCHAR)) => known.patterns,
             _ => false,
+        }
+    }
+
+    /// A constant of the column's type, as SQL; `parameter` makes one of a text.
+    ///
+    /// A cast from text to a type that somebody made may run a function of theirs; what is written
+    /// as a literal is read by the type itself.
+    pub(crate) fn constant(&self, text: &str, parameter: impl FnOnce(&str) -> String) -> String {
+        match self.base_oid < FIRST_NORMAL_OID {
+            true => format!("{}::{}", parameter(text), self.base_sql),
+            false => format!("'{}'::{}", text.replace('\'', "''"), self.base_sql),
+        }
+    }
+
+    /// Why a constant cannot be one of the column's type, where that is known without asking.
+    pub(super) fn refuses(&self, text: &str) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Enum(labels) => {
+                let is_label = labels.iter().any(|label| **label == *text);
+                (!is_label).then_some("it is none of the labels")
+            }
+            _ if self.base_oid >= FIRST_NORMAL_OID => Some("the type is not one of PostgreSQL's"),
+            _ => None,
         }
     }
 

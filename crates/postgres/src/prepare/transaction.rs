@@ -3,14 +3,10 @@
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
 
-use crate::connect::Pool;
+use crate::connect::{Pool, settings};
 
-/// Settings that texts of values depend on, so that they are the same as in row changes; and an
-/// empty search path, so that names mean what they say.
-const SETTINGS: &str = "SET LOCAL TimeZone = 'UTC'; \
-    SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres'; \
-    SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; \
-    SET LOCAL search_path = ''";
+/// A table whose rows a policy keeps from our role is an error instead of a part of its rows.
+const NO_POLICIES: &str = "SET LOCAL row_security = off";
 
 /// An outcome that is PostgreSQL's failure, or ours to tell, or neither.
 pub(crate) type Asked<T> = Result<Result<T, Refusal>, tokio_postgres::Error>;
@@ -32,7 +28,9 @@ pub(crate) async fn transaction<T>(
     })?;
     let outcome = connection
         .run(async |client| {
-            let outcome = match client.batch_execute(&format!("{begin}; {SETTINGS}")).await {
+            // They hold in the transaction whatever a pooler has done to the session.
+            let begin = format!("{begin}; {}; {NO_POLICIES}", settings::for_transaction());
+            let outcome = match client.batch_execute(&begin).await {
                 Ok(()) => work(client).await,
                 Err(error) => Err(error),
             };
@@ -51,6 +49,12 @@ pub(crate) async fn transaction<T>(
 /// What PostgreSQL's failure means to the client.
 fn refusal(error: &tokio_postgres::Error) -> Refusal {
     let said = error.as_db_error().map_or("", |said| said.message());
+    if said.contains("row-level security policy") {
+        return Refusal::new(
+            Code::NotConfigured,
+            format!("{said}: a snapshot has all rows or none, so it takes a role with BYPASSRLS"),
+        );
+    }
     match error.code().map_or("", |code| code.code()) {
         "42501" => Refusal::new(
             Code::NotConfigured,

@@ -61,7 +61,7 @@ fn one(parameters: &mut Vec<String>, One { column, test }: &One, table: &Table) 
         parameters.push(value.to_owned());
         format!("${}::pg_catalog.text", parameters.len())
     };
-    let mut constant = |value: &str| format!("{}::{}", parameter(value), known.base_sql);
+    let mut constant = |value: &str| known.constant(value, &mut parameter);
     let name = quoted(column);
     let test = match test {
         Test::Compare(comparison, value) => format!("{} {}", comparison.sql(), constant(value)),

@@ -1,5 +1,8 @@
 //! Rows read through a cursor, in pages, up to a limit.
 //!
+//! Values come as PostgreSQL prints them, and their JSON is made by the code that makes it for the
+//! write-ahead log: both tell the same, and no cast of a type runs, which may be anybody's function.
+//!
 //! Pages begin small and grow by what rows turn out to weigh, so that neither a large row nor many
 //! of them are read far beyond the limit.
 
@@ -9,11 +12,12 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use tidewire_protocol::change::{Row, RowBuilder, RowTooLarge, Value};
 use tidewire_protocol::{Code, Refusal};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::SnapshotLimits;
 use super::condition::Condition;
 use crate::prepare::{Plan, TableColumn, quoted};
+use crate::values::{self, Catalog, Shape};
 
 /// Rows of the first page, whose weight nobody knows.
 const FIRST_PAGE: usize = 32;
@@ -32,8 +36,8 @@ pub(super) fn from(plan: &Plan) -> String {
 pub(super) struct Query<'p> {
     sql: String,
     condition: Condition,
-    /// For each column that changes tell, whether it is read.
-    wanted: Vec<bool>,
+    /// For each column that changes tell, how its JSON is made, if it is read.
+    wanted: Vec<Option<Arc<Shape>>>,
     table: &'p str,
     limits: SnapshotLimits,
 }
@@ -42,19 +46,21 @@ impl<'p> Query<'p> {
     pub(super) fn new(
         plan: &'p Plan,
         columns: &[Arc<str>],
-        condition: Condition,
         limits: SnapshotLimits,
+        catalog: &Catalog,
     ) -> Self {
+        let condition = Condition::new(plan);
         let table = &plan.table;
-        let told: Vec<&TableColumn> = table.columns.iter().filter(|c| !c.generated).collect();
-        let is_wanted = |column: &&TableColumn| {
+        let is_wanted = |column: &TableColumn| {
             columns.is_empty() || column.key_place.is_some() || columns.contains(&column.name)
         };
-        let wanted: Vec<bool> = told.iter().map(is_wanted).collect();
-        let values = told.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
-        let values = values.map(|(column, _)| {
-            format!("pg_catalog.to_jsonb({})::pg_catalog.text", quoted(&column.name))
-        });
+        let shape = |column: &TableColumn| {
+            let known = catalog.get(column.type_oid).map(|known| known.shape);
+            is_wanted(column).then(|| known.unwrap_or_else(|| Arc::new(Shape::Text)))
+        };
+        let told = || table.columns.iter().filter(|column| !column.generated);
+        let wanted = told().map(shape).collect();
+        let values = told().filter(|column| is_wanted(column)).map(|column| quoted(&column.name));
         let values: Vec<String> = values.collect();
         let key: Vec<String> = table.key().iter().map(|column| quoted(&column.name)).collect();
         let order = match key.is_empty() {
@@ -99,10 +105,11 @@ impl<'p> Query<'p> {
         page: usize,
         read: &mut Read,
     ) -> Result<bool, tokio_postgres::Error> {
-        let no_parameters: [(String, tokio_postgres::types::Type); 0] = [];
+        // By the simple protocol, in which values are texts.
         let fetch = format!("FETCH {page} FROM rows");
-        let mut stream = pin!(client.query_typed_raw(&fetch, no_parameters).await?);
-        while let Some(row) = stream.try_next().await? {
+        let mut stream = pin!(client.simple_query_raw(&fetch).await?);
+        while let Some(message) = stream.try_next().await? {
+            let SimpleQueryMessage::Row(row) = message else { continue };
             let fits = read.push(&row, &self.wanted).is_ok();
             if !fits || read.rows.len() > self.limits.rows || read.bytes > self.limits.bytes {
                 return Ok(false);
@@ -137,20 +144,38 @@ struct Read {
 }
 
 impl Read {
-    fn push(&mut self, row: &tokio_postgres::Row, wanted: &[bool]) -> Result<(), RowTooLarge> {
+    fn push(
+        &mut self,
+        row: &SimpleQueryRow,
+        wanted: &[Option<Arc<Shape>>],
+    ) -> Result<(), RowTooLarge> {
         let mut place = 0;
-        for wanted in wanted {
-            if !wanted {
+        for shape in wanted {
+            let Some(shape) = shape else {
                 self.builder.push(Value::Absent);
                 continue;
-            }
-            let text: Option<&str> = row.get(place);
+            };
+            // Only a database in SQL_ASCII can hold anything that is not UTF-8.
+            let text = row.try_get(place).unwrap_or(Some("\u{fffd}"));
             place += 1;
-            self.builder.json(text.unwrap_or("null"));
+            match text {
+                None => self.builder.json("null"),
+                Some(text) => self.builder.write(|out| write_value(shape, text, out)),
+            }
         }
         let row = self.builder.finish()?;
         self.bytes += row.bytes();
         self.rows.push(row);
         Ok(())
+    }
+}
+
+/// A value that does not have the shape of its type, which was altered a moment ago, is told as a
+/// string.
+fn write_value(shape: &Shape, text: &str, out: &mut String) {
+    let start = out.len();
+    if values::to_json(shape, text.as_bytes(), out).is_err() {
+        out.truncate(start);
+        values::as_string(text.as_bytes(), out);
     }
 }

@@ -18,7 +18,7 @@ const DEEPEST: usize = 64;
 /// The types asked for and all they are made of.
 const TYPES: &str = "\
 WITH RECURSIVE wanted(oid) AS (
-    SELECT unnest($1::oid[])
+    SELECT pg_catalog.unnest($1::pg_catalog.oid[])
   UNION
     SELECT part.oid
     FROM wanted JOIN pg_catalog.pg_type t USING (oid) CROSS JOIN LATERAL (
@@ -42,9 +42,9 @@ SELECT t.oid,
             SELECT FROM pg_catalog.pg_cast c
             WHERE c.castsource = t.oid AND c.casttarget = 'pg_catalog.json'::pg_catalog.regtype
        ) AS hstore,
-       (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+       (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS names,
-       (SELECT array_agg(a.atttypid ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+       (SELECT pg_catalog.array_agg(a.atttypid ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS types
 FROM wanted JOIN pg_catalog.pg_type t USING (oid)
      LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem";

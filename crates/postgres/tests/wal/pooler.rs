@@ -120,3 +120,20 @@ async fn the_doctor_finds_a_pooler_and_says_what_to_do() {
         assert!(report.text().contains(FIX), "{}", report.text());
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_pooler_that_drops_settings_a_session_still_begins_with_ours() {
+    let cluster = own_cluster();
+    let hostile = "CREATE SCHEMA hostile;
+        CREATE FUNCTION hostile.current_setting(text) RETURNS text LANGUAGE plpgsql
+          AS $$BEGIN RAISE EXCEPTION 'hostile.current_setting ran'; END$$;
+        ALTER DATABASE postgres SET search_path = hostile, pg_catalog";
+    crate::support::sql(&cluster).await.batch_execute(hostile).await.unwrap();
+    for settings in SETTINGS {
+        let settings = format!("pool_mode = session\n{settings}");
+        let Some(bouncer) = Bouncer::before(&cluster, &settings).await else { return };
+        let report = doctor::examine(&bouncer.target(), &WalOptions::default()).await;
+        assert_ne!(report.outcome(), Outcome::Fail, "{}", report.text());
+        assert!(!report.text().contains("hostile."), "{}", report.text());
+    }
+}

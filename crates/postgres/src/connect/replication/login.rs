@@ -10,19 +10,15 @@ use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding;
 
 use super::{Line, LineError, Said};
-use crate::connect::{ConnectError, ErrorKind};
+use crate::connect::{ConnectError, ErrorKind, settings};
 
 const SCRAM: &str = sasl::SCRAM_SHA_256;
 const SCRAM_PLUS: &str = sasl::SCRAM_SHA_256_PLUS;
 
 /// Introduces us and answers what is asked until the server is ready.
-pub(super) async fn log_in(line: &mut Line, base: &Config, options: &str) -> Result<(), LineError> {
+pub(super) async fn log_in(line: &mut Line, base: &Config) -> Result<(), LineError> {
     let user = user(base)?;
-    let options = match base.get_options() {
-        // The later setting counts.
-        Some(theirs) => format!("{theirs} {options}"),
-        None => options.to_owned(),
-    };
+    let options = settings::options(base.get_options());
     let parameters = [
         ("user", user.as_str()),
         ("database", base.get_dbname().unwrap_or(&user)),
