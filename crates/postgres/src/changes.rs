@@ -29,6 +29,10 @@ pub(crate) trait ChangeSource: Send + Sync + 'static {
     /// Nobody on this node listens to the table any more.
     fn remove(&self, table: &Topic);
 
+    /// The table is followed no longer, although somebody may listen: its changes stop within a
+    /// second, until it is added again.
+    fn let_go(&self, table: &Topic);
+
     /// Returns once every change that any query sent before this call could have seen was
     /// published.
     ///

@@ -129,7 +129,7 @@ pub async fn examine(target: &Target, options: &WalOptions) -> Report {
                 server::examine(client, &mut checks).await?;
                 wal::examine(client, options, &mut checks).await?;
                 outbox::examine(client, &mut checks).await?;
-                tables::examine(client, &mut checks).await?;
+                tables::examine(client, options, &mut checks).await?;
                 notify::queue(client, &mut checks).await
             });
             if let Err(said) = asked.await.unwrap_or(Ok(())) {

@@ -47,6 +47,8 @@ pub mod doctor;
 
 pub mod prepare;
 
+pub mod row_security;
+
 pub mod snapshot;
 
 pub mod tables;
@@ -61,6 +63,7 @@ pub use connect::{ConnectError, ErrorKind, Probe, SslMode, Target};
 pub use notify::{NotifyMetrics, NotifyOptions, NotifySource, NotifyStatus};
 pub use outbox::{OutboxMetrics, OutboxOptions, OutboxSource};
 pub use prepare::Preparer;
+pub use row_security::{RowSecurity, SecuredTables};
 pub use snapshot::{SnapshotLimits, Snapshots};
 pub use tables::{SourceChoice, TableOptions, TableSource};
 pub use wal::{SlotKind, SlotStatus, WalError, WalErrorKind, WalMetrics, WalOptions, WalSource};

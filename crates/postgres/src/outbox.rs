@@ -193,6 +193,10 @@ impl ChangeSource for OutboxSource {
         OutboxSource::remove(self, table);
     }
 
+    fn let_go(&self, table: &Topic) {
+        self.shared.release(table, Instant::now());
+    }
+
     async fn catch_up(&self) -> Result<(), Refusal> {
         OutboxSource::catch_up(self).await
     }

@@ -2,6 +2,7 @@
 //! and their rows.
 
 mod former;
+mod securing;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,9 +21,11 @@ use crate::changes::{SharedSource, SourceStatus};
 use crate::connect::Target;
 use crate::outbox::{OutboxOptions, OutboxSource, marks};
 use crate::prepare::Preparer;
+use crate::row_security::RowSecurity;
 use crate::snapshot::{SnapshotLimits, Snapshots};
 use crate::sql::{Sink, installation, set_sink};
 use crate::wal::{SlotKind, WalError, WalOptions, WalSource};
+use securing::{Listened, Securing};
 
 /// How long a client that subscribes waits for a source to be chosen while the database is down.
 const CHOICE_PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +64,7 @@ impl FromStr for SourceChoice {
 pub struct UnknownSource;
 
 /// How row changes are followed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct TableOptions {
     /// Where they come from.
     pub source: SourceChoice,
@@ -71,6 +74,8 @@ pub struct TableOptions {
     pub outbox: OutboxOptions,
     /// How many rows a subscription may begin with.
     pub snapshot: SnapshotLimits,
+    /// Who sees tables with row level security; nobody by default.
+    pub row_security: Option<RowSecurity>,
     /// Where the source that is chosen registers what it counts.
     pub registry: Option<Arc<Mutex<Registry>>>,
 }
@@ -83,8 +88,12 @@ pub struct TableSource {
     snapshots: Snapshots,
     /// Someone wants a table.
     wanted: Arc<Notify>,
+    row_security: RowSecurity,
+    listened: Listened,
+    secured: watch::Receiver<u64>,
     stop: CancellationToken,
     choosing: Mutex<Option<JoinHandle<()>>>,
+    securing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The source that was chosen.
@@ -122,6 +131,20 @@ impl TableSource {
         let snapshots = Snapshots::new(&target, preparer.clone(), options.snapshot);
         let (chosen_is, chosen) = watch::channel(None);
         let (wanted, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let rule = options.row_security.clone();
+        let row_security =
+            rule.unwrap_or_else(|| RowSecurity::new(&target, std::iter::empty::<Arc<str>>()));
+        let (switched, secured) = watch::channel(0);
+        let listened = Listened::default();
+        let securing = Securing {
+            listened: listened.clone(),
+            rule: row_security.clone(),
+            publisher: publisher.clone(),
+            chosen: chosen.clone(),
+            switched,
+            stop: stop.clone(),
+        };
+        let securing = Mutex::new(Some(tokio::spawn(securing.run())));
         if options.wal.slot != SlotKind::Temporary && options.source != SourceChoice::Outbox {
             wanted.notify_one();
         }
@@ -135,7 +158,24 @@ impl TableSource {
             choose(target, publisher, options, chosen_is, stopping).await;
         });
         let choosing = Mutex::new(Some(choosing));
-        Self { chosen, preparer, snapshots, wanted, stop, choosing }
+        Self {
+            chosen,
+            preparer,
+            snapshots,
+            wanted,
+            row_security,
+            listened,
+            secured,
+            stop,
+            choosing,
+            securing,
+        }
+    }
+
+    /// Changes whenever row level security was switched on for a table that is listened to: then
+    /// whoever may not see it any more is to be told so.
+    pub fn secured(&self) -> watch::Receiver<u64> {
+        self.secured.clone()
     }
 
     /// How the source is; `None` before it was needed.
@@ -146,9 +186,9 @@ impl TableSource {
     /// Ends the source and lets go of what it holds in the database.
     pub async fn shutdown(&self) {
         self.stop.cancel();
-        let choosing = self.choosing.lock().take();
-        if let Some(choosing) = choosing {
-            let _ = choosing.await;
+        let tasks = [self.choosing.lock().take(), self.securing.lock().take()];
+        for task in tasks.into_iter().flatten() {
+            let _ = task.await;
         }
         let chosen = self.chosen.borrow().clone();
         if let Some(chosen) = chosen {
@@ -170,8 +210,9 @@ impl TableSource {
 impl Drop for TableSource {
     fn drop(&mut self) {
         self.stop.cancel();
-        if let Some(choosing) = self.choosing.get_mut() {
-            choosing.abort();
+        let tasks = [&mut self.choosing, &mut self.securing];
+        for task in tasks.into_iter().filter_map(|task| task.get_mut().take()) {
+            task.abort();
         }
     }
 }
@@ -268,11 +309,16 @@ async fn obstacle_to_wal(target: &Target, options: &WalOptions) -> Option<WalErr
 #[async_trait]
 impl Upstream for TableSource {
     async fn attach(&self, topic: &Topic) -> Result<(), Refusal> {
+        self.row_security.check_for_any(topic).await?;
         let chosen = self.chosen().await?;
-        chosen.source.add(topic).await.map_err(|refusal| chosen.explain(refusal))
+        chosen.source.add(topic).await.map_err(|refusal| chosen.explain(refusal))?;
+        self.listened.insert(topic);
+        // It may have been switched on since; from here on it is looked after.
+        self.row_security.check_for_any(topic).await
     }
 
     fn detach(&self, topic: &Topic) {
+        self.listened.remove(topic);
         if let Some(chosen) = self.chosen.borrow().as_ref() {
             chosen.source.remove(topic);
         }
@@ -288,6 +334,8 @@ impl Upstream for TableSource {
 
     async fn snapshot(&self, topic: &Topic, interest: &Interest) -> Result<TableRows, Refusal> {
         let rows = self.snapshots.snapshot(topic, interest).await?;
+        // Asked after the rows were read, so that it was not on when they were.
+        self.row_security.check_for_any(topic).await?;
         self.chosen().await?.source.catch_up().await?;
         Ok(rows)
     }

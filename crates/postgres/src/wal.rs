@@ -50,6 +50,7 @@ use crate::connect::{Pool, Target};
 pub use error::{WalError, WalErrorKind};
 pub use metrics::WalMetrics;
 pub(crate) use partitions::misfits;
+pub(crate) use publication::partial;
 use reader::Reader;
 use resume::Marks;
 use shared::Shared;
@@ -297,6 +298,10 @@ impl ChangeSource for WalSource {
 
     fn remove(&self, table: &Topic) {
         self.remove(table);
+    }
+
+    fn let_go(&self, table: &Topic) {
+        self.shared.tables().let_go(table, Instant::now());
     }
 
     async fn catch_up(&self) -> Result<(), Refusal> {

@@ -123,7 +123,7 @@ async fn tables_tell_how_they_are_followed_and_why_not() {
         )
         .await
         .unwrap();
-    let tables = doctor::tables(&target).await.unwrap();
+    let tables = doctor::tables(&target, &WalOptions::default()).await.unwrap();
     let live: Vec<_> = tables.iter().map(|table| (table.table.as_str(), table.live())).collect();
     assert_eq!(live, [("a", vec!["outbox"]), ("b", vec![]), ("c", vec![]), ("d", vec!["wal"])]);
     assert!(tables[0].obstacles().is_empty());
@@ -144,7 +144,7 @@ async fn partitions_are_looked_at_with_their_table() {
     client.batch_execute(setup).await.unwrap();
     let report = doctor::examine(&target, &WalOptions::default()).await;
     assert_eq!(of(&report, "triggers"), (Outcome::Ok, "on 1 tables"));
-    let tables = doctor::tables(&target).await.unwrap();
+    let tables = doctor::tables(&target, &WalOptions::default()).await.unwrap();
     assert_eq!((tables.len(), tables[0].live()), (1, vec!["wal", "outbox"]));
     assert_eq!(tables[0].obstacles(), [""; 0]);
     let worse = "CREATE TABLE p_2 PARTITION OF p FOR VALUES FROM (10) TO (20); \
@@ -154,7 +154,7 @@ async fn partitions_are_looked_at_with_their_table() {
     let report = doctor::examine(&target, &WalOptions::default()).await;
     let found = "on 1 tables; incomplete or switched off on public.p";
     assert_eq!(of(&report, "triggers"), (Outcome::Warn, found));
-    let tables = doctor::tables(&target).await.unwrap();
+    let tables = doctor::tables(&target, &WalOptions::default()).await.unwrap();
     let expected = "wal: the replica identity of public.p_2 does not tell (id), the key of its \
                     table: ALTER TABLE public.p_2 REPLICA IDENTITY DEFAULT";
     assert_eq!(tables[0].obstacles(), [expected]);

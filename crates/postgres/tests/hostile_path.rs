@@ -73,7 +73,7 @@ async fn ask_everything(target: &Target) {
     target.probe().await.unwrap();
     let report = doctor::examine(target, &quick()).await.text();
     assert!(!report.contains("hostile."), "{report}");
-    let tables = doctor::tables(target).await.unwrap();
+    let tables = doctor::tables(target, &quick()).await.unwrap();
     assert!(tables.iter().any(|table| table.table == "t"));
 
     let topic = Topic::table("app.t").unwrap();

@@ -9,6 +9,7 @@ mod outbox;
 mod partitions;
 mod private_cluster;
 mod renames;
+mod row_security;
 mod snapshot;
 mod sql;
 mod support;

@@ -304,9 +304,9 @@ async fn casts_that_the_owner_of_a_table_made_never_run() {
         CREATE FUNCTION evil_in(text) RETURNS mood LANGUAGE plpgsql
           AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
         CREATE CAST (mood AS json) WITH FUNCTION evil(mood) AS IMPLICIT;
-        CREATE CAST (mood AS text) WITH FUNCTION evil_text(mood) AS IMPLICIT;
-        CREATE CAST (text AS mood) WITH FUNCTION evil_in(text) AS IMPLICIT;
-        CREATE TABLE t (id int PRIMARY KEY, feels mood, both pair, list mood[]);
+        CREATE CAST (mood AS text) WITH FUNCTION evil_text(mood) AS ASSIGNMENT;
+        CREATE CAST (text AS mood) WITH FUNCTION evil_in(text) AS ASSIGNMENT;
+        CREATE TABLE t (id int PRIMARY KEY, feels mood, two pair, list mood[]);
         INSERT INTO t VALUES (1, 'calm', ROW(1, 'cross'), '{calm,cross}'), (2, NULL, NULL, NULL)";
     let table = Table::new(&cluster, "snapshot_casts", setup).await;
     let first = r#"1 "calm" {"a": 1, "b": "cross"} ["calm", "cross"]"#;
@@ -326,7 +326,7 @@ async fn policies_make_a_snapshot_fail_instead_of_hiding_rows() {
     let setup = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
                  CREATE FUNCTION evil(int) RETURNS boolean LANGUAGE plpgsql
                    AS $$BEGIN RAISE EXCEPTION 'evil ran as %', current_user; END$$;
-                 CREATE POLICY some ON t USING (evil(id)); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+                 CREATE POLICY few ON t USING (evil(id)); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
                  CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA snapshot_policy TO reader;
                  GRANT SELECT ON t TO reader";
     let table = Table::new(&cluster, "snapshot_policy", setup).await;

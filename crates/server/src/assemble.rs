@@ -15,7 +15,8 @@ use tidewire_adapters::DiskHistory;
 use tidewire_axum::{App, Listening, ListeningMetrics, Threads, Tls, Transports};
 use tidewire_postgres::wal::{SlotKind, WalOptions};
 use tidewire_postgres::{
-    NotifyOptions, NotifySource, OutboxOptions, SnapshotLimits, TableOptions, TableSource, Target,
+    NotifyOptions, NotifySource, OutboxOptions, RowSecurity, SecuredTables, SnapshotLimits,
+    TableOptions, TableSource, Target,
 };
 use tidewire_protocol::TopicKind;
 
@@ -73,6 +74,11 @@ impl Parts {
         if let Some(authenticator) = authentication.authenticator() {
             builder = builder.authenticator(authenticator);
         }
+        let row_security = target.as_ref().map(|target| row_security(target, settings));
+        if let Some(rule) = &row_security {
+            let allowed = Arc::clone(&namespaces) as _;
+            builder = builder.authorizer(Arc::new(SecuredTables::new(allowed, rule.clone())));
+        }
         let mut prepared = builder.prepare();
         let publisher = prepared.publisher().clone();
         let notify = target.clone().zip(settings.postgres.as_ref());
@@ -85,7 +91,7 @@ impl Parts {
         }
         let registry = Arc::new(Mutex::new(registry));
         let tables = target.map(|target| {
-            let options = table_options(settings, &registry);
+            let options = TableOptions { row_security, ..table_options(settings, &registry) };
             Arc::new(TableSource::start(target, publisher, options))
         });
         if let Some(tables) = &tables {
@@ -205,6 +211,11 @@ pub(crate) fn wal_options(tables: &TableSettings) -> WalOptions {
     }
 }
 
+/// Who sees tables with row level security.
+fn row_security(target: &Target, settings: &Settings) -> RowSecurity {
+    RowSecurity::new(target, settings.tables.bypass_roles.iter().map(String::as_str))
+}
+
 fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableOptions {
     let tables = &settings.tables;
     TableOptions {
@@ -217,6 +228,7 @@ fn table_options(settings: &Settings, registry: &Arc<Mutex<Registry>>) -> TableO
             time: tables.snapshot_time,
         },
         registry: Some(Arc::clone(registry)),
+        row_security: None,
     }
 }
 

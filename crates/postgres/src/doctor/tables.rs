@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 use super::{Check, STATEMENT_LIMIT};
 use crate::connect::{Pool, Target};
 use crate::sql::SqlError;
-use crate::wal::misfits;
+use crate::wal::{WalOptions, misfits, partial};
 
 /// Every table of the application.
 const SQL: &str = "\
@@ -64,6 +64,8 @@ pub struct TableReport {
     pub triggers: bool,
     /// Which of its partitions does not tell its key in the write-ahead log, with what mends it.
     pub partition: Option<String>,
+    /// What the publication leaves out of it, with what mends it.
+    pub partial: Option<String>,
 }
 
 impl TableReport {
@@ -91,15 +93,17 @@ impl TableReport {
             may_select: row.get(8),
             may_trigger: row.get(9),
             owned: row.get(10),
-            publications: publications.into_iter().filter(|p| p.starts_with("tidewire")).collect(),
+            publications,
             triggers: row.get(12),
             partition: None,
+            partial: None,
         }
     }
 
     /// The sources that tell its changes now: `wal`, `outbox`.
     pub fn live(&self) -> Vec<&'static str> {
-        let wal = (!self.publications.is_empty()).then_some("wal");
+        let is_whole = self.partial.is_none() && !self.publications.is_empty();
+        let wal = is_whole.then_some("wal");
         wal.into_iter().chain(self.triggers.then_some("outbox")).collect()
     }
 
@@ -123,6 +127,9 @@ impl TableReport {
         if let Some(words) = &self.partition {
             found.push(format!("wal: {words}"));
         }
+        if let Some(words) = &self.partial {
+            found.push(format!("wal: {words}"));
+        }
         if self.unlogged {
             found.push(format!("wal: it is unlogged: ALTER TABLE {name} SET LOGGED"));
         }
@@ -137,7 +144,8 @@ impl TableReport {
         }
         if self.row_security {
             found.push(
-                "row level security is not applied to changes: limit who may subscribe to it"
+                "it has row level security, which is not enforced for clients: refused to all whose \
+                 token's role is not in row_security.bypass_roles"
                     .to_owned(),
             );
         }
@@ -171,36 +179,53 @@ impl TableReport {
     }
 }
 
-/// Every table of the application that this role can see, by name.
+/// Every table of the application that this role can see, by name; `options` say with which
+/// publication the log is read.
 ///
 /// # Errors
 /// [`SqlError`] when the database cannot be asked.
-pub async fn tables(target: &Target) -> Result<Vec<TableReport>, SqlError> {
+pub async fn tables(target: &Target, options: &WalOptions) -> Result<Vec<TableReport>, SqlError> {
     let pool = Pool::new(target, 1, STATEMENT_LIMIT, STATEMENT_LIMIT);
     let connection = pool.get().await?;
-    let listed = connection.run(list).await.ok_or(SqlError::Silence)?;
+    let listed = connection.run(async |client| list(client, options).await).await;
+    let listed = listed.ok_or(SqlError::Silence)?;
     listed.map_err(|source| crate::sql::explain(source, "public"))
 }
 
-async fn list(client: &Client) -> Result<Vec<TableReport>, tokio_postgres::Error> {
+async fn list(
+    client: &Client,
+    options: &WalOptions,
+) -> Result<Vec<TableReport>, tokio_postgres::Error> {
+    let (publication, _) = options.publication_name();
     let rows = client.query(SQL, &[]).await?;
     let oids: Vec<u32> = rows.iter().map(|row| row.get(13)).collect();
-    let mut misfits = misfits(client, "", &oids).await?;
+    let misfits = misfits(client, &publication, &oids).await?;
+    let partial = partial(client, &publication, &oids).await?;
     let report = |row: &Row| {
-        let of = misfits.iter().position(|misfit| misfit.table == row.get::<_, u32>(13));
-        let partition = of.map(|at| misfits.swap_remove(at).words);
-        TableReport { partition, ..TableReport::of(row) }
+        let oid: u32 = row.get(13);
+        let partition = misfits.iter().find(|misfit| misfit.table == oid);
+        let partial = partial.iter().find(|partial| partial.table == oid);
+        let mut report = TableReport::of(row);
+        // Ours have names that begin so, whichever run of ours made them.
+        report.publications.retain(|name| name.starts_with("tidewire") || *name == publication);
+        TableReport {
+            partition: partition.map(|misfit| misfit.words.clone()),
+            partial: partial.map(|partial| partial.words.clone()),
+            ..report
+        }
     };
     Ok(rows.iter().map(report).collect())
 }
 
 pub(super) async fn examine(
     client: &Client,
+    options: &WalOptions,
     checks: &mut Vec<Check>,
 ) -> Result<(), tokio_postgres::Error> {
-    let tables = list(client).await?;
+    let tables = list(client, options).await?;
     checks.push(followable(&tables));
     checks.push(identities(&tables));
+    checks.extend(parts_only(&tables));
     checks.push(row_security(&tables));
     Ok(())
 }
@@ -233,6 +258,17 @@ fn identities(tables: &[TableReport]) -> Check {
     )
 }
 
+/// Tables of which the publication sends a part.
+fn parts_only(tables: &[TableReport]) -> Option<Check> {
+    let partial = tables.iter().find_map(|table| table.partial.as_ref())?;
+    let named = names(tables, |table| table.partial.is_some());
+    Some(Check::warn(
+        "whole tables",
+        format!("only a part of {named} is published, so the write-ahead log does not follow them"),
+        partial.clone(),
+    ))
+}
+
 fn row_security(tables: &[TableReport]) -> Check {
     let with = names(tables, |table| table.row_security);
     if with.is_empty() {
@@ -241,7 +277,8 @@ fn row_security(tables: &[TableReport]) -> Check {
     Check::warn(
         "row security",
         format!("on {with}"),
-        "it is not applied to changes of rows: limit in the configuration who may subscribe",
+        "it is not enforced for clients, so these tables are refused to all whose token's role is \
+         not in row_security.bypass_roles",
     )
 }
 

@@ -168,7 +168,7 @@ impl Keeper {
             schema = member.schema,
             table = member.table,
             "a table lost its replica identity, or that of a partition does not tell its key any \
-             more, so it is let go of"
+             more, or the publication sends a part of it only, so it is let go of"
         );
         self.unpublish(&member.schema, &member.table).await;
     }
@@ -268,7 +268,11 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
         safe_bytes: safe.map(|bytes| u64::try_from(bytes).unwrap_or_default()),
         age: Duration::ZERO,
     };
-    let tells_little = |member: &&Member| misfits.iter().any(|it| it.table == member.oid);
+    let partial = publication::partial(client, name, &oids).await?;
+    let tells_little = |member: &&Member| {
+        misfits.iter().any(|it| it.table == member.oid)
+            || partial.iter().any(|it| it.table == member.oid)
+    };
     unfit.extend(members.iter().filter(tells_little).cloned());
     let snapshot = snapshot.parse().ok();
     Ok(Look { publication, members, standings, unfit, slot, snapshot, partitions })

@@ -118,6 +118,16 @@ impl Tables {
         }
     }
 
+    /// Changes of the table stop at once, although somebody may listen, and it is let go of.
+    pub(super) fn let_go(&mut self, topic: &Topic, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(topic) {
+            entry.end();
+            entry.member = false;
+            entry.owed = Some(GapReason::ConnectionLost);
+            entry.lingers = Some(now);
+        }
+    }
+
     /// A want that came to nothing: forgets the table if nobody else waits for it.
     pub(super) fn forget(&mut self, topic: &Topic) {
         self.entries.retain(|t, entry| t != topic || entry.member || entry.flowed);

@@ -21,7 +21,7 @@ pub(super) fn run(args: &Args, flags: &ReportFlags) -> anyhow::Result<()> {
 }
 
 /// How the log would be read; the outbox has neither slot nor publication.
-fn options(tables: &TableSettings) -> WalOptions {
+pub(super) fn options(tables: &TableSettings) -> WalOptions {
     match tables.source.as_str() {
         "outbox" => WalOptions::default(),
         _ => wal_options(tables),

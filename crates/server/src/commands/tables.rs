@@ -3,10 +3,12 @@
 use tidewire_postgres::doctor::{self, TableReport};
 
 use crate::args::{Args, ReportFlags};
+use crate::config::Settings;
 
 pub(super) fn run(args: &Args, flags: &ReportFlags) -> anyhow::Result<()> {
     let target = super::database(args)?;
-    let tables = super::small_runtime()?.block_on(doctor::tables(&target))?;
+    let options = super::doctor::options(&Settings::load(&args.written())?.tables);
+    let tables = super::small_runtime()?.block_on(doctor::tables(&target, &options))?;
     if flags.json {
         let tables: Vec<_> = tables.iter().map(TableReport::json).collect();
         return super::print(&format!("{:#}\n", serde_json::Value::from(tables)));

@@ -97,6 +97,10 @@ pub const SECTIONS: [Section; 15] = [
     Section { prefix: "outbox", doc: "Row changes from triggers." },
     Section { prefix: "snapshot", doc: "Rows that come before changes." },
     Section {
+        prefix: "row_security",
+        doc: "Tables with row level security. Policies are not enforced for what clients are told.",
+    },
+    Section {
         prefix: "auth",
         doc: "Who is who. Authentication is configured as soon as there is a key of `auth.jwt`, \
               one of `auth.keys`, or `auth.function`. Without any, everybody on this machine may \
@@ -328,6 +332,13 @@ pub const KEYS: &[Key] = &[
         "Time for reading the rows a subscription begins with.",
     )
     .or("15s"),
+    Key::new(
+        "row_security.bypass_roles",
+        Kind::Texts,
+        "Roles of tokens (the claim `role`) whose clients may see tables that have row level \
+         security, with all their rows. `*` stands for every client that may otherwise see the \
+         table, also without a token or with an API key. Empty: such tables are refused to all.",
+    ),
     // Authentication
     Key::new(
         "auth.anonymous",

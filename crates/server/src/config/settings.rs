@@ -101,6 +101,8 @@ pub struct TableSettings {
     pub snapshot_bytes: usize,
     /// Time to read them; 15 s.
     pub snapshot_time: Duration,
+    /// Roles of tokens that see tables with row level security; none.
+    pub bypass_roles: Vec<String>,
 }
 
 impl TableSettings {
@@ -118,6 +120,7 @@ impl TableSettings {
             snapshot_rows: values.amount("snapshot.rows"),
             snapshot_bytes: values.amount("snapshot.bytes"),
             snapshot_time: values.time("snapshot.time"),
+            bypass_roles: values.texts("row_security.bypass_roles").to_vec(),
         }
     }
 }

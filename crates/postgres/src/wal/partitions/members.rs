@@ -29,11 +29,14 @@ impl Members {
         let mut layouts = partitions::published(client, publication, &oids).await?;
         let parted: Vec<u32> = layouts.keys().copied().collect();
         let misfits = misfits(client, publication, &parted).await?;
+        let partial = publication::partial(client, publication, &oids).await?;
         let mut standings = standings(client, publication, &oids).await?;
         let mut found = Self { topics: HashMap::new(), layouts: HashMap::new() };
         for member in members {
             // Whoever listens to such a table is told what mends it.
-            if misfits.iter().any(|misfit| misfit.table == member.oid) {
+            if misfits.iter().any(|misfit| misfit.table == member.oid)
+                || partial.iter().any(|partial| partial.table == member.oid)
+            {
                 continue;
             }
             let admitted = standings.remove(&member.oid);

@@ -3,7 +3,7 @@
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
 
-use super::{Member, member, told};
+use super::{Member, member, partial, told};
 use crate::wal::partitions::misfits;
 use crate::wal::sql_text::{readable, readable_part};
 
@@ -91,7 +91,7 @@ LEFT JOIN LATERAL (
     "    ORDER BY p.oid LIMIT 1) bad ON true
 LEFT JOIN pg_catalog.pg_class rc ON c.relispartition AND rc.oid = pg_catalog.pg_partition_root(c.oid)
 LEFT JOIN pg_catalog.pg_namespace rn ON rn.oid = rc.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2"
+WHERE n.nspname = $1::pg_catalog.text AND c.relname = $2::pg_catalog.text"
 );
 
 /// A table that may be published.
@@ -167,6 +167,9 @@ pub(in crate::wal) async fn inspect(
         None => {
             let fit =
                 Fit { oid: row.get("oid"), partitioned: kind == "p", member: row.get("member") };
+            if let Some(partial) = partial(client, publication, &[fit.oid]).await?.pop() {
+                return refuse(Code::NotConfigured, partial.words);
+            }
             match misfits(client, publication, &[fit.oid]).await?.pop() {
                 Some(misfit) => refuse(Code::BadTopic, misfit.words),
                 None => Ok(fit),

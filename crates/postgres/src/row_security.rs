@@ -1,0 +1,179 @@
+//! Tables with row level security, which is not enforced for clients: they are refused to all but
+//! those who are configured to bypass it.
+//!
+//! PostgreSQL applies policies to queries, and neither the write-ahead log nor the outbox is one: a
+//! client would see rows that its policies hide. A table counts as having it when it, a partition of
+//! it or a table that it is a partition of has it switched on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidewire::{Action, Authorizer, Identity};
+use tidewire_protocol::{Code, Refusal, Topic, TopicKind};
+use tokio_postgres::types::Type;
+
+use crate::connect::{Pool, Target};
+use crate::prepare::Flights;
+
+/// Connections that ask; equal questions are asked together.
+const POOL_SIZE: usize = 2;
+
+/// How long a client waits for an answer, which takes the database about a millisecond.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Of tables, by schema and name, those that have it.
+const SECURED: &str = "\
+SELECT w.place::pg_catalog.int4
+FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
+     WITH ORDINALITY w (schema, name, place)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
+WHERE c.relrowsecurity OR EXISTS (
+    SELECT FROM pg_catalog.pg_class p
+    WHERE p.relrowsecurity AND p.oid IN (
+        SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)
+        UNION ALL SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))";
+
+/// Who bypasses row level security, and which tables have it; cheap to clone.
+#[derive(Clone)]
+pub struct RowSecurity(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    bypass: Vec<Arc<str>>,
+    asking: Flights<Topic, bool>,
+}
+
+impl RowSecurity {
+    /// Will ask the database at `target`; does not connect before it must.
+    ///
+    /// `bypass` names the roles of tokens whose clients may see tables with row level security as if
+    /// they had none; `*` stands for every client, also one without a token. Nobody when empty.
+    pub fn new(target: &Target, bypass: impl IntoIterator<Item = impl Into<Arc<str>>>) -> Self {
+        Self(Arc::new(Inner {
+            pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE),
+            bypass: bypass.into_iter().map(Into::into).collect(),
+            asking: Flights::default(),
+        }))
+    }
+
+    /// Whether this client may see tables with row level security.
+    pub fn is_bypassed_by(&self, identity: &Identity) -> bool {
+        let role = identity.role.as_deref();
+        self.0.bypass.iter().any(|name| &**name == "*" || Some(&**name) == role)
+    }
+
+    /// Whether anybody may.
+    pub(crate) fn is_bypassed(&self) -> bool {
+        !self.0.bypass.is_empty()
+    }
+
+    /// Returns when the client may see the table, or when there is no such table.
+    ///
+    /// The answer is never older than the question.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] when it has row level security and the client does not bypass it;
+    /// [`Code::Unavailable`] when the database cannot be asked.
+    pub async fn check(&self, identity: &Identity, topic: &Topic) -> Result<(), Refusal> {
+        match self.is_bypassed_by(identity) || !self.is_on(topic).await? {
+            true => Ok(()),
+            false => Err(self.refusal(topic)),
+        }
+    }
+
+    /// The same for whoever bypasses it, if anybody does.
+    pub(crate) async fn check_for_any(&self, topic: &Topic) -> Result<(), Refusal> {
+        match self.is_bypassed() || !self.is_on(topic).await? {
+            true => Ok(()),
+            false => Err(self.refusal(topic)),
+        }
+    }
+
+    async fn is_on(&self, topic: &Topic) -> Result<bool, Refusal> {
+        let inner = Arc::clone(&self.0);
+        let work = |topic: Topic| async move {
+            let found = secured(&inner.pool, std::slice::from_ref(&topic)).await;
+            found.map(|found| !found.is_empty()).ok_or_else(|| {
+                Refusal::new(Code::Unavailable, "PostgreSQL cannot be asked at the moment")
+            })
+        };
+        self.0.asking.join(topic.clone(), work).await
+    }
+
+    /// Of these tables those that have it; `None` when the database cannot be asked.
+    pub(crate) async fn of(&self, topics: &[Topic]) -> Option<Vec<Topic>> {
+        secured(&self.0.pool, topics).await
+    }
+
+    fn refusal(&self, topic: &Topic) -> Refusal {
+        let words = "has row level security, which is not enforced for what clients are told, so it \
+                     is refused to all whose token's role is not in row_security.bypass_roles";
+        Refusal::new(Code::Forbidden, format!("table {} {words}", topic.name())).about(topic)
+    }
+}
+
+async fn secured(pool: &Pool, topics: &[Topic]) -> Option<Vec<Topic>> {
+    let named: Vec<_> =
+        topics.iter().filter_map(|topic| Some((topic, topic.name().split_once('.')?))).collect();
+    let schemas: Vec<&str> = named.iter().map(|(_, (schema, _))| *schema).collect();
+    let tables: Vec<&str> = named.iter().map(|(_, (_, table))| *table).collect();
+    let connection = match pool.get().await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::warn!(%error, "no connection to ask for row level security");
+            return None;
+        }
+    };
+    let asked = connection.run(async |client| {
+        let parameters = [(&schemas as _, Type::TEXT_ARRAY), (&tables as _, Type::TEXT_ARRAY)];
+        client.query_typed(SECURED, &parameters).await
+    });
+    match asked.await {
+        Some(Ok(rows)) => {
+            let places = rows.iter().map(|row| row.get::<_, i32>(0));
+            let topic = |place| named.get(usize::try_from(place).ok()?.checked_sub(1)?);
+            Some(places.filter_map(topic).map(|(topic, _)| (*topic).clone()).collect())
+        }
+        Some(Err(error)) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "asking for row level security"
+            );
+            None
+        }
+        None => None,
+    }
+}
+
+/// An authorizer that lets nobody see a table with row level security who does not bypass it,
+/// whatever the other one allows.
+pub struct SecuredTables {
+    allowed: Arc<dyn Authorizer>,
+    rule: RowSecurity,
+}
+
+impl SecuredTables {
+    /// Asks `allowed` first.
+    pub fn new(allowed: Arc<dyn Authorizer>, rule: RowSecurity) -> Self {
+        Self { allowed, rule }
+    }
+}
+
+#[async_trait]
+impl Authorizer for SecuredTables {
+    async fn authorize(
+        &self,
+        identity: &Identity,
+        action: Action,
+        topic: &Topic,
+    ) -> Result<(), Refusal> {
+        let allowed = self.allowed.authorize(identity, action, topic).await?;
+        let reads = matches!(action, Action::Subscribe | Action::History);
+        if reads && topic.kind() == TopicKind::Table {
+            self.rule.check(identity, topic).await?;
+        }
+        Ok(allowed)
+    }
+}
