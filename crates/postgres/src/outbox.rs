@@ -96,7 +96,7 @@ impl OutboxSource {
     pub fn start(target: Target, publisher: Publisher, options: OutboxOptions) -> Self {
         let shared = Arc::new(Shared::new());
         let stop = CancellationToken::new();
-        let pool = Pool::new(&target, POOL_SIZE, options.add_timeout, STATEMENT_LIMIT);
+        let pool = Pool::writing(&target, POOL_SIZE, options.add_timeout, STATEMENT_LIMIT);
         let recording = Arc::new(Recording::new(pool, options.install));
         let ends = (Arc::clone(&shared), Arc::clone(&recording), stop.clone());
         let reader = Reader::new(target, publisher, ends, options.clone());

@@ -5,11 +5,13 @@
 //! client would see rows that its policies hide. A table counts as having it when it, a partition of
 //! it or a table that it is a partition of has it switched on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidewire::{Action, Authorizer, Identity};
+use parking_lot::Mutex;
+use tidewire::{Action, Allowed, Authorizer, Identity};
 use tidewire_protocol::{Code, Refusal, Topic, TopicKind};
 use tokio_postgres::types::Type;
 
@@ -21,6 +23,9 @@ const POOL_SIZE: usize = 2;
 
 /// How long a client waits for an answer, which takes the database about a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Tables whose answers are kept for while the database is down.
+const KEPT: usize = 4_096;
 
 /// Of tables, by schema and name, those that have it.
 const SECURED: &str = "\
@@ -43,6 +48,8 @@ struct Inner {
     pool: Pool,
     bypass: Vec<Arc<str>>,
     asking: Flights<Topic, bool>,
+    /// What was answered last.
+    known: Mutex<HashMap<Topic, bool>>,
 }
 
 impl RowSecurity {
@@ -55,6 +62,7 @@ impl RowSecurity {
             pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE),
             bypass: bypass.into_iter().map(Into::into).collect(),
             asking: Flights::default(),
+            known: Mutex::default(),
         }))
     }
 
@@ -71,15 +79,23 @@ impl RowSecurity {
 
     /// Returns when the client may see the table, or when there is no such table.
     ///
-    /// The answer is never older than the question.
+    /// The answer is never older than the question, unless the database is down: then what was
+    /// answered last counts, since a table tells nothing new meanwhile.
     ///
     /// # Errors
     /// [`Code::Forbidden`] when it has row level security and the client does not bypass it;
-    /// [`Code::Unavailable`] when the database cannot be asked.
+    /// [`Code::Unavailable`] when the database cannot be asked and never was.
     pub async fn check(&self, identity: &Identity, topic: &Topic) -> Result<(), Refusal> {
-        match self.is_bypassed_by(identity) || !self.is_on(topic).await? {
-            true => Ok(()),
-            false => Err(self.refusal(topic)),
+        if self.is_bypassed_by(identity) {
+            return Ok(());
+        }
+        let is_on = match self.is_on(topic).await {
+            Ok(is_on) => is_on,
+            Err(refusal) => self.0.known.lock().get(topic).copied().ok_or(refusal)?,
+        };
+        match is_on {
+            false => Ok(()),
+            true => Err(self.refusal(topic)),
         }
     }
 
@@ -95,9 +111,11 @@ impl RowSecurity {
         let inner = Arc::clone(&self.0);
         let work = |topic: Topic| async move {
             let found = secured(&inner.pool, std::slice::from_ref(&topic)).await;
-            found.map(|found| !found.is_empty()).ok_or_else(|| {
+            let is_on = found.map(|found| !found.is_empty()).ok_or_else(|| {
                 Refusal::new(Code::Unavailable, "PostgreSQL cannot be asked at the moment")
-            })
+            })?;
+            inner.keep(topic, is_on);
+            Ok(is_on)
         };
         self.0.asking.join(topic.clone(), work).await
     }
@@ -111,6 +129,16 @@ impl RowSecurity {
         let words = "has row level security, which is not enforced for what clients are told, so it \
                      is refused to all whose token's role is not in row_security.bypass_roles";
         Refusal::new(Code::Forbidden, format!("table {} {words}", topic.name())).about(topic)
+    }
+}
+
+impl Inner {
+    fn keep(&self, topic: Topic, is_on: bool) {
+        let mut known = self.known.lock();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(topic, is_on);
     }
 }
 
@@ -168,7 +196,7 @@ impl Authorizer for SecuredTables {
         identity: &Identity,
         action: Action,
         topic: &Topic,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Allowed, Refusal> {
         let allowed = self.allowed.authorize(identity, action, topic).await?;
         let reads = matches!(action, Action::Subscribe | Action::History);
         if reads && topic.kind() == TopicKind::Table {

@@ -207,7 +207,7 @@ pub async fn set_sink(target: &Target, sink: Sink) -> Result<(), SqlError> {
 }
 
 async fn run(target: &Target, sql: &str, schema: &str) -> Result<(), SqlError> {
-    let pool = Pool::new(target, 1, CONNECT_LIMIT, STATEMENT_LIMIT);
+    let pool = Pool::writing(target, 1, CONNECT_LIMIT, STATEMENT_LIMIT);
     let connection = pool.get().await?;
     let done = connection.run(async |client| client.batch_execute(sql).await).await;
     done.ok_or(SqlError::Silence)?.map_err(|source| explain(source, schema))

@@ -181,7 +181,7 @@ impl WalSource {
     /// called inside a Tokio runtime.
     pub fn start(target: Target, publisher: Publisher, options: WalOptions) -> Self {
         let (name, drops_publication) = options.publication_name();
-        let pool = Pool::new(&target, options.pool_size, POOL_PATIENCE, STATEMENT_LIMIT);
+        let pool = Pool::writing(&target, options.pool_size, POOL_PATIENCE, STATEMENT_LIMIT);
         let marks = Marks::new(&options, &publisher);
         let shared = Arc::new(Shared::new(pool, publisher, name, marks.slot().cloned()));
         let stop = CancellationToken::new();

@@ -4,6 +4,7 @@ mod auth_function;
 mod doctor;
 mod filter;
 mod hostile_path;
+mod least_privilege;
 mod notify;
 mod outbox;
 mod partitions;

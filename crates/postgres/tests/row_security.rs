@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tidewire::protocol::Interest;
-use tidewire::{Action, Authorizer, Identity, Upstream};
+use tidewire::{Action, Allowed, Authorizer, Identity, Upstream};
 use tidewire_postgres::{
     OutboxOptions, RowSecurity, SecuredTables, SourceChoice, TableOptions, TableSource,
 };
@@ -86,8 +86,8 @@ async fn only_configured_roles_bypass_row_security() {
     struct Anything;
     #[async_trait::async_trait]
     impl Authorizer for Anything {
-        async fn authorize(&self, _: &Identity, _: Action, _: &Topic) -> Result<(), Refusal> {
-            Ok(())
+        async fn authorize(&self, _: &Identity, _: Action, _: &Topic) -> Result<Allowed, Refusal> {
+            Ok(Allowed::default())
         }
     }
     let cluster = cluster();

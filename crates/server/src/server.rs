@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tidewire_axum::Threads;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::Parts;
@@ -79,6 +80,7 @@ impl Server {
             tokio::join!(public, operators);
         };
         let mut serving = std::pin::pin!(serving);
+        let mut secured = self.parts.tables.as_ref().map(|tables| tables.secured());
         loop {
             tokio::select! {
                 biased;
@@ -88,7 +90,9 @@ impl Server {
                 read = reloads.next() => self.reload(read),
                 // 3. A key server took a key back: whoever came by it goes.
                 () = self.parts.authentication.keys_removed() => self.parts.node.review(),
-                // 4. Clients are served; this ends with 1 only.
+                // 4. A table got row level security: whoever may not see it any more is told so.
+                () = switched(secured.as_mut()) => self.parts.node.review(),
+                // 5. Clients are served; this ends with 1 only.
                 () = &mut serving => break,
             }
         }
@@ -169,5 +173,13 @@ pub struct Never;
 impl Reloads for Never {
     fn next(&mut self) -> impl Future<Output = anyhow::Result<Settings>> + Send {
         std::future::pending()
+    }
+}
+
+/// Returns when the count changes; never where there is none. Cancel safe.
+async fn switched(count: Option<&mut watch::Receiver<u64>>) {
+    match count {
+        Some(count) if count.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }

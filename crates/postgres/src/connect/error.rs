@@ -110,10 +110,17 @@ pub(super) fn judge_code(code: &str) -> (ErrorKind, &'static str) {
 pub(crate) const STANDBY_FIX: &str = " (LISTEN works on the primary only: connect there, or add target_session_attrs=read-write and \
      name all hosts)";
 
+/// What to do when a session may not write although `target_session_attrs` asks for it.
+const READ_ONLY_FIX: &str = " (it is a standby, or default_transaction_read_only is on for this role or database: ALTER ROLE \
+     … SET default_transaction_read_only = off, or leave target_session_attrs out)";
+
 /// tokio-postgres keeps its kinds to itself, so its fixed words are what there is to match on.
 fn judge_words(words: &str) -> (ErrorKind, &'static str) {
     if words.contains("TLS handshake") {
         return (ErrorKind::Tls, " (check sslmode, sslrootcert and the host's name)");
+    }
+    if words.contains("does not allow writes") {
+        return (ErrorKind::Standby, READ_ONLY_FIX);
     }
     if words.contains("authentication") || words.contains("invalid configuration") {
         return (ErrorKind::Authentication, " (check user and password)");

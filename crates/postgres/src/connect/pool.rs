@@ -39,7 +39,12 @@ struct Polled {
 struct Opener {
     target: Target,
     statement: Duration,
+    /// What a session is told after its limit of time.
+    then: &'static str,
 }
+
+/// A role or a database may be set to refuse writes unless a session says otherwise.
+const WRITES: &str = "; SET default_transaction_read_only = off";
 
 impl Pool {
     /// A pool of at most `size` connections to `target`.
@@ -47,7 +52,28 @@ impl Pool {
     /// Waiting for a free one, or for a new one, ends after `wait`; a statement that runs longer
     /// than `statement` is ended by the server.
     pub(crate) fn new(target: &Target, size: usize, wait: Duration, statement: Duration) -> Self {
-        let opener = Opener { target: target.clone(), statement };
+        Self::with(target, size, wait, statement, "")
+    }
+
+    /// The same for statements that change the database, also where the role's or the database's
+    /// `default_transaction_read_only` is on.
+    pub(crate) fn writing(
+        target: &Target,
+        size: usize,
+        wait: Duration,
+        statement: Duration,
+    ) -> Self {
+        Self::with(target, size, wait, statement, WRITES)
+    }
+
+    fn with(
+        target: &Target,
+        size: usize,
+        wait: Duration,
+        statement: Duration,
+        then: &'static str,
+    ) -> Self {
+        let opener = Opener { target: target.clone(), statement, then };
         let timeouts = Timeouts { wait: Some(wait), create: Some(wait), recycle: Some(wait) };
         let pool = managed::Pool::builder(opener)
             .max_size(size)
@@ -110,7 +136,8 @@ impl managed::Manager for Opener {
             }
         });
         let polled = Polled { client, task };
-        let limit = format!("SET statement_timeout = {}", self.statement.as_millis());
+        let limit = self.statement.as_millis();
+        let limit = format!("SET statement_timeout = {limit}{}", self.then);
         match polled.client.batch_execute(&limit).await {
             Ok(()) => Ok(polled),
             Err(error) => Err(ConnectError::explain(error, &self.target.to_string())),
