@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 pub use tables::{TableReport, tables};
 
+use crate::auth_function::AuthFunction;
 use crate::connect::{Pool, Target};
 use crate::wal::WalOptions;
 
@@ -142,6 +143,19 @@ pub async fn examine(target: &Target, options: &WalOptions) -> Report {
         Err(error) => checks.push(server::unreachable(&error)),
     }
     Report { checks }
+}
+
+/// Looks at the function that decides who a client is, by the name that is configured.
+pub async fn auth_function(target: &Target, name: &str) -> Check {
+    const NAME: &str = "auth function";
+    let found = match AuthFunction::new(target, name) {
+        Ok(function) => function.describe().await,
+        Err(error) => Err(error.to_string()),
+    };
+    match found {
+        Ok((call, owner)) => Check::ok(NAME, format!("{call}, owned by {owner}")),
+        Err(why) => Check::fail(NAME, why, "nobody who shows a token is let in until it is there"),
+    }
 }
 
 #[cfg(test)]

@@ -178,8 +178,10 @@ impl Reloads for Never {
 
 /// Returns when the count changes; never where there is none. Cancel safe.
 async fn switched(count: Option<&mut watch::Receiver<u64>>) {
-    match count {
-        Some(count) if count.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    if let Some(count) = count
+        && count.changed().await.is_ok()
+    {
+        return;
     }
+    std::future::pending().await
 }

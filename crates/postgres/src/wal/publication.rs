@@ -19,7 +19,7 @@ use tokio_postgres::Client;
 use super::error::{WalError, WalErrorKind};
 use super::sql_text::{identifier, literal, qualified, readable, readable_part};
 pub(super) use inspection::{Fit, Unfit, inspect, without_identity};
-pub(crate) use whole::{Partial, partial};
+pub(crate) use whole::partial;
 
 /// What says that tables in the publication come and go with listeners.
 pub(super) const MARK: &str = "Tidewire: tables come and go with their listeners";

@@ -10,8 +10,15 @@ use crate::config::{Settings, TableSettings};
 
 pub(super) fn run(args: &Args, flags: &ReportFlags) -> anyhow::Result<()> {
     let target = super::database(args)?;
-    let options = options(&Settings::load(&args.written())?.tables);
-    let report = super::small_runtime()?.block_on(doctor::examine(&target, &options));
+    let settings = Settings::load(&args.written())?;
+    let options = options(&settings.tables);
+    let report = super::small_runtime()?.block_on(async {
+        let mut report = doctor::examine(&target, &options).await;
+        if let Some(function) = &settings.auth.function {
+            report.checks.push(doctor::auth_function(&target, function).await);
+        }
+        report
+    });
     let text = if flags.json { format!("{:#}\n", report.json()) } else { report.text() };
     super::print(&text)?;
     if report.outcome() == Outcome::Fail {

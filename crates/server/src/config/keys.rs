@@ -86,7 +86,7 @@ pub const OTHER_VARIABLES: [(&str, &str); 3] = [
 ];
 
 /// Sections in the order of the documentation; each key belongs to the longest prefix it has.
-pub const SECTIONS: [Section; 15] = [
+pub const SECTIONS: [Section; 16] = [
     Section { prefix: "", doc: "Where the server listens and who may come." },
     Section {
         prefix: "postgres",
