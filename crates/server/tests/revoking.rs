@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use tidewire_adapters::api_key;
+use tidewire_adapters::jwt::Mint;
 
-use crate::support::{Client, SECRET, Server, client_with, get, granted, post_with, token};
+use crate::support::{Client, SECRET, Server, client_with, get, granted, jwt, post_with, token};
 
 async fn connected(server: &Server, token: &str) -> Client {
     let path = format!("/v1/ws?token={token}");
@@ -121,4 +122,34 @@ async fn an_api_key_has_the_grants_that_it_has_now() {
     let subscribe = json!({ "type": "subscribe", "topic": "a", "private": true });
     assert_eq!(client.outcome(subscribe).await, "forbidden");
     client.subscribe(json!({ "topic": "b", "private": true })).await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_taken_out_of_a_key_set_ends_the_connections_of_its_tokens() {
+    // A secret, and the same in base64url as a key set has it.
+    const ONE: (&str, &str) = (
+        "one secret of a set, thirty-two bytes",
+        "b25lIHNlY3JldCBvZiBhIHNldCwgdGhpcnR5LXR3byBieXRlcw",
+    );
+    const TWO: (&str, &str) = (
+        "two secret of a set, thirty-two bytes",
+        "dHdvIHNlY3JldCBvZiBhIHNldCwgdGhpcnR5LXR3byBieXRlcw",
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("keys.json");
+    let write = |keys: &[(&str, &str)]| {
+        let keys: Vec<_> = keys.iter().map(|(_, k)| json!({ "kty": "oct", "k": k })).collect();
+        std::fs::write(&file, json!({ "keys": keys }).to_string()).expect("a file");
+    };
+    write(&[ONE, TWO]);
+    let path = file.display().to_string();
+    let keys = [("auth.jwt.jwks_file", &*path)];
+    let server = Server::start(&keys).await;
+    let signed = |secret| jwt(secret, &Mint { subject: Some("ann".into()), ..Mint::default() });
+    let mut ends = connected(&server, &signed(ONE.0)).await;
+    let mut stays = connected(&server, &signed(TWO.0)).await;
+    write(&[TWO]);
+    server.reload(&keys).await;
+    assert_eq!(ends.end().await.1, 4502);
+    assert_eq!(stays.outcome(json!({ "type": "ping" })).await, "pong");
 }
