@@ -23,7 +23,7 @@ if [ ! -x "$place/usr/sbin/pgbouncer" ]; then
     need_packages "what PgBouncer needs" libc-ares2 '^libevent-2\.1-7(t64)?$' >&2 || exit 3
     mkdir -p "$place.unfinished"
     trap 'rm -rf "$place.unfinished"' EXIT
-    (cd "$place.unfinished" && apt-get -qq download pgbouncer >&2) || exit 3
+    (cd "$place.unfinished" && apt-get -qq -o APT::Sandbox::User=root download pgbouncer >&2) || exit 3
     dpkg-deb --extract "$place.unfinished"/pgbouncer_*.deb "$place.unfinished/root"
     chmod -R a+rX "$place.unfinished/root"
     rm -rf "$place"

@@ -30,7 +30,7 @@ if ! has_all; then
         >&2 || exit 3
     mkdir -p "$place.unfinished"
     trap 'rm -rf "$place.unfinished"' EXIT
-    (cd "$place.unfinished" && apt-get -qq download nginx haproxy caddy >&2) || exit 3
+    (cd "$place.unfinished" && apt-get -qq -o APT::Sandbox::User=root download nginx haproxy caddy >&2) || exit 3
     for package in "$place.unfinished"/*.deb; do
         dpkg-deb --extract "$package" "$place.unfinished/root"
     done

@@ -139,9 +139,9 @@ impl Listener {
             }
         }
         loop {
-            match remote.next().await {
-                Ok(frame) => {
-                    if let Err(ended) = self.take(&frame) {
+            match remote.next_text().await {
+                Ok(text) => {
+                    if let Err(ended) = self.take(&text) {
                         return ended;
                     }
                 }
@@ -169,8 +169,7 @@ impl Listener {
         loop {
             session.ready().await.map_err(|why| refused(why.meaning()))?;
             for outgoing in session.take() {
-                let frame = serde_json::from_slice(&outgoing.bytes)?;
-                match self.take(&frame) {
+                match self.take(std::str::from_utf8(&outgoing.bytes)?) {
                     Ok(()) => {}
                     Err(Ended::Unread) => return Ok(()),
                     Err(Ended::Lost(error) | Ended::SentAway(error, _) | Ended::Refused(error)) => {
@@ -182,11 +181,13 @@ impl Listener {
     }
 
     /// Prints a frame if it is something to be told, and notes how far it comes.
-    fn take(&mut self, frame: &Value) -> Result<(), Ended> {
+    fn take(&mut self, text: &str) -> Result<(), Ended> {
+        let frame: Value = serde_json::from_str(text).map_err(|error| Ended::Lost(error.into()))?;
+        let frame = &frame;
         let name = frame[self.kind].as_str().unwrap_or_default().to_owned();
         self.note_place(&name, frame);
         match frame["type"].as_str().unwrap_or_default() {
-            "event" | "change" | "rows" => self.print(&name, frame).map_err(|_| Ended::Unread),
+            "event" | "change" | "rows" => self.print(&name, text).map_err(|_| Ended::Unread),
             "gap" => self.print_gap(&name, frame),
             "subscribed" if frame["outcome"] == "gap" => self.print_gap(&name, frame),
             "error" | "ended" => Err(Ended::Refused(refused(sentence(&frame["message"])))),
@@ -212,10 +213,10 @@ impl Listener {
         }
     }
 
-    fn print(&self, name: &str, frame: &Value) -> std::io::Result<()> {
+    fn print(&self, name: &str, frame: &str) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         if self.json {
-            writeln!(out, "{}", escaped(&frame.to_string()))?;
+            writeln!(out, "{}", lines::json(frame))?;
         } else {
             for line in lines::of(frame) {
                 writeln!(out, "{}\t{line}", escaped(name))?;
@@ -229,7 +230,7 @@ impl Listener {
         if self.json {
             let mut gap = frame.clone();
             gap["type"] = json!("gap");
-            return self.print(name, &gap).map_err(|_| Ended::Unread);
+            return self.print(name, &gap.to_string()).map_err(|_| Ended::Unread);
         }
         let (name, reason) = (escaped(name), escaped(sentence(&frame["reason"])));
         eprintln!("tidewire: events of {name} are missing here: {reason}");

@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Time for the TCP connection, TLS and the upgrade together.
@@ -53,10 +53,15 @@ impl Remote {
 
     /// The next frame of the server. Cancel safe.
     pub(super) async fn next(&mut self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.next_text().await?)?)
+    }
+
+    /// The next frame as it came: in a [`Value`], a number would lose digits. Cancel safe.
+    pub(super) async fn next_text(&mut self) -> anyhow::Result<Utf8Bytes> {
         loop {
             let message = tokio::time::timeout(SILENCE, self.socket.next()).await;
             match message.context("the server is silent")? {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text)?),
+                Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Close(_))) | None => bail!("the server ended the connection"),
                 // Pings are answered by the library.
                 Some(Ok(_)) => {}
