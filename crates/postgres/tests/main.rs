@@ -5,6 +5,7 @@ mod doctor;
 mod filter;
 mod hostile_path;
 mod least_privilege;
+mod names;
 mod notify;
 mod outbox;
 mod partitions;

@@ -15,7 +15,8 @@ const TABLE: &str = "\
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
   CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::text END
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname || '.' || c.relname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
+WHERE n.nspname = $1::pg_catalog.text AND c.relname = $2::pg_catalog.text
+  AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
 
 /// Attempts to get the lock that new triggers need. While we wait for it, writers wait behind us,
 /// so each attempt is short.
@@ -80,7 +81,9 @@ async fn find(
     client: &Client,
     topic: &Topic,
 ) -> Result<Result<u32, Refusal>, tokio_postgres::Error> {
-    let rows = client.query(TABLE, &[&topic.name()]).await?;
+    // The first dot of a topic ends the schema, so that nothing else has the same name.
+    let (schema, table) = topic.name().split_once('.').expect("a table is named schema.table");
+    let rows = client.query(TABLE, &[&schema, &table]).await?;
     Ok(judge(&rows, topic.name()))
 }
 

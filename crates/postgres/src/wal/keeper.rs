@@ -33,8 +33,19 @@ SELECT s.temporary, s.wal_status, s.safe_wal_size,
        coalesce(pg_catalog.pg_wal_lsn_diff(
            CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                 ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn), 0)::int8 AS lag,
-       pg_catalog.pg_current_snapshot()::text AS snapshot
-FROM (SELECT) one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1";
+       pg_catalog.pg_current_snapshot()::text AS snapshot,
+       coalesce(a.wait_event = 'WaitForStandbyConfirmation', false) AS waits,
+       (SELECT pg_catalog.string_agg(w.name, ', ')
+        FROM pg_catalog.unnest(pg_catalog.string_to_array(
+            pg_catalog.current_setting('synchronized_standby_slots', true), ',')) w (name)
+        LEFT JOIN pg_catalog.pg_replication_slots p ON p.slot_name = pg_catalog.btrim(w.name)
+        WHERE p.active IS NOT TRUE) AS absent
+FROM (SELECT) one LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = $1
+     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid";
+
+/// Looks in a row that find PostgreSQL waiting for standbys before that counts as standing still: a
+/// standby that is merely behind is waited for in between.
+const WAITS: u32 = 2;
 
 /// The task and what it knows.
 pub(super) struct Keeper {
@@ -46,6 +57,8 @@ pub(super) struct Keeper {
     pub(super) max_lag_bytes: Option<u64>,
     /// Tables in our publication that nobody asked for, and since when.
     pub(super) leftovers: HashMap<u32, Instant>,
+    /// Looks in a row that found PostgreSQL waiting for standbys.
+    pub(super) waits: u32,
 }
 
 /// What a look at the database found.
@@ -57,6 +70,8 @@ struct Look {
     /// Of the members, those whose rows cannot be updated any more.
     unfit: Vec<Member>,
     slot: SlotStatus,
+    /// The standbys that PostgreSQL waits for before it sends anything, if it waits for any.
+    waits_for: Option<String>,
     snapshot: Option<Snapshot>,
     /// Of the members, the partitioned ones.
     partitions: HashMap<u32, Layout>,
@@ -152,6 +167,7 @@ impl Keeper {
             return;
         }
         self.judge_slot(look.slot, reading);
+        self.judge_waiting(look.waits_for);
         let mut members = look.members;
         members.retain(|member| !look.unfit.contains(member));
         for member in &look.unfit {
@@ -197,6 +213,20 @@ impl Keeper {
             );
         }
         self.shared.set_slot(slot);
+    }
+
+    /// After a failover `synchronized_standby_slots` may still name the server that was left: then
+    /// PostgreSQL sends nothing any more, without an error.
+    fn judge_waiting(&mut self, waits_for: Option<String>) {
+        self.waits = waits_for.as_ref().map_or(0, |_| self.waits.saturating_add(1));
+        let stalled = waits_for.filter(|_| self.waits >= WAITS).map(|slots| {
+            format!(
+                "PostgreSQL sends nothing until the standbys of synchronized_standby_slots have \
+                 confirmed, and nobody reads their slots ({slots}): start them, or take them out \
+                 of that setting"
+            )
+        });
+        self.shared.set_stalled(stalled);
     }
 
     /// Compares what is published with what is wanted.
@@ -260,6 +290,8 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
     let row = client.query_one(SLOT, &[&slot]).await?;
     let snapshot: String = row.get("snapshot");
     let safe: Option<i64> = row.get("safe_wal_size");
+    let absent: Option<String> = row.get("absent");
+    let waits_for = absent.filter(|_| row.get("waits"));
     let slot = SlotStatus {
         name: slot.to_owned(),
         temporary: row.get::<_, Option<bool>>("temporary").unwrap_or_default(),
@@ -275,7 +307,7 @@ async fn look(client: &Client, name: &str, slot: &str) -> Result<Look, tokio_pos
     };
     unfit.extend(members.iter().filter(tells_little).cloned());
     let snapshot = snapshot.parse().ok();
-    Ok(Look { publication, members, standings, unfit, slot, snapshot, partitions })
+    Ok(Look { publication, members, standings, unfit, slot, waits_for, snapshot, partitions })
 }
 
 /// The topic of a table, if its name can be one.

@@ -470,6 +470,7 @@ impl WalOptions {
             linger: self.linger,
             max_lag_bytes: self.max_lag_bytes,
             leftovers: HashMap::new(),
+            waits: 0,
         }
     }
 }

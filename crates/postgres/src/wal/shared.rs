@@ -72,6 +72,8 @@ struct Status {
     since: SystemTime,
     connected: bool,
     last_error: Option<String>,
+    /// Why nothing comes although the stream runs.
+    stalled: Option<String>,
     connections: u64,
 }
 
@@ -100,6 +102,7 @@ impl Shared {
                 since: SystemTime::now(),
                 connected: false,
                 last_error: None,
+                stalled: None,
                 connections: 0,
             }),
             slot: Mutex::default(),
@@ -131,6 +134,7 @@ impl Shared {
         let run = self.tables.lock().run();
         self.progress.send_replace(Progress { run, processed });
         let mut status = self.status.lock();
+        status.stalled = None;
         (status.connected, status.since) = (true, SystemTime::now());
         status.connections += 1;
         if status.connections > 1 {
@@ -202,6 +206,20 @@ impl Shared {
         *self.slot.lock() = slot;
     }
 
+    /// The stream stands still, or does so no longer.
+    pub(super) fn set_stalled(&self, why: Option<String>) {
+        let mut status = self.status.lock();
+        if status.stalled.is_some() == why.is_some() {
+            return;
+        }
+        match &why {
+            Some(why) => tracing::warn!(why, "the write-ahead log stands still"),
+            None => tracing::info!("the write-ahead log goes on"),
+        }
+        self.metrics.connected.set(i64::from(status.connected && why.is_none()));
+        (status.stalled, status.since) = (why, SystemTime::now());
+    }
+
     pub(super) fn slot(&self) -> SlotStatus {
         self.slot.lock().clone()
     }
@@ -210,9 +228,9 @@ impl Shared {
         let status = self.status.lock();
         SourceStatus {
             name: "wal",
-            connected: status.connected,
+            connected: status.connected && status.stalled.is_none(),
             since: status.since,
-            last_error: status.last_error.clone(),
+            last_error: status.stalled.as_ref().or(status.last_error.as_ref()).cloned(),
             tables: self.tables.lock().len(),
         }
     }

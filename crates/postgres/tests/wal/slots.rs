@@ -159,3 +159,23 @@ async fn a_slot_for_failover_is_made_where_postgresql_knows_them() {
     let failover = "SELECT failover FROM pg_replication_slots WHERE slot_name = 'moves'";
     assert!(rig.sql.query_one(failover, &[]).await.unwrap().get::<_, bool>(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_log_that_waits_for_a_standby_that_is_gone_is_not_ready_and_says_for_which() {
+    let Some(cluster) = newer_cluster() else { return };
+    let slot = SlotKind::Persistent { name: "kept".to_owned(), failover: true };
+    let options = WalOptions { slot, ..quick() };
+    let setup = "CREATE TABLE waiting (id int PRIMARY KEY);
+                 SELECT pg_create_physical_replication_slot('standby_of_before')";
+    let mut rig = Rig::with(&cluster, target(&cluster), options, setup).await;
+    rig.add("public.waiting").await;
+    rig.run("ALTER SYSTEM SET synchronized_standby_slots = 'standby_of_before'").await;
+    rig.run("SELECT pg_reload_conf(); INSERT INTO waiting VALUES (1)").await;
+    rig.until("it stands still", |source| !source.status().connected).await;
+    let told = rig.source.status().last_error.unwrap();
+    assert!(told.contains("(standby_of_before)"), "{told}");
+    rig.run("ALTER SYSTEM RESET synchronized_standby_slots").await;
+    rig.run("SELECT pg_reload_conf()").await;
+    rig.until("it goes on", |source| source.status().connected).await;
+    assert_eq!(ids(rig.caught_up().await), ["not_listening", "1"]);
+}
