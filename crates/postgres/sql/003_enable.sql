@@ -1,26 +1,47 @@
 -- Switching tables on and off. These run with the rights of the caller, who needs TRIGGER on the
 -- table to switch it on and must own it to switch it off.
 
-CREATE OR REPLACE FUNCTION tidewire.trigger_name(table_name pg_catalog.text, suffix pg_catalog.text)
-RETURNS pg_catalog.name LANGUAGE plpgsql IMMUTABLE SET search_path = '' AS $body$
+DROP FUNCTION IF EXISTS tidewire.trigger_name(pg_catalog.text, pg_catalog.text);
+
+-- A name for a trigger that neither the table nor one of its partitions has: <table><suffix>, or,
+-- where an application has one of that name, <table>_tidewire<suffix>.
+CREATE OR REPLACE FUNCTION tidewire.free_trigger_name(relation pg_catalog.oid, suffix pg_catalog.text)
+RETURNS pg_catalog.name LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+  table_name pg_catalog.text := (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = relation);
+  ending pg_catalog.text := suffix;
+  beginning pg_catalog.text;
 BEGIN
-  -- A longer name would be cut at 63 bytes, and lose the end by which it is recognised.
-  WHILE pg_catalog.octet_length(table_name) + pg_catalog.octet_length(suffix) > 63 LOOP
-    table_name := pg_catalog.left(table_name, -1);
+  FOR attempt IN 1..100 LOOP
+    beginning := table_name;
+    -- A longer name would be cut at 63 bytes, and lose the end by which it is recognised.
+    WHILE pg_catalog.octet_length(beginning) + pg_catalog.octet_length(ending) > 63 LOOP
+      beginning := pg_catalog.left(beginning, -1);
+    END LOOP;
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE t.tgname = (beginning || ending)::pg_catalog.name AND (t.tgrelid = relation
+          OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(relation) p))) THEN
+      RETURN beginning || ending;
+    END IF;
+    ending := pg_catalog.concat('_tidewire', NULLIF(attempt, 1), suffix);
   END LOOP;
-  RETURN table_name || suffix;
+  RAISE EXCEPTION 'every name for a trigger of % is taken', relation::pg_catalog.regclass
+    USING ERRCODE = 'duplicate_object';
 END
 $body$;
 
 CREATE OR REPLACE FUNCTION @surface@.enable_realtime(schema_name pg_catalog.text, table_name pg_catalog.text)
-RETURNS pg_catalog.void LANGUAGE plpgsql SET search_path = '' AS $body$
+RETURNS pg_catalog.void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-  it record;
-  change_trigger pg_catalog.name := tidewire.trigger_name(table_name, '_notify_change');
-  truncate_trigger pg_catalog.name := tidewire.trigger_name(table_name, '_notify_truncate');
+  it pg_catalog.record;
+  one pg_catalog.record;
+  ours pg_catalog.oid := '@surface@.notify_table_change()'::pg_catalog.regprocedure;
+  change_trigger pg_catalog.name;
+  truncate_trigger pg_catalog.name;
 BEGIN
-  SELECT c.oid, c.relkind, c.relpersistence,
-      pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned
+  SELECT c.oid, c.relkind, c.relpersistence, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
+      @flaw@ AS flaw, @ordinary@ AS ordinary
     INTO it
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = schema_name AND c.relname = table_name;
@@ -36,12 +57,23 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege';
   END IF;
   -- Nothing is done to a table that is as it should be, so this takes no lock then.
-  PERFORM FROM pg_catalog.pg_trigger t
-    WHERE t.tgrelid = it.oid AND t.tgname IN (change_trigger, truncate_trigger)
-      AND t.tgfoid = '@surface@.notify_table_change()'::pg_catalog.regprocedure
-      AND t.tgtype IN (29, 32) AND t.tgenabled IN ('O', 'A')
-    HAVING pg_catalog.count(*) = 2;
-  IF NOT FOUND THEN
+  IF it.flaw IS NOT NULL OR it.ordinary AND it.owned THEN
+    -- Triggers with our function are ours: one is made whole, others go. Triggers of the same name
+    -- with another function are somebody else's and stay.
+    SELECT pg_catalog.min(t.tgname::pg_catalog.text) FILTER (WHERE t.tgtype & 33 = 1),
+        pg_catalog.min(t.tgname::pg_catalog.text) FILTER (WHERE t.tgtype & 33 = 32)
+      INTO change_trigger, truncate_trigger
+      FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = it.oid AND t.tgfoid = ours AND t.tgparentid = 0 AND t.tgconstraint = 0;
+    change_trigger := coalesce(change_trigger, tidewire.free_trigger_name(it.oid, '_notify_change'));
+    truncate_trigger := coalesce(truncate_trigger, tidewire.free_trigger_name(it.oid, '_notify_truncate'));
+    FOR one IN
+      SELECT t.tgname FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = it.oid AND t.tgfoid = ours AND t.tgparentid = 0
+          AND t.tgname NOT IN (change_trigger, truncate_trigger)
+    LOOP
+      EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', one.tgname, schema_name, table_name);
+    END LOOP;
     EXECUTE pg_catalog.format(
       'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %I.%I '
       'FOR EACH ROW EXECUTE FUNCTION @surface@.notify_table_change()',
@@ -58,26 +90,35 @@ BEGIN
     END IF;
   END IF;
   -- PostgreSQL gives the trigger for rows to each partition, also to those that come later, and the
-  -- one for TRUNCATE to none. A partition that was followed by itself before would tell rows twice.
+  -- one for TRUNCATE to none. A partition that was followed by itself before would record rows twice,
+  -- one whose trigger was switched off none.
   FOR it IN
-    SELECT n.nspname, c.relname, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
-        t.truncates, t.twice
+    SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_has_role(c.relowner, 'USAGE') AS owned,
+        c.relkind IN ('r', 'p') AS can_truncate, t.truncates, t.twice, t.asleep
       FROM pg_catalog.pg_partition_tree(it.oid) p
-      JOIN pg_catalog.pg_class c ON c.oid = p.relid AND c.oid <> it.oid AND c.relkind IN ('r', 'p')
+      JOIN pg_catalog.pg_class c ON c.oid = p.relid AND c.oid <> it.oid
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       CROSS JOIN LATERAL (
-        SELECT coalesce(pg_catalog.bool_or(t.tgtype = 32 AND t.tgenabled IN ('O', 'A')), false) AS truncates,
-            pg_catalog.min(t.tgname::pg_catalog.text) FILTER (WHERE t.tgtype & 1 = 1 AND t.tgparentid = 0) AS twice
-          FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid
-            AND t.tgfoid = '@surface@.notify_table_change()'::pg_catalog.regprocedure) t
-      WHERE NOT t.truncates OR t.twice IS NOT NULL
+        SELECT coalesce(pg_catalog.bool_or(t.tgtype = 32 AND t.tgqual IS NULL AND t.tgenabled IN ('O', 'A')),
+              c.relkind NOT IN ('r', 'p')) AS truncates,
+            pg_catalog.array_agg(t.tgname) FILTER (WHERE t.tgtype <> 32 AND t.tgparentid = 0) AS twice,
+            pg_catalog.min(t.tgname::pg_catalog.text)
+              FILTER (WHERE t.tgparentid <> 0 AND t.tgenabled <> 'A') AS asleep
+          FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = ours) t
+      WHERE NOT t.truncates OR t.twice IS NOT NULL OR t.asleep IS NOT NULL
   LOOP
     BEGIN
-      IF it.twice IS NOT NULL THEN
-        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', it.twice, it.nspname, it.relname);
+      FOR one IN SELECT u.name FROM pg_catalog.unnest(it.twice) u (name) LOOP
+        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %I.%I', one.name, it.nspname, it.relname);
+      END LOOP;
+      IF it.asleep IS NOT NULL AND it.owned THEN
+        EXECUTE pg_catalog.format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I',
+          it.nspname, it.relname, it.asleep);
       END IF;
-      CONTINUE WHEN it.truncates;
-      truncate_trigger := tidewire.trigger_name(it.relname, '_notify_truncate');
+      CONTINUE WHEN it.truncates OR NOT it.can_truncate;
+      SELECT pg_catalog.min(t.tgname::pg_catalog.text) INTO truncate_trigger FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = it.oid AND t.tgfoid = ours AND t.tgtype = 32;
+      truncate_trigger := coalesce(truncate_trigger, tidewire.free_trigger_name(it.oid, '_notify_truncate'));
       EXECUTE pg_catalog.format(
         'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %I.%I '
         'FOR EACH STATEMENT EXECUTE FUNCTION @surface@.notify_table_change()',
@@ -87,7 +128,7 @@ BEGIN
           it.nspname, it.relname, truncate_trigger);
       END IF;
     EXCEPTION WHEN insufficient_privilege THEN
-      RAISE WARNING 'what TRUNCATE does to partition %.% alone cannot be recorded: %',
+      RAISE WARNING 'the triggers of partition %.% are not as they should be and cannot be mended: %',
         it.nspname, it.relname, SQLERRM;
     END;
   END LOOP;
@@ -97,9 +138,9 @@ COMMENT ON FUNCTION @surface@.enable_realtime(pg_catalog.text, pg_catalog.text) 
   'Tidewire: lets clients follow the changes of a table';
 
 CREATE OR REPLACE FUNCTION @surface@.disable_realtime(schema_name pg_catalog.text, table_name pg_catalog.text)
-RETURNS pg_catalog.void LANGUAGE plpgsql SET search_path = '' AS $body$
+RETURNS pg_catalog.void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $body$
 DECLARE
-  it record;
+  it pg_catalog.record;
 BEGIN
   FOR it IN
     SELECT t.tgname, pn.nspname, p.relname
@@ -122,6 +163,7 @@ COMMENT ON FUNCTION @surface@.disable_realtime(pg_catalog.text, pg_catalog.text)
   'Tidewire: ends what enable_realtime began';
 
 -- With one argument the table is found as in a query: by search_path, or schema and table in one.
+-- So these three have the search_path of their caller, and nothing in them depends on it.
 CREATE OR REPLACE FUNCTION tidewire.named(table_name pg_catalog.text, OUT schema_part pg_catalog.text, OUT table_part pg_catalog.text)
 LANGUAGE plpgsql STABLE AS $body$
 DECLARE
@@ -154,7 +196,9 @@ COMMENT ON FUNCTION @surface@.disable_realtime(pg_catalog.text) IS
 
 CREATE OR REPLACE VIEW @surface@.realtime_enabled_tables AS
   SELECT n.nspname::pg_catalog.text AS schema_name, c.relname::pg_catalog.text AS table_name,
-    t.tgname::pg_catalog.text AS trigger_name, t.tgenabled IN ('O', 'A') AS enabled
+    t.tgname::pg_catalog.text AS trigger_name,
+    t.tgenabled IN ('O', 'A') AND t.tgtype = 29 AND t.tgqual IS NULL
+      AND pg_catalog.cardinality(t.tgattr::pg_catalog.int2[]) = 0 AS enabled
   FROM pg_catalog.pg_trigger t
   JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -164,7 +208,7 @@ COMMENT ON VIEW @surface@.realtime_enabled_tables IS
   'Tidewire: tables whose changes clients can follow';
 
 REVOKE ALL ON FUNCTION
-  tidewire.trigger_name(pg_catalog.text, pg_catalog.text),
+  tidewire.free_trigger_name(pg_catalog.oid, pg_catalog.text),
   tidewire.named(pg_catalog.text),
   @surface@.enable_realtime(pg_catalog.text, pg_catalog.text),
   @surface@.enable_realtime(pg_catalog.text),

@@ -1,2 +1,55 @@
 INSERT INTO tidewire.versions (version) VALUES (@version@) ON CONFLICT (version) DO NOTHING;
+
+DO $end$
+DECLARE
+  it pg_catalog.record;
+  definer pg_catalog.name := pg_catalog.current_setting('tidewire.definer');
+BEGIN
+  -- Default privileges may have given rights on what was just made.
+  IF pg_catalog.current_setting('tidewire.fresh')::pg_catalog.bool THEN
+    FOR it IN
+      SELECT DISTINCT c.relkind, c.relname, g.rolname FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+        LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+      WHERE n.nspname = 'tidewire' AND a.grantee <> c.relowner
+    LOOP
+      EXECUTE pg_catalog.format('REVOKE ALL ON %s tidewire.%I FROM %s',
+        CASE it.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, it.relname,
+        coalesce(pg_catalog.quote_ident(it.rolname), 'PUBLIC'));
+    END LOOP;
+  END IF;
+  FOR it IN
+    SELECT pg_catalog.format('TABLE tidewire.%I', c.relname) AS what FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE n.nspname = 'tidewire' AND pg_catalog.pg_get_userbyid(c.relowner) <> definer
+        AND (c.relkind = 'r' OR c.relkind = 'S' AND NOT EXISTS (
+          SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND d.objid = c.oid AND d.deptype = 'i'))
+    UNION ALL SELECT pg_catalog.format('FUNCTION %s', p.oid::pg_catalog.regprocedure) FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+      WHERE n.nspname = 'tidewire' AND pg_catalog.pg_get_userbyid(p.proowner) <> definer
+  LOOP
+    EXECUTE pg_catalog.format('ALTER %s OWNER TO %I', it.what, definer);
+  END LOOP;
+  EXECUTE pg_catalog.format('ALTER SCHEMA tidewire OWNER TO %I', definer);
+
+  -- Once more: somebody may have made one of these while we did.
+  FOR it IN
+    SELECT o.what, pg_catalog.pg_get_userbyid(o.owner) AS owner FROM (@objects@) o (what, owner)
+      WHERE NOT @trusted(o.owner)@
+  LOOP
+    RAISE EXCEPTION '% belongs to role %, who could have it do anything as whoever uses it', it.what, it.owner
+      USING ERRCODE = 'TW003', HINT = 'drop it';
+  END LOOP;
+
+  -- A role that is no superuser was a member of the definer for this transaction.
+  IF definer <> CURRENT_USER AND EXISTS (
+      SELECT FROM pg_catalog.pg_auth_members m
+      WHERE pg_catalog.pg_get_userbyid(m.roleid) = definer AND pg_catalog.pg_get_userbyid(m.member) = CURRENT_USER
+        AND pg_catalog.pg_get_userbyid(m.grantor) = CURRENT_USER) THEN
+    EXECUTE pg_catalog.format('REVOKE %I FROM CURRENT_USER', definer);
+  END IF;
+END
+$end$;
 COMMIT;

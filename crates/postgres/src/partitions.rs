@@ -10,12 +10,13 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, Row};
 
+use crate::sql::ownership::trigger_function;
 pub(crate) use layout::{Fate, Layout, Part, Parts};
 
 /// The layouts of the partitioned ones of the tables $1; `told` is whether the source would be told
 /// that the partition `tree.oid` was truncated alone.
 macro_rules! layouts {
-    ($told:literal) => {
+    ($($told:expr),+ $(,)?) => {
         concat!(
             "\
 WITH RECURSIVE tree (root, oid, joined, file) AS (
@@ -27,7 +28,7 @@ WITH RECURSIVE tree (root, oid, joined, file) AS (
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 )
 SELECT root, oid, joined, file, ",
-            $told,
+            $($told,)+
             " FROM tree"
         )
     };
@@ -52,10 +53,11 @@ pub(crate) async fn recorded(
     tables: &[u32],
 ) -> Result<HashMap<u32, Layout>, tokio_postgres::Error> {
     const SQL: &str = layouts!(
-        "EXISTS (SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-                 WHERE t.tgrelid = tree.oid AND t.tgtype = 32 AND t.tgenabled IN ('O', 'A')
-                   AND p.proname = 'notify_table_change'
-                   AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%')"
+        "EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                 WHERE t.tgrelid = tree.oid AND t.tgtype = 32 AND t.tgqual IS NULL
+                   AND t.tgenabled IN ('O', 'A') AND t.tgfoid = ",
+        trigger_function!(),
+        ")"
     );
     Ok(layouts(&client.query(SQL, &[&tables]).await?))
 }

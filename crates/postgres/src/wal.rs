@@ -105,6 +105,9 @@ pub struct WalOptions {
     /// Bytes that may be kept of all of them together. 4 GiB by default; when that is not enough,
     /// the stream begins again without streaming.
     pub spool_bytes: u64,
+    /// Whether messages with the prefix `tidewire` that `tidewire.publish` did not sign are published.
+    /// Off by default: any role of the database can write them with `pg_logical_emit_message`.
+    pub unsigned_messages: bool,
 }
 
 impl Default for WalOptions {
@@ -127,6 +130,7 @@ impl Default for WalOptions {
             streaming: false,
             spool_dir: PathBuf::from("/var/tmp"),
             spool_bytes: 4 << 30,
+            unsigned_messages: false,
         }
     }
 }

@@ -34,7 +34,9 @@ pub(crate) struct Rig {
 
 /// Options with short times.
 pub(crate) fn quick() -> WalOptions {
-    WalOptions { check_interval: Duration::from_millis(200), ..WalOptions::default() }
+    let check_interval = Duration::from_millis(200);
+    // Most tests write their messages themselves.
+    WalOptions { check_interval, unsigned_messages: true, ..WalOptions::default() }
 }
 
 pub(crate) fn table(name: &str) -> Topic {

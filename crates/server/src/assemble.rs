@@ -205,6 +205,7 @@ pub(crate) fn wal_options(tables: &TableSettings) -> WalOptions {
         publication: tables.publication.clone(),
         max_lag_bytes: Some(tables.max_lag_bytes),
         streaming: tables.streaming,
+        unsigned_messages: tables.unsigned_messages,
         spool_dir: tables.spool_dir.clone(),
         spool_bytes: tables.spool_bytes,
         ..WalOptions::default()

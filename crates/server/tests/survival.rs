@@ -43,6 +43,7 @@ impl Scene {
             ("TIDEWIRE_LISTEN", "127.0.0.1:0".to_owned()),
             ("TIDEWIRE_POSTGRES_URL", database.url()),
             ("TIDEWIRE_SOURCE", "wal".to_owned()),
+            ("TIDEWIRE_WAL_UNSIGNED_MESSAGES", "true".to_owned()),
             // Who is away for a while finds everything.
             ("TIDEWIRE_HISTORY_EVENTS", "1000000".to_owned()),
             ("TIDEWIRE_HISTORY_BYTES", "256MiB".to_owned()),

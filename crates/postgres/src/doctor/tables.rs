@@ -1,5 +1,6 @@
 //! Which tables can be followed, how, and why not.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -7,7 +8,9 @@ use tokio_postgres::{Client, Row};
 
 use super::{Check, STATEMENT_LIMIT};
 use crate::connect::{Pool, Target};
-use crate::sql::SqlError;
+use crate::sql::ownership::trigger_function;
+use crate::sql::triggers::flaw;
+use crate::sql::{self, SqlError};
 use crate::wal::{WalOptions, misfits, partial};
 
 /// Every table of the application.
@@ -24,10 +27,6 @@ SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence::text
       OR EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname
                  AND t.schemaname = n.nspname AND t.tablename = c.relname)
     ORDER BY 1) AS publications,
-  EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
-      AND p.proname = 'notify_table_change'
-      AND obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS triggers,
   c.oid
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
@@ -62,6 +61,8 @@ pub struct TableReport {
     pub publications: Vec<String>,
     /// Whether its changes are written to the outbox.
     pub triggers: bool,
+    /// Why not, where it has triggers that leave out some.
+    pub flaw: Option<String>,
     /// Which of its partitions does not tell its key in the write-ahead log, with what mends it.
     pub partition: Option<String>,
     /// What the publication leaves out of it, with what mends it.
@@ -94,7 +95,8 @@ impl TableReport {
             may_trigger: row.get(9),
             owned: row.get(10),
             publications,
-            triggers: row.get(12),
+            triggers: false,
+            flaw: None,
             partition: None,
             partial: None,
         }
@@ -135,6 +137,9 @@ impl TableReport {
         }
         if !self.owned && self.publications.is_empty() {
             found.push("wal: this role does not own it, so it cannot publish it".to_owned());
+        }
+        if let Some(flaw) = &self.flaw {
+            found.push(format!("outbox: {flaw}: SELECT enable_realtime for it, as its owner"));
         }
         if !self.may_trigger && !self.triggers {
             found.push(format!("outbox: GRANT TRIGGER ON {name} to this role"));
@@ -198,23 +203,52 @@ async fn list(
 ) -> Result<Vec<TableReport>, tokio_postgres::Error> {
     let (publication, _) = options.publication_name();
     let rows = client.query(SQL, &[]).await?;
-    let oids: Vec<u32> = rows.iter().map(|row| row.get(13)).collect();
+    let oids: Vec<u32> = rows.iter().map(|row| row.get(12)).collect();
     let misfits = misfits(client, &publication, &oids).await?;
     let partial = partial(client, &publication, &oids).await?;
-    let report = |row: &Row| {
-        let oid: u32 = row.get(13);
+    let mut triggers = triggers(client).await?;
+    let mut report = |row: &Row| {
+        let oid: u32 = row.get(12);
         let partition = misfits.iter().find(|misfit| misfit.table == oid);
         let partial = partial.iter().find(|partial| partial.table == oid);
+        let (triggers, flaw) = match triggers.remove(&oid) {
+            None => (false, None),
+            Some(flaw) => (flaw.is_none(), flaw),
+        };
         let mut report = TableReport::of(row);
         // Ours have names that begin so, whichever run of ours made them.
         report.publications.retain(|name| name.starts_with("tidewire") || *name == publication);
         TableReport {
+            triggers,
+            flaw,
             partition: partition.map(|misfit| misfit.words.clone()),
             partial: partial.map(|partial| partial.words.clone()),
             ..report
         }
     };
-    Ok(rows.iter().map(report).collect())
+    Ok(rows.iter().map(&mut report).collect())
+}
+
+/// The tables that have triggers of ours, each with why these do not record all its changes. None where
+/// nothing is installed, or nothing that may be used.
+async fn triggers(client: &Client) -> Result<HashMap<u32, Option<String>>, tokio_postgres::Error> {
+    const SQL: &str = concat!(
+        "WITH ours AS MATERIALIZED (SELECT ",
+        trigger_function!(),
+        " AS oid) SELECT c.oid, ",
+        flaw!("ours.oid"),
+        " FROM ours, pg_catalog.pg_class c WHERE c.oid IN (
+          SELECT coalesce(pg_catalog.pg_partition_root(t.tgrelid)::pg_catalog.oid, t.tgrelid)
+          FROM pg_catalog.pg_trigger t WHERE t.tgfoid = ours.oid)"
+    );
+    let installed = match sql::found(client).await {
+        Err(error) if sql::is_denied(&error) => None,
+        found => found?,
+    };
+    if sql::usable(installed).is_err() {
+        return Ok(HashMap::new());
+    }
+    Ok(client.query(SQL, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 pub(super) async fn examine(

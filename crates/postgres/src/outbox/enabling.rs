@@ -6,7 +6,7 @@ use tidewire_protocol::{Code, Refusal, Topic};
 use tokio::time::sleep;
 use tokio_postgres::{Client, Row};
 
-use super::relations;
+use super::relations::{self, Known};
 use crate::connect::Pool;
 use crate::sql::{self, InstallOptions, Installation, SqlError};
 
@@ -28,34 +28,36 @@ pub(super) async fn ensure(pool: &Pool, topic: &Topic, may: bool) -> Result<u32,
     let connection = pool.get().await.map_err(|error| unavailable(&error.to_string()))?;
     let oid = ask(connection.run(async |client| find(client, topic).await).await)??;
     let installed = ask(connection.run(sql::found).await)?;
-    let schema = installed.as_ref().map_or("public".to_owned(), |it| it.schema.clone());
-    if installed.as_ref().is_none_or(|it| it.version < sql::VERSION) {
-        if !may {
-            return Err(Refusal::new(Code::NotConfigured, sql::NOT_INSTALLED));
+    let schema = match sql::usable(installed.clone()) {
+        Ok(installed) => installed.schema,
+        Err(why) if !may || installed.as_ref().is_some_and(|it| it.untrusted.is_some()) => {
+            return Err(Refusal::new(Code::NotConfigured, why));
         }
-        let script = sql::print(&as_it_is(installed));
-        let done = connection.run(async |client| install(client, &script).await).await;
-        let explain = |error| refuse(&sql::explain(error, &schema));
-        done.ok_or_else(silence)?.map_err(explain)?;
-        tracing::info!(schema, version = sql::VERSION, "installed the outbox");
-    }
+        Err(_) => {
+            let options = as_it_is(installed);
+            let script = sql::print(&options);
+            let done = connection.run(async |client| install(client, &script).await).await;
+            let explain = |error| refuse(&sql::explain(error, &options.schema));
+            done.ok_or_else(silence)?.map_err(explain)?;
+            tracing::info!(schema = options.schema, version = sql::VERSION, "installed the outbox");
+            options.schema
+        }
+    };
     let recorded = async |client: &Client| relations::load(client, &[oid]).await;
-    let known = ask(connection.run(recorded).await)?;
-    if known.iter().any(|(_, known)| known.flows) {
+    let known = ask(connection.run(recorded).await)?.pop().map(|(_, known)| known);
+    let flaw = known.as_ref().and_then(|known| known.flaw.clone());
+    if known.is_some_and(|known| known.flows && !(may && known.mendable)) {
         return Ok(oid);
     }
     if !may {
-        let message = format!(
-            "changes of {} are not recorded: run SELECT enable_realtime for it",
-            topic.name()
-        );
-        return Err(Refusal::new(Code::NotConfigured, message));
+        let flaw = flaw.unwrap_or_else(|| "it is gone".to_owned());
+        return Err(unrecorded(topic, &flaw, &schema));
     }
     for attempt in 1..=ATTEMPTS {
         let enabled = async |client: &Client| enable(client, oid, &schema).await;
         let outcome = connection.run(enabled).await.ok_or_else(silence)?;
         match outcome {
-            Ok(()) => return Ok(oid),
+            Ok(()) => return is_mended(ask(connection.run(recorded).await)?, topic, &schema),
             Err(error) if is_locked(&error) && attempt < ATTEMPTS => {
                 // Lets the writers through that waited behind us.
                 sleep(Duration::from_millis(200) * attempt).await;
@@ -64,6 +66,34 @@ pub(super) async fn ensure(pool: &Pool, topic: &Topic, may: bool) -> Result<u32,
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// What could be switched on may be off in a part that belongs to somebody else.
+fn is_mended(known: Vec<(u32, Known)>, topic: &Topic, schema: &str) -> Result<u32, Refusal> {
+    match known.into_iter().next() {
+        Some((oid, known)) => match known.flaw {
+            None => Ok(oid),
+            Some(flaw) => Err(unrecorded(topic, &flaw, schema)),
+        },
+        None => Err(Refusal::new(Code::NotFound, format!("there is no table {}", topic.name()))),
+    }
+}
+
+fn unrecorded(topic: &Topic, flaw: &str, schema: &str) -> Refusal {
+    let (name, schema) = (topic.name(), quote(schema));
+    let (table_schema, table) = name.split_once('.').unwrap_or(("", name));
+    let literal = |part: &str| format!("'{}'", part.replace('\'', "''"));
+    let message = format!(
+        "changes of {name} are not all recorded, because {flaw}: as its owner, run \
+         SELECT {schema}.enable_realtime({}, {})",
+        literal(table_schema),
+        literal(table)
+    );
+    Refusal::new(Code::NotConfigured, message)
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// An upgrade leaves what was chosen.
@@ -121,9 +151,9 @@ pub(super) async fn enable(
     oid: u32,
     schema: &str,
 ) -> Result<(), tokio_postgres::Error> {
-    let schema = schema.replace('"', "\"\"");
+    let schema = quote(schema);
     let sql = format!(
-        "SELECT \"{schema}\".enable_realtime(n.nspname::text, c.relname::text) \
+        "SELECT {schema}.enable_realtime(n.nspname::pg_catalog.text, c.relname::pg_catalog.text) \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.oid = {oid}"
     );
@@ -158,7 +188,7 @@ fn unavailable(why: &str) -> Refusal {
 fn refuse(error: &SqlError) -> Refusal {
     tracing::warn!(error = error as &dyn std::error::Error, "a table cannot be followed");
     match error {
-        SqlError::Right { .. } => Refusal::new(Code::NotConfigured, error.to_string()),
+        error if error.is_permanent() => Refusal::new(Code::NotConfigured, error.to_string()),
         _ => unavailable(&error.to_string()),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,15 +17,37 @@ use tokio_postgres::{AsyncMessage, Client, Row, RowStream, Statement};
 use super::place::{Outbox, Scene};
 use crate::connect::{ConnectError, ErrorKind, Target, Wire};
 use crate::naming::naming_stamp;
+use crate::sql;
 
-/// First half of the keys of our advisory locks: `tide`. The SQL scripts have the same numbers.
-const LOCK_CLASS: i32 = 0x7469_6465;
-
+/// Second halves of the keys of our advisory locks; the SQL scripts have the same numbers. The first
+/// half is in `tidewire.settings`: any role can take an advisory lock whose key it knows, and
+/// `pg_locks` shows all, so [`Link::evade`] puts another number there when a stranger does.
+///
 /// Held by a reader that sleeps.
 const SLEEP_LOCK: i32 = 1;
 
 /// Held by the one reader of a database.
 const READER_LOCK: i32 = 2;
+
+/// Locks of ours ($1: which) that this session does not hold, held by one who may not read the outbox,
+/// or, a sleeping reader's, held by another at all.
+const STRANGERS: &str = "\
+SELECT a.pid, a.usename::pg_catalog.text
+FROM tidewire.settings s JOIN pg_catalog.pg_locks l
+  ON l.locktype = 'advisory' AND l.classid::pg_catalog.int8 = s.lock_key
+  AND l.objid::pg_catalog.int8 = $1::pg_catalog.int4 AND l.objsubid = 2 AND l.granted
+JOIN pg_catalog.pg_database d ON d.oid = l.database
+JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE d.datname = pg_catalog.current_database() AND l.pid <> pg_catalog.pg_backend_pid()
+  AND (l.objid = 2 OR l.mode = 'ExclusiveLock')
+  AND NOT pg_catalog.has_table_privilege(a.usesysid, 'tidewire.outbox', 'DELETE')
+LIMIT 1";
+
+/// Takes other locks from now on, unless another reader saw to it.
+const EVADE: &str = "\
+UPDATE tidewire.settings SET lock_key =
+  pg_catalog.hashtext(pg_catalog.gen_random_uuid()::pg_catalog.text) & 2147483647
+WHERE lock_key = $1";
 
 /// How long an answer may take before the connection is given up. Sorting what a transaction of
 /// some million rows wrote takes many seconds; a dead connection is noticed in this time.
@@ -126,6 +149,8 @@ pub(super) struct Link {
     notified: Arc<Notify>,
     task: JoinHandle<()>,
     place: String,
+    /// First half of the keys of the locks that are held.
+    lock_key: AtomicI32,
 }
 
 impl Link {
@@ -133,7 +158,8 @@ impl Link {
         let (client, wire) = target.connect().await?;
         let notified = Arc::new(Notify::new());
         let task = tokio::spawn(attend(wire, Arc::clone(&notified)));
-        let link = Self { client, notified, task, place: target.to_string() };
+        let lock_key = AtomicI32::new(0);
+        let link = Self { client, notified, task, place: target.to_string(), lock_key };
         link.answer(link.client.batch_execute(SESSION)).await?;
         Ok(link)
     }
@@ -145,12 +171,27 @@ impl Link {
 
     /// Becomes the one reader of the database.
     pub(super) async fn become_reader(&self) -> Result<bool, ConnectError> {
-        self.lock("pg_try_advisory_lock", READER_LOCK).await
+        const SQL: &str = "SELECT s.lock_key FROM tidewire.settings s";
+        loop {
+            let key = self.answer(self.client.query_one(SQL, &[])).await?.get(0);
+            self.lock_key.store(key, Ordering::Relaxed);
+            if self.lock("pg_try_advisory_lock", READER_LOCK).await? {
+                return Ok(true);
+            }
+            if !self.evade(READER_LOCK).await? {
+                return Ok(false);
+            }
+        }
     }
 
     /// Tells writers to notify; not when one is at work that will not.
     pub(super) async fn sleep(&self) -> Result<bool, ConnectError> {
-        self.lock("pg_try_advisory_lock", SLEEP_LOCK).await
+        let asleep = self.lock("pg_try_advisory_lock", SLEEP_LOCK).await?;
+        if !asleep && self.evade(SLEEP_LOCK).await? {
+            // The old lock goes with the session, which has the new one from now on.
+            self.become_reader().await?;
+        }
+        Ok(asleep)
     }
 
     /// Tells writers not to notify.
@@ -158,9 +199,39 @@ impl Link {
         self.lock("pg_advisory_unlock", SLEEP_LOCK).await.map(drop)
     }
 
-    async fn lock(&self, what: &str, key: i32) -> Result<bool, ConnectError> {
-        let sql = format!("SELECT {what}({LOCK_CLASS}, {key})");
+    async fn lock(&self, what: &str, which: i32) -> Result<bool, ConnectError> {
+        let key = self.lock_key.load(Ordering::Relaxed);
+        let sql = format!("SELECT pg_catalog.{what}({key}, {which})");
         Ok(self.answer(self.client.query_one(&sql, &[])).await?.get(0))
+    }
+
+    /// Has readers and writers take other locks where a stranger holds this one; says whether it did.
+    async fn evade(&self, which: i32) -> Result<bool, ConnectError> {
+        let Some(row) = self.answer(self.client.query_opt(STRANGERS, &[&which])).await? else {
+            return Ok(false);
+        };
+        let (pid, role): (i32, Option<String>) = (row.get(0), row.get(1));
+        let key = self.lock_key.load(Ordering::Relaxed);
+        match self.client.execute(EVADE, &[&key]).await {
+            Ok(_) => {
+                tracing::warn!(
+                    pid,
+                    role,
+                    "a role took a lock of Tidewire, which takes another one"
+                );
+                Ok(true)
+            }
+            Err(error) if sql::is_denied(&error) => {
+                tracing::warn!(
+                    pid,
+                    role,
+                    "a role took a lock of Tidewire: GRANT UPDATE (lock_key) ON tidewire.settings \
+                     to the role of the server, so that it can take another one"
+                );
+                Ok(false)
+            }
+            Err(error) => Err(ConnectError::explain(error, &self.place)),
+        }
     }
 
     /// Takes over the outbox.
@@ -196,8 +267,10 @@ impl Link {
     /// Who reads in our place, for a message.
     pub(super) async fn other_reader(&self) -> Option<i32> {
         let sql = format!(
-            "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' \
-             AND classid = {LOCK_CLASS} AND objid = {READER_LOCK} AND objsubid = 2 AND granted"
+            "SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' \
+             AND l.classid::pg_catalog.int8 = {} AND l.objid = {READER_LOCK} AND l.objsubid = 2 \
+             AND l.granted",
+            self.lock_key.load(Ordering::Relaxed)
         );
         self.answer(self.client.query_opt(&sql, &[])).await.ok()??.get(0)
     }

@@ -15,26 +15,32 @@ use tokio_postgres::{Client, Row as SqlRow};
 
 use crate::key::key_columns;
 use crate::naming;
+use crate::sql::ownership::trigger_function;
+use crate::sql::triggers::{flaw, ordinary};
 
 /// PostgreSQL's type `unknown`.
 const UNKNOWN: u32 = 705;
 
 /// One row for each table asked for that exists, its columns in arrays.
 ///
-/// `flows` is whether its changes are recorded: a row trigger of ours that is switched on.
-/// `triggers` names ours, each with the transaction that last altered it.
+/// `flaw` is why not all its changes are recorded, `mendable` whether what it has could be better and
+/// this role may mend it. `triggers` names ours, those of partitions too, each with the transaction that
+/// last altered it.
 const RELATIONS: &str = concat!(
     "\
 SELECT c.oid, n.nspname::text, c.relname::text,
-  EXISTS (
-    SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = c.oid AND t.tgtype = 29 AND t.tgenabled IN ('O', 'A')
-      AND p.proname = 'notify_table_change'
-      AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%') AS flows,
+  ",
+    flaw!("ours.oid"),
+    " AS flaw,
+  pg_catalog.pg_has_role(c.relowner, 'USAGE') AND ",
+    ordinary!("ours.oid"),
+    " AS mendable,
   coalesce((
     SELECT string_agg(t.oid::text || ':' || t.xmin::text, ' ' ORDER BY t.oid)
-    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = c.oid AND p.proname = 'notify_table_change'), '') AS triggers,
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgfoid = ours.oid AND (t.tgrelid = c.oid
+      OR t.tgparentid <> 0 AND t.tgrelid IN (
+        SELECT y.relid FROM pg_catalog.pg_partition_tree(c.oid) y))), '') AS triggers,
   array_agg(a.attnum ORDER BY a.attnum) AS numbers,
   array_agg(a.attname::text ORDER BY a.attnum) AS names,
   array_agg(a.atttypid ORDER BY a.attnum) AS types,
@@ -46,8 +52,11 @@ SELECT c.oid, n.nspname::text, c.relname::text,
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+CROSS JOIN LATERAL (SELECT ",
+    trigger_function!(),
+    ") ours (oid)
 WHERE c.oid = ANY ($1)
-GROUP BY c.oid, n.nspname, c.relname"
+GROUP BY c.oid, n.nspname, c.relname, ours.oid"
 );
 
 /// Shapes remembered for one table: rows wait for milliseconds, and few statements fit in them.
@@ -62,6 +71,10 @@ pub(super) struct Known {
     pub(super) relation: Arc<Relation>,
     /// Whether its changes are recorded.
     pub(super) flows: bool,
+    /// Why not, where they are not.
+    pub(super) flaw: Option<String>,
+    /// Its triggers leave out rows that are written in replica mode, and this role may mend that.
+    pub(super) mendable: bool,
     /// Its triggers as they are: another text once one was made anew, or switched off and on.
     pub(super) triggers: String,
     /// Places of the columns, and of generated ones, which are not told, none.
@@ -143,8 +156,10 @@ impl Known {
         let (schema, table): (String, String) = (row.get(1), row.get(2));
         let relation = Arc::new(Relation::new(row.get(0), schema, table, columns));
         let (former, shapes) = (Vec::new(), Vec::new());
-        let (flows, triggers) = (row.get("flows"), row.get("triggers"));
-        Self { relation, flows, triggers, places, numbers: told, former, shapes }
+        let (flaw, mendable): (Option<String>, bool) = (row.get("flaw"), row.get("mendable"));
+        let (flows, triggers) = (flaw.is_none(), row.get("triggers"));
+        let numbers = told;
+        Self { relation, flows, flaw, mendable, triggers, places, numbers, former, shapes }
     }
 
     /// Whether the topic is that of this table: the catalog is asked a moment after the rows were
@@ -156,6 +171,8 @@ impl Known {
     /// Takes over what a newer look at the catalog says; an equal relation stays the same one.
     pub(super) fn renew(&mut self, newer: Self) {
         self.flows = newer.flows;
+        self.flaw.clone_from(&newer.flaw);
+        self.mendable = newer.mendable;
         self.triggers.clone_from(&newer.triggers);
         if *self.relation != *newer.relation || self.places.len() != newer.places.len() {
             let mut former = std::mem::take(&mut self.former);
@@ -276,7 +293,8 @@ mod tests {
         let relation = Relation::new(1, "s", "t", columns);
         let (former, shapes) = (Vec::new(), Vec::new());
         let (relation, triggers) = (Arc::new(relation), String::new());
-        Known { relation, flows: true, triggers, places, numbers, former, shapes }
+        let (flows, flaw, mendable) = (true, None, false);
+        Known { relation, flows, flaw, mendable, triggers, places, numbers, former, shapes }
     }
 
     #[test]

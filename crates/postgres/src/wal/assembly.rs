@@ -9,6 +9,7 @@
 
 mod message;
 mod relations;
+mod signature;
 mod truncation;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use relations::Problem;
 pub(super) use relations::{Described, Description, Flow, Known};
+use signature::{Signatures, Verdict};
 use tidewire_protocol::change::{Change, Operation, Row, RowBuilder, Snapshot, Transaction};
 use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
@@ -43,6 +45,8 @@ pub(super) enum Need {
     Parts(Vec<u32>),
     /// A type may have changed, nothing more; not taken again.
     Forget(u32),
+    /// The key of signed messages; to be answered with [`Assembly::know_key`].
+    Key,
 }
 
 /// Why a message could not be taken.
@@ -96,6 +100,8 @@ pub(super) struct Counts {
     pub(super) transactions: u64,
     pub(super) changes: u64,
     pub(super) messages: u64,
+    /// Messages with our prefix that `tidewire.publish` did not write.
+    pub(super) forged: u64,
     /// Messages meant for us that make no sense.
     pub(super) bad_messages: u64,
     /// Values told as a string because they do not fit their type.
@@ -130,9 +136,20 @@ pub(super) struct Assembly {
     counts: Counts,
     epoch: Option<Snapshot>,
     builder: RowBuilder,
+    signatures: Signatures,
 }
 
 impl Assembly {
+    /// Takes messages with our prefix whoever wrote them.
+    pub(super) fn allow_unsigned(&mut self) {
+        self.signatures.allow_unsigned();
+    }
+
+    /// The key of signed messages is this; none where nothing is installed.
+    pub(super) fn know_key(&mut self, key: Option<String>) {
+        self.signatures.learn(key);
+    }
+
     /// Another connection begins. One that goes on where the last one was sends again what was not
     /// confirmed; after any other, what was half read will never be whole.
     pub(super) fn begin(&mut self, from: Lsn, resumed: bool) {
@@ -223,10 +240,7 @@ impl Assembly {
                 self.change(Operation::Delete, delete.relation, None, old, lenient)
             }
             Message::Truncate(truncate) => self.truncate(&truncate.relations),
-            Message::Logical(logical) => {
-                self.say(&logical);
-                Ok(())
-            }
+            Message::Logical(logical) => self.say(&logical),
             Message::Origin(_) => Ok(()),
             // What is about running transactions does not come here.
             other => Err(senseless(format!("an unexpected message {other:?}"))),
@@ -418,21 +432,31 @@ impl Assembly {
     }
 
     /// Something that SQL said on a topic.
-    fn say(&mut self, logical: &Logical<'_>) {
+    fn say(&mut self, logical: &Logical<'_>) -> Result<(), Trouble> {
         // One that is not transactional comes even when its transaction was rolled back.
         if logical.prefix != message::PREFIX || !logical.transactional {
-            return;
+            return Ok(());
         }
-        let Some(open) = self.open.as_mut() else { return };
-        let told = open.is_told(None);
+        let Some(open) = self.open.as_mut() else { return Ok(()) };
+        if open.is_told(None) {
+            open.seen += 1;
+            return Ok(());
+        }
+        let content = match self.signatures.judge(logical.content) {
+            Verdict::Genuine(content) => content,
+            Verdict::AskForKey => return need(Need::Key),
+            Verdict::Forged => {
+                // Anybody can write as many as it likes, so they are counted and not logged.
+                open.seen += 1;
+                self.counts.forged += 1;
+                return Ok(());
+            }
+        };
         open.seen += 1;
-        if told {
-            return;
-        }
-        match message::read(logical.content) {
+        match message::read(content) {
             Ok(draft) => {
                 self.counts.messages += 1;
-                open.bytes += logical.content.len();
+                open.bytes += content.len();
                 open.deeds.push(draft);
             }
             Err(problem) => {
@@ -441,6 +465,7 @@ impl Assembly {
             }
         }
         self.spill();
+        Ok(())
     }
 
     /// Lets go of what a large transaction has, but for the newest change of each table.

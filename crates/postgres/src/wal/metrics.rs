@@ -19,6 +19,8 @@ pub struct WalMetrics {
     pub messages: Counter,
     /// Messages with our prefix that make no sense.
     pub bad_messages: Counter,
+    /// Messages with our prefix that `tidewire.publish` did not write, which are ignored.
+    pub forged: Counter,
     /// Bytes of the log's messages read.
     pub bytes: Counter,
     /// Times the stream began again.
@@ -60,6 +62,11 @@ impl WalMetrics {
         r.register("changes", "Changes of rows published", self.changes.clone());
         r.register("transactions", "Transactions read", self.transactions.clone());
         r.register("messages", "Messages that SQL said on topics", self.messages.clone());
+        r.register(
+            "forged_messages",
+            "Messages that tidewire.publish did not write, ignored",
+            self.forged.clone(),
+        );
         r.register("bad_messages", "Messages without sense", self.bad_messages.clone());
         r.register("bytes", "Bytes of the log's messages read", self.bytes.clone());
         r.register("reconnects", "Times the stream began again", self.reconnects.clone());

@@ -70,6 +70,8 @@ pub(super) struct Reader {
     /// Transactions that run and were sent in part, and what they wrote.
     running: Running,
     spools: Spools,
+    /// The key of messages when it was last asked for.
+    key: Option<(Instant, Option<String>)>,
     /// Tells the stream that we move.
     pulse: Pulse,
     /// What the slot would send is of no use: a new one is needed.
@@ -103,13 +105,18 @@ impl Reader {
         let (directory, limit) = (options.spool_dir.clone(), options.spool_bytes);
         let spools = Spools::new(directory, limit, shared.metrics.clone());
         let marks = Marks::new(&options, &shared.publisher);
+        let mut assembly = Assembly::default();
+        if options.unsigned_messages {
+            assembly.allow_unsigned();
+        }
         Self {
             target,
             shared,
             options,
             stop,
             catalog: Catalog::default(),
-            assembly: Assembly::default(),
+            assembly,
+            key: None,
             facts: None,
             marks,
             spoken: HashSet::new(),
@@ -394,6 +401,7 @@ impl Reader {
                 Need::Relation(description) => return self.learn(description).await,
                 Need::Again(description) => self.learn(description).await?,
                 Need::Parts(tables) => self.learn_parts(&tables).await?,
+                Need::Key => self.learn_key().await?,
                 Need::Shapes(description) => {
                     let oids: Vec<u32> = description.columns.iter().map(|c| c.type_oid).collect();
                     self.catalog.forget(&oids);
@@ -437,6 +445,7 @@ impl Reader {
         metrics.changes.inc_by(counts.changes);
         metrics.messages.inc_by(counts.messages);
         metrics.bad_messages.inc_by(counts.bad_messages);
+        metrics.forged.inc_by(counts.forged);
         metrics.misshapen.inc_by(counts.misshapen);
         metrics.oversized.inc_by(counts.oversized);
     }

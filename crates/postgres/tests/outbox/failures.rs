@@ -162,7 +162,7 @@ async fn changes_that_nobody_read_in_time_are_a_gap() {
     setup
         .run(
             "DO $$ BEGIN PERFORM pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
-             AND classid = 1953064037 AND objid = 2; \
+             AND classid::int8 = (SELECT lock_key FROM tidewire.settings) AND objid = 2; \
              INSERT INTO a SELECT generate_series(1, 600); END $$",
         )
         .await;

@@ -312,6 +312,13 @@ pub const KEYS: &[Key] = &[
     )
     .or("4GiB"),
     Key::new(
+        "wal.unsigned_messages",
+        Kind::Switch,
+        "Publish logical messages with the prefix `tidewire` whoever wrote them. Any role of the \
+         database can, so by default only those that `tidewire.publish` signed are.",
+    )
+    .or("false"),
+    Key::new(
         "outbox.install",
         Kind::Switch,
         "Install the outbox and its triggers when a table is first listened to; otherwise \

@@ -93,6 +93,8 @@ pub struct TableSettings {
     pub spool_dir: PathBuf,
     /// Bytes they may take; 4 GiB.
     pub spool_bytes: u64,
+    /// Whether messages in the log are published that `tidewire.publish` did not sign.
+    pub unsigned_messages: bool,
     /// Whether the outbox is installed when it is needed.
     pub install: bool,
     /// Rows a subscription may begin with; 10,000.
@@ -114,6 +116,7 @@ impl TableSettings {
             publication: values.find_text("wal.publication").map(str::to_owned),
             max_lag_bytes: values.amount("wal.max_lag_bytes"),
             streaming: values.is_on("wal.streaming"),
+            unsigned_messages: values.is_on("wal.unsigned_messages"),
             spool_dir: values.text("wal.spool_dir").into(),
             spool_bytes: values.amount("wal.spool_bytes"),
             install: values.is_on("outbox.install"),

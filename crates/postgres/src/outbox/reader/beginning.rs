@@ -16,9 +16,7 @@ impl Reader {
     /// Becomes the reader and finds the place to go on from.
     pub(super) async fn begin(&mut self, link: &Link) -> Result<Reading, Ended> {
         let installed = link.answer(sql::found(link.client())).await?;
-        let Some(installed) = installed.filter(|it| it.version >= sql::VERSION) else {
-            return Err(Ended::Waiting(sql::NOT_INSTALLED.to_owned()));
-        };
+        let installed = sql::usable(installed).map_err(Ended::Waiting)?;
         if !link.become_reader().await? {
             let who = link.other_reader().await.map_or_else(String::new, |pid| format!(" ({pid})"));
             let why = format!("another Tidewire server reads this database's outbox{who}");

@@ -106,7 +106,8 @@ impl Reader {
             return Ok(());
         }
         self.parted.tried.extend(untold);
-        let Some(installed) = link.answer(sql::found(link.client())).await? else { return Ok(()) };
+        let installed = link.answer(sql::found(link.client())).await?;
+        let Ok(installed) = sql::usable(installed) else { return Ok(()) };
         if let Err(error) = enabling::enable(link.client(), oid, &installed.schema).await {
             tracing::warn!(
                 oid,

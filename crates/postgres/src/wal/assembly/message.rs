@@ -1,7 +1,8 @@
 //! What SQL says on a topic with `tidewire.publish`, which comes as a logical message.
 //!
-//! Its content is JSON: `topic`, perhaps `event`, and one of `json` and `text`. Any role can write
-//! such a message, so it may name nothing but an application topic.
+//! Its content, behind the signature, is JSON: `topic`, perhaps `event`, and one of `json` and `text`.
+//! Where messages without a signature are taken any role can write one, so it may name nothing but an
+//! application topic.
 
 use std::collections::HashMap;
 

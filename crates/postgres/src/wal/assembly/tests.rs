@@ -14,6 +14,7 @@ use crate::wal::pgoutput::{
 /// An assembly that knows tables 1 and 2, and the switch of both.
 fn assembly() -> (Assembly, Flow) {
     let mut assembly = Assembly::default();
+    assembly.allow_unsigned();
     assembly.begin(Lsn(10), false);
     let flow = Flow::default();
     flow.begin(Lsn(0));

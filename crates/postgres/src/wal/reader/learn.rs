@@ -1,13 +1,17 @@
 //! Asks the catalog what the log does not tell about a table: its key, of what it is a partition, and
 //! how its types are turned to JSON.
 
+use std::time::Duration;
+
 use tidewire_protocol::change::{Column, Relation};
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Reader, unless};
 use crate::naming::topic;
 use crate::notify::Backoff;
+use crate::sql;
 use crate::values::{Catalog, TypeInfo};
 use crate::wal::assembly::{Described, Description, Flow, Known, Parts};
 use crate::wal::partitions::{self, Whole, whole};
@@ -72,6 +76,31 @@ impl Reader {
                 Err(problem) => wait(&stop, &mut backoff, &problem).await?,
             }
         }
+    }
+
+    /// Makes the key of messages known. Whoever writes messages with a wrong signature has it asked for
+    /// once a second at most.
+    pub(super) async fn learn_key(&mut self) -> Result<(), Ended> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let mut backoff = Backoff::default();
+        let stop = self.stop.clone();
+        loop {
+            if let Some((asked, key)) = &self.key
+                && asked.elapsed() < PAUSE
+            {
+                self.assembly.know_key(key.clone());
+                return Ok(());
+            }
+            match unless(&stop, self.asked_key()).await.ok_or(Ended::Stopped)? {
+                Ok(key) => self.key = Some((Instant::now(), key)),
+                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
+            }
+        }
+    }
+
+    async fn asked_key(&self) -> Result<Option<String>, String> {
+        let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
+        said(pooled.run(sql::message_key).await)
     }
 
     async fn asked_parts(&self, tables: &[u32]) -> Result<Parts, String> {
