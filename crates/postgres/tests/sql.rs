@@ -1,5 +1,9 @@
 //! What is installed in a database, and how it comes and goes.
 
+mod publish;
+mod strangers;
+mod triggers;
+
 use tidewire_postgres::Target;
 use tidewire_postgres::sql::{self, InstallOptions, Sink, SqlError};
 use tokio_postgres::Client;

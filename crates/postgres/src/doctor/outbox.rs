@@ -4,7 +4,7 @@ use tokio_postgres::{Client, Row};
 
 use super::Check;
 use crate::sql::ownership::{DEFINER, trigger_function};
-use crate::sql::triggers::{flaw, ordinary};
+use crate::sql::triggers::{flaw, ordinary, untruncated};
 use crate::sql::{self, Installation};
 
 /// Rows that wait in the outbox; a reader that is there leaves some seconds' worth.
@@ -112,9 +112,11 @@ async fn rights(client: &Client) -> Result<Check, tokio_postgres::Error> {
 /// Each table that has a trigger of ours, and partitioned ones for their partitions, looked at whole.
 async fn triggers(client: &Client) -> Result<Check, tokio_postgres::Error> {
     const SQL: &str = concat!(
-        "SELECT c.oid::pg_catalog.regclass::pg_catalog.text, ",
+        "SELECT c.oid::pg_catalog.regclass::pg_catalog.text, coalesce(",
         flaw!("ours.oid"),
         ", ",
+        untruncated!("ours.oid"),
+        "), ",
         ordinary!("ours.oid"),
         " FROM (SELECT ",
         trigger_function!(),
@@ -126,15 +128,20 @@ async fn triggers(client: &Client) -> Result<Check, tokio_postgres::Error> {
     let table = |row: &Row| row.get::<_, String>(0);
     let flaw = |row: &Row| row.get::<_, Option<String>>(1);
     let found = format!("on {} tables", rows.len());
-    let odd: Vec<String> =
-        rows.iter().filter_map(|row| Some(format!("{} ({})", table(row), flaw(row)?))).collect();
+    let odd: Vec<(String, String)> =
+        rows.iter().filter_map(|row| Some((table(row), flaw(row)?))).collect();
     let ordinary: Vec<String> =
         rows.iter().filter(|row| flaw(row).is_none() && row.get(2)).map(table).collect();
     Ok(if !odd.is_empty() {
+        let (names, flaws): (Vec<String>, Vec<String>) =
+            odd.into_iter().map(|(name, flaw)| (name.clone(), format!("{name}: {flaw}"))).unzip();
         Check::warn(
             "triggers",
-            format!("{found}; incomplete or switched off on {}", odd.join(", ")),
-            "SELECT enable_realtime, or disable_realtime, for each of these",
+            format!("{found}; incomplete or switched off on {}", names.join(", ")),
+            format!(
+                "SELECT enable_realtime, or disable_realtime, for each of these ({})",
+                flaws.join("; ")
+            ),
         )
     } else if !ordinary.is_empty() {
         Check::warn(

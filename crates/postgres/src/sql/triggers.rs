@@ -61,7 +61,25 @@ macro_rules! ordinary {
     };
 }
 
-pub(crate) use {flaw, ordinary};
+/// Why TRUNCATE of a partition of the table of `c` alone would not be recorded, null when it would.
+/// PostgreSQL gives that trigger to no partition, so one that came later has none.
+macro_rules! untruncated {
+    ($function:expr) => {
+        concat!(
+            "(SELECT 'its partition ' || pg_catalog.min(y.relid::pg_catalog.text)
+      || ' has no trigger for TRUNCATE'
+    FROM pg_catalog.pg_partition_tree(c.oid) y
+    JOIN pg_catalog.pg_class z ON z.oid = y.relid AND z.relkind IN ('r', 'p')
+    WHERE y.relid <> c.oid AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+      WHERE t.tgrelid = y.relid AND t.tgtype = 32 AND t.tgqual IS NULL
+        AND t.tgenabled IN ('O', 'A') AND t.tgfoid = ",
+            $function,
+            ") HAVING pg_catalog.count(*) > 0)"
+        )
+    };
+}
+
+pub(crate) use {flaw, ordinary, untruncated};
 
 /// Fills the fragments into a script whose trigger function is in the variable `ours`.
 pub(super) fn fill(script: &str) -> String {
