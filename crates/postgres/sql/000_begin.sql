@@ -46,18 +46,12 @@ BEGIN
       HINT = 'a table of Tidewire has no trigger, rule or policy: remove it';
   END LOOP;
 
-  IF pg_catalog.to_regclass('tidewire.versions') IS NOT NULL THEN
-    SELECT pg_catalog.max(v.version) INTO installed FROM tidewire.versions v;
-    IF installed > @version@ THEN
-      RAISE EXCEPTION 'version % of Tidewire''s tables is installed, which is newer than version @version@', installed
-        USING ERRCODE = 'TW001', HINT = 'use the tidewire program that installed it, or a newer one';
-    END IF;
-  END IF;
   -- Another program of ours may have functions of the same names.
   SELECT pg_catalog.format('%I.%I', n.nspname, p.proname) INTO reason
     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname = @surface_text@
       AND p.proname IN ('notify_table_change', 'enable_realtime', 'disable_realtime')
+      AND p.proargtypes::pg_catalog.text IN ('', '25', '25 25')
       AND coalesce(pg_catalog.obj_description(p.oid, 'pg_proc'), '') NOT LIKE 'Tidewire:%'
     LIMIT 1;
   IF reason IS NOT NULL AND NOT @replace@ THEN
@@ -90,6 +84,13 @@ BEGIN
     ELSIF pg_catalog.pg_has_role('@definer@', 'MEMBER WITH ADMIN OPTION') THEN
       EXECUTE 'GRANT @definer@ TO CURRENT_USER WITH INHERIT TRUE, SET TRUE';
       owner := '@definer@';
+    END IF;
+  END IF;
+  IF pg_catalog.to_regclass('tidewire.versions') IS NOT NULL THEN
+    SELECT pg_catalog.max(v.version) INTO installed FROM tidewire.versions v;
+    IF installed > @version@ THEN
+      RAISE EXCEPTION 'version % of Tidewire''s tables is installed, which is newer than version @version@', installed
+        USING ERRCODE = 'TW001', HINT = 'use the tidewire program that installed it, or a newer one';
     END IF;
   END IF;
   PERFORM pg_catalog.set_config('tidewire.definer', owner, true),

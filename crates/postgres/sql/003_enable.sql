@@ -207,9 +207,12 @@ CREATE OR REPLACE VIEW @surface@.realtime_enabled_tables AS
 COMMENT ON VIEW @surface@.realtime_enabled_tables IS
   'Tidewire: tables whose changes clients can follow';
 
-REVOKE ALL ON FUNCTION
+-- These two only look, with the rights of the caller.
+GRANT EXECUTE ON FUNCTION
   tidewire.free_trigger_name(pg_catalog.oid, pg_catalog.text),
-  tidewire.named(pg_catalog.text),
+  tidewire.named(pg_catalog.text)
+  TO PUBLIC;
+REVOKE ALL ON FUNCTION
   @surface@.enable_realtime(pg_catalog.text, pg_catalog.text),
   @surface@.enable_realtime(pg_catalog.text),
   @surface@.disable_realtime(pg_catalog.text, pg_catalog.text),

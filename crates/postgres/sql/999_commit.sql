@@ -19,6 +19,8 @@ BEGIN
         coalesce(pg_catalog.quote_ident(it.rolname), 'PUBLIC'));
     END LOOP;
   END IF;
+  -- First the schema: only who may create in it can be given what is there.
+  EXECUTE pg_catalog.format('ALTER SCHEMA tidewire OWNER TO %I', definer);
   FOR it IN
     SELECT pg_catalog.format('TABLE tidewire.%I', c.relname) AS what FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -32,7 +34,13 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('ALTER %s OWNER TO %I', it.what, definer);
   END LOOP;
-  EXECUTE pg_catalog.format('ALTER SCHEMA tidewire OWNER TO %I', definer);
+
+  -- Who installed it works with it, too.
+  IF definer <> CURRENT_USER THEN
+    GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tidewire TO CURRENT_USER;
+    GRANT SELECT ON SEQUENCE tidewire.outbox_losses TO CURRENT_USER;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA tidewire TO CURRENT_USER;
+  END IF;
 
   -- Once more: somebody may have made one of these while we did.
   FOR it IN

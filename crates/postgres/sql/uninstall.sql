@@ -26,10 +26,6 @@ BEGIN
     RAISE EXCEPTION '% belongs to role %, so it is not what Tidewire installed for this role', it.what, it.owner
       USING ERRCODE = 'TW003', HINT = 'uninstall as that role, or drop it';
   END LOOP;
-  SELECT s.surface INTO surface FROM tidewire.settings s;
-  SELECT p.oid INTO ours FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-    WHERE n.nspname = surface AND p.proname = 'notify_table_change' AND p.pronargs = 0
-      AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%' AND @trusted(p.proowner)@;
   -- A role that made the definer and is no superuser is a member of it for this transaction.
   SELECT n.nspowner::pg_catalog.regrole::pg_catalog.text INTO definer FROM pg_catalog.pg_namespace n WHERE n.nspname = 'tidewire';
   IF definer = '@definer@' AND NOT pg_catalog.pg_has_role(definer, 'USAGE') THEN
@@ -39,6 +35,10 @@ BEGIN
       EXECUTE 'GRANT @definer@ TO CURRENT_USER WITH INHERIT TRUE, SET TRUE';
     END IF;
   END IF;
+  SELECT s.surface INTO surface FROM tidewire.settings s;
+  SELECT p.oid INTO ours FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = surface AND p.proname = 'notify_table_change' AND p.pronargs = 0
+      AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%' AND @trusted(p.proowner)@;
   FOR it IN
     SELECT t.tgname, n.nspname, c.relname FROM pg_catalog.pg_trigger t
       JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
@@ -56,6 +56,7 @@ BEGIN
     SELECT p.oid::pg_catalog.regprocedure AS signature FROM pg_catalog.pg_proc p
       JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     WHERE (n.nspname = surface AND p.proname IN ('notify_table_change', 'enable_realtime', 'disable_realtime')
+        AND p.proargtypes::pg_catalog.text IN ('', '25', '25 25')
         AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'Tidewire:%' AND @trusted(p.proowner)@)
       OR (n.nspname = 'tidewire' AND p.proname IN
         ('trigger_name', 'free_trigger_name', 'named', 'publish', 'say', 'enqueue', 'check_message', 'record', 'prune'))

@@ -81,7 +81,8 @@ macro_rules! tidewire_objects {
 }
 
 /// What of ours is in a schema that others use, too, each with its owner; the schema's name is an SQL
-/// expression.
+/// expression. Functions have no argument or are of text (25): others of these names are not ours and
+/// stop nothing.
 macro_rules! surface_objects {
     ($surface:expr) => {
         concat!(
@@ -90,6 +91,7 @@ macro_rules! surface_objects {
       WHERE n.nspname = ",
             $surface,
             " AND p.proname IN ('notify_table_change', 'enable_realtime', 'disable_realtime')
+        AND p.proargtypes::pg_catalog.text IN ('', '25', '25 25')
     UNION ALL SELECT pg_catalog.format('relation %I.%I', n.nspname, c.relname), c.relowner
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       WHERE n.nspname = ",

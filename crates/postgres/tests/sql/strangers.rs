@@ -382,7 +382,7 @@ async fn a_role_that_may_create_roles_installs_uninstalls_and_is_no_member_of_th
             .unwrap();
         let found = sql::installation(&target).await.unwrap().unwrap();
         assert_eq!((found.definer.as_deref(), found.untrusted), (Some("tidewire_owner"), None));
-        let denied = creator.batch_execute("SELECT * FROM tidewire.outbox").await;
+        let denied = creator.batch_execute("DROP TABLE tidewire.outbox").await;
         assert!(denied.is_err(), "it is no member after the installation");
         let rows = scene.admin.query("SELECT FROM tidewire.outbox", &[]).await.unwrap();
         assert_eq!(rows.len(), 1);
