@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tidewire_postgres::doctor::{self, Outcome};
-use tidewire_postgres::private_cluster::{Options, PrivateCluster};
+use tidewire_postgres::private_cluster::PrivateCluster;
 use tidewire_postgres::sql::{self, InstallOptions};
 use tidewire_postgres::{OutboxOptions, OutboxSource, Target, WalOptions};
 use tidewire_protocol::{Code, Topic};
