@@ -112,15 +112,15 @@ async fn rights(client: &Client) -> Result<Check, tokio_postgres::Error> {
 /// Each table that has a trigger of ours, and partitioned ones for their partitions, looked at whole.
 async fn triggers(client: &Client) -> Result<Check, tokio_postgres::Error> {
     const SQL: &str = concat!(
-        "SELECT c.oid::pg_catalog.regclass::pg_catalog.text, coalesce(",
+        "WITH ours AS MATERIALIZED (SELECT ",
+        trigger_function!(),
+        " AS oid) SELECT c.oid::pg_catalog.regclass::pg_catalog.text, coalesce(",
         flaw!("ours.oid"),
         ", ",
         untruncated!("ours.oid"),
         "), ",
         ordinary!("ours.oid"),
-        " FROM (SELECT ",
-        trigger_function!(),
-        " AS oid) ours, pg_catalog.pg_class c WHERE c.oid IN (
+        " FROM ours, pg_catalog.pg_class c WHERE c.oid IN (
           SELECT coalesce(pg_catalog.pg_partition_root(t.tgrelid)::pg_catalog.oid, t.tgrelid)
           FROM pg_catalog.pg_trigger t WHERE t.tgfoid = ours.oid) ORDER BY 1"
     );

@@ -24,10 +24,12 @@ const UNKNOWN: u32 = 705;
 /// One row for each table asked for that exists, its columns in arrays.
 ///
 /// `flaw` is why not all its changes are recorded, `mendable` whether what it has could be better and
-/// this role may mend it. `triggers` names ours, those of partitions too, each with the transaction that
-/// last altered it.
+/// this role may mend it. `triggers` names ours, each with the transaction that last altered it, and those
+/// of partitions that were altered after they came with their partition or with that of their table.
 const RELATIONS: &str = concat!(
-    "\
+    "WITH ours AS MATERIALIZED (SELECT ",
+    trigger_function!(),
+    " AS oid)
 SELECT c.oid, n.nspname::text, c.relname::text,
   ",
     flaw!("ours.oid"),
@@ -39,8 +41,12 @@ SELECT c.oid, n.nspname::text, c.relname::text,
     SELECT string_agg(t.oid::text || ':' || t.xmin::text, ' ' ORDER BY t.oid)
     FROM pg_catalog.pg_trigger t
     WHERE t.tgfoid = ours.oid AND (t.tgrelid = c.oid
-      OR t.tgparentid <> 0 AND t.tgrelid IN (
-        SELECT y.relid FROM pg_catalog.pg_partition_tree(c.oid) y))), '') AS triggers,
+      OR t.tgrelid IN (SELECT y.relid FROM pg_catalog.pg_partition_tree(c.oid) y)
+        AND EXISTS (
+          SELECT FROM pg_catalog.pg_inherits i
+          JOIN pg_catalog.pg_trigger u ON u.oid = t.tgparentid
+          WHERE i.inhrelid = t.tgrelid AND i.xmin::text <> t.xmin::text
+            AND u.xmin::text <> t.xmin::text))), '') AS triggers,
   array_agg(a.attnum ORDER BY a.attnum) AS numbers,
   array_agg(a.attname::text ORDER BY a.attnum) AS names,
   array_agg(a.atttypid ORDER BY a.attnum) AS types,
@@ -52,9 +58,7 @@ SELECT c.oid, n.nspname::text, c.relname::text,
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-CROSS JOIN LATERAL (SELECT ",
-    trigger_function!(),
-    ") ours (oid)
+CROSS JOIN ours
 WHERE c.oid = ANY ($1)
 GROUP BY c.oid, n.nspname, c.relname, ours.oid"
 );

@@ -102,6 +102,7 @@ async fn a_stranger_that_takes_the_locks_of_the_reader_holds_up_nobody() {
         let (publisher, mut witness) = Witness::new();
         let source = OutboxSource::start(target, publisher, OutboxOptions::default());
         source.add(&Topic::table("public.a").unwrap()).await.unwrap();
+        assert!(matches!(witness.next().await, Seen::Gap(..)));
         client.batch_execute("INSERT INTO a VALUES (1); DELETE FROM a").await.unwrap();
         witness.change().await;
         source
