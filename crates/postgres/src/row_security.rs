@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidewire::{Action, Allowed, Authorizer, Identity};
 use tidewire_protocol::{Code, Refusal, Topic, TopicKind};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::Type;
 
 use crate::connect::{Pool, Target};
@@ -23,6 +24,12 @@ const POOL_SIZE: usize = 2;
 
 /// How long a client waits for an answer, which takes the database about a millisecond.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an answer may take while a session waits for it and does nothing else.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Pause before a database that could not be asked is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Tables whose answers are kept for while the database is down.
 const KEPT: usize = 4_096;
@@ -79,17 +86,18 @@ impl RowSecurity {
 
     /// Returns when the client may see the table, or when there is no such table.
     ///
-    /// The answer is never older than the question, unless the database is down: then what was
-    /// answered last counts, since a table tells nothing new meanwhile.
+    /// The answer is never older than the question, unless the database does not answer at once:
+    /// then what was answered last counts, since a table tells nothing new meanwhile.
     ///
     /// # Errors
     /// [`Code::Forbidden`] when it has row level security and the client does not bypass it;
-    /// [`Code::Unavailable`] when the database cannot be asked and never was.
+    /// [`Code::Unavailable`] when the database does not answer at once and never did.
     pub async fn check(&self, identity: &Identity, topic: &Topic) -> Result<(), Refusal> {
         if self.is_bypassed_by(identity) {
             return Ok(());
         }
-        let is_on = match self.is_on(topic).await {
+        let answered = timeout(AT_ONCE, self.is_on(topic)).await;
+        let is_on = match answered.unwrap_or_else(|_| Err(unavailable())) {
             Ok(is_on) => is_on,
             Err(refusal) => self.0.known.lock().get(topic).copied().ok_or(refusal)?,
         };
@@ -99,11 +107,19 @@ impl RowSecurity {
         }
     }
 
-    /// The same for whoever bypasses it, if anybody does.
+    /// The same for whoever bypasses it, if anybody does; waits for a database that is down.
     pub(crate) async fn check_for_any(&self, topic: &Topic) -> Result<(), Refusal> {
-        match self.is_bypassed() || !self.is_on(topic).await? {
-            true => Ok(()),
-            false => Err(self.refusal(topic)),
+        if self.is_bypassed() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.is_on(topic).await {
+                Ok(false) => return Ok(()),
+                Ok(true) => return Err(self.refusal(topic)),
+                Err(refusal) if Instant::now() >= deadline => return Err(refusal.about(topic)),
+                Err(_) => sleep(PAUSE).await,
+            }
         }
     }
 
@@ -111,9 +127,7 @@ impl RowSecurity {
         let inner = Arc::clone(&self.0);
         let work = |topic: Topic| async move {
             let found = secured(&inner.pool, std::slice::from_ref(&topic)).await;
-            let is_on = found.map(|found| !found.is_empty()).ok_or_else(|| {
-                Refusal::new(Code::Unavailable, "PostgreSQL cannot be asked at the moment")
-            })?;
+            let is_on = found.map(|found| !found.is_empty()).ok_or_else(unavailable)?;
             inner.keep(topic, is_on);
             Ok(is_on)
         };
@@ -140,6 +154,10 @@ impl Inner {
         }
         known.insert(topic, is_on);
     }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Code::Unavailable, "PostgreSQL cannot be asked at the moment")
 }
 
 async fn secured(pool: &Pool, topics: &[Topic]) -> Option<Vec<Topic>> {
@@ -199,8 +217,17 @@ impl Authorizer for SecuredTables {
     ) -> Result<Allowed, Refusal> {
         let allowed = self.allowed.authorize(identity, action, topic).await?;
         let reads = matches!(action, Action::Subscribe | Action::History);
-        if reads && topic.kind() == TopicKind::Table {
-            self.rule.check(identity, topic).await?;
+        if !reads || topic.kind() != TopicKind::Table {
+            return Ok(allowed);
+        }
+        match self.rule.check(identity, topic).await {
+            // Whoever subscribes waits for the source, beside the other requests of the session; the
+            // source asks again, and refuses everybody where nobody bypasses it.
+            Err(refusal)
+                if refusal.code == Code::Unavailable
+                    && action == Action::Subscribe
+                    && !self.rule.is_bypassed() => {}
+            outcome => outcome?,
         }
         Ok(allowed)
     }

@@ -119,6 +119,9 @@ async fn settings_of_the_role_and_the_connection_string_do_not_reach_us() {
          ALTER DATABASE settings_path SET quote_all_identifiers = on;
          ALTER DATABASE settings_path SET default_transaction_isolation = 'serializable';
          ALTER DATABASE settings_path SET DateStyle = 'German';
+         ALTER DATABASE settings_path SET idle_session_timeout = '3s';
+         CREATE FUNCTION setting(token text) RETURNS TABLE (user_id text, authenticated boolean)
+           LANGUAGE sql AS $$ SELECT current_setting(token), true $$;
          CREATE TYPE feeling AS ENUM ('it\\''s');
          CREATE TABLE t (id int PRIMARY KEY, day date, feels feeling, of regclass);
          INSERT INTO t VALUES (1, '2024-02-01', 'it\\''s', 't')",
@@ -133,4 +136,17 @@ async fn settings_of_the_role_and_the_connection_string_do_not_reach_us() {
     let rows = snapshots.snapshot(&topic, &interest).await.unwrap();
     let values: Vec<_> = (0..4).map(|at| rows.rows[0].json(at).unwrap().to_owned()).collect();
     assert_eq!(values, ["1", "\"2024-02-01\"", "\"it\\\\'s\"", "\"public.t\""]);
+    let target: Target = url.parse().unwrap();
+    let function = AuthFunction::new(&target, "setting").unwrap();
+    for (name, expected) in [
+        ("idle_session_timeout", "0"),
+        ("standard_conforming_strings", "on"),
+        ("DateStyle", "ISO, MDY"),
+        ("transaction_isolation", "read committed"),
+        // Names that the function's body does not qualify mean what they mean to the role.
+        ("search_path", "public, pg_temp"),
+    ] {
+        let identity = function.identify(&Token::new(name)).await.unwrap();
+        assert_eq!(identity.subject.as_deref().unwrap().replace('"', ""), expected, "{name}");
+    }
 }

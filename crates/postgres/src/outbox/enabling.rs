@@ -13,7 +13,9 @@ use crate::sql::{self, InstallOptions, Installation, SqlError};
 /// The table of a name.
 const TABLE: &str = "\
 SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
-  CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::text END
+  CASE WHEN c.relispartition THEN pg_catalog.pg_partition_root(c.oid)::text END,
+  EXISTS (SELECT FROM pg_catalog.pg_attribute a
+          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1::pg_catalog.text AND c.relname = $2::pg_catalog.text
   AND c.relkind IN ('r', 'p', 'v', 'm', 'f')";
@@ -133,6 +135,10 @@ fn judge(rows: &[Row], name: &str) -> Result<u32, Refusal> {
     }
     if let Some(root) = row.get::<_, Option<String>>(4) {
         let message = format!("{name} is a partition: its changes are told as those of {root}");
+        return Err(Refusal::new(Code::BadTopic, message));
+    }
+    if !row.get::<_, bool>(5) {
+        let message = format!("{name} has no columns, so there is nothing to tell of its rows");
         return Err(Refusal::new(Code::BadTopic, message));
     }
     Ok(row.get(0))

@@ -56,7 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The planner knows nothing of a table that is emptied all the time, so it is told: the index,
 /// always, with the snapshot of the very poll. No limit of time: a poll may bring millions of rows.
 const SESSION: &str = "\
-SET statement_timeout = 0; SET lock_timeout = '5s'; SET jit = off; SET enable_seqscan = off; \
+SET statement_timeout = 0; SET lock_timeout = '5s'; SET default_transaction_read_only = off; \
+SET jit = off; SET enable_seqscan = off; \
 SET enable_bitmapscan = off; SET plan_cache_mode = force_custom_plan; LISTEN tidewire";
 
 /// What became visible since a snapshot ($1), of the tables $2 with their rows; up to the snapshot

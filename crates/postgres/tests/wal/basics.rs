@@ -154,7 +154,11 @@ async fn what_cannot_be_published_without_harm_is_refused_with_the_fix() {
             Code::BadTopic,
             "ALTER TABLE odd.indexed REPLICA IDENTITY USING INDEX indexed_a_key",
         ),
-        ("odd.late", Code::BadTopic, "ALTER TABLE odd.late ADD PRIMARY KEY"),
+        (
+            "odd.late",
+            Code::BadTopic,
+            "ALTER TABLE odd.late DROP CONSTRAINT late_pkey, ADD PRIMARY KEY (a)",
+        ),
         ("odd.nothing", Code::BadTopic, "ALTER TABLE odd.nothing REPLICA IDENTITY DEFAULT"),
         ("odd.fleeting", Code::BadTopic, "ALTER TABLE odd.fleeting SET LOGGED"),
         ("odd.seen", Code::BadTopic, "not a table"),
@@ -172,10 +176,11 @@ async fn what_cannot_be_published_without_harm_is_refused_with_the_fix() {
     rig.run(
         "ALTER TABLE odd.keyless ADD PRIMARY KEY (id);
          ALTER TABLE odd.indexed REPLICA IDENTITY USING INDEX indexed_a_key;
-         ALTER TABLE odd.nothing REPLICA IDENTITY DEFAULT",
+         ALTER TABLE odd.nothing REPLICA IDENTITY DEFAULT;
+         ALTER TABLE odd.late DROP CONSTRAINT late_pkey, ADD PRIMARY KEY (a)",
     )
     .await;
-    for name in ["odd.keyless", "odd.indexed", "odd.nothing"] {
+    for name in ["odd.keyless", "odd.indexed", "odd.nothing", "odd.late"] {
         rig.add(name).await;
     }
 }

@@ -70,7 +70,7 @@ SELECT c.oid, c.relkind::text, c.relpersistence::text,
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\\_%' AS system,
        bad.nspname::text AS bad_schema, bad.relname::text AS bad_table,
        bad.relreplident::text AS bad_identity, bad.generated, bad.has_key, bad.candidate,
-       bad.column_id, rc.relname::text AS root_table, rn.nspname::text AS root_schema
+       bad.column_id, bad.late_key, bad.late_columns, rc.relname::text AS root_table, rn.nspname::text AS root_schema
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN LATERAL (
     SELECT pn.nspname, p.relname, p.relreplident, part.generated,
@@ -85,7 +85,14 @@ LEFT JOIN LATERAL (
                               AND (NOT a.attnotnull OR a.attgenerated <> ''))
             ORDER BY i.indnkeyatts, ic.relname LIMIT 1) AS candidate,
            EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid
-                   AND a.attname = 'id' AND NOT a.attisdropped) AS column_id
+                   AND a.attname = 'id' AND NOT a.attisdropped) AS column_id,
+           (SELECT k.conname::text FROM pg_catalog.pg_constraint k
+            WHERE k.conrelid = p.oid AND k.contype = 'p' AND k.condeferrable) AS late_key,
+           (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY x.place)
+            FROM pg_catalog.pg_constraint k
+            CROSS JOIN pg_catalog.unnest(k.conkey) WITH ORDINALITY x (attnum, place)
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = p.oid AND a.attnum = x.attnum
+            WHERE k.conrelid = p.oid AND k.contype = 'p' AND k.condeferrable) AS late_columns
 ",
     parts_without_identity!(),
     "    ORDER BY p.oid LIMIT 1) bad ON true
@@ -183,6 +190,15 @@ fn fix(part: &str, row: &tokio_postgres::Row) -> String {
     let identity: String = row.get("bad_identity");
     if row.get("has_key") && identity != "d" {
         return format!("ALTER TABLE {part} REPLICA IDENTITY DEFAULT");
+    }
+    let late = row.get::<_, Option<String>>("late_key").zip(row.get("late_columns"));
+    if let Some((key, columns)) =
+        late.filter(|(_, _): &(String, String)| !row.get::<_, bool>("generated"))
+    {
+        return format!(
+            "its key is DEFERRABLE: ALTER TABLE {part} DROP CONSTRAINT {}, ADD PRIMARY KEY ({columns})",
+            readable_part(&key)
+        );
     }
     match row.get::<_, Option<String>>("candidate") {
         Some(index) => {
