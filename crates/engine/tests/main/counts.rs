@@ -134,3 +134,19 @@ proptest! {
         runtime.block_on(run(actions));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_delivered_counts_as_a_delivery() {
+    let node = Node::builder().start();
+    let mut client = Client::open(&node);
+    let start = client.subscribe("a").await["position"].take();
+    for _ in 0..5 {
+        client.ask(json!({"type": "publish", "topic": "a", "data": 1, "echo": false})).await;
+    }
+    publish(&node, "a", "heard").await;
+    assert_eq!(client.contents(1).await, ["heard"]);
+    assert_eq!(node.stats().deliveries, 1);
+    client.resume("a", &start).await;
+    assert_eq!(client.contents(1).await, ["heard"]);
+    assert_eq!(node.stats().deliveries, 2);
+}

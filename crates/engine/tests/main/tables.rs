@@ -296,6 +296,8 @@ async fn a_filtered_listener_that_resumes_hears_only_what_it_wants() {
         let state = if id % 10 == 0 { "paid" } else { "new" };
         database.commit_and_publish(id, Some(state)).await;
     }
+    drop(first);
+    let before = node.stats().deliveries;
     let mut client = Client::open(&node);
     let filter = json!({"filter": "state=eq.paid", "since": start});
     let answer = subscribe(&mut client, filter).await;
@@ -303,6 +305,7 @@ async fn a_filtered_listener_that_resumes_hears_only_what_it_wants() {
     for id in (0..200).step_by(10) {
         assert_eq!(told(&mut client).await.1["id"], id);
     }
+    assert_eq!(node.stats().deliveries - before, 20, "what it does not want is not delivered");
     database.commit_and_publish(500, Some("paid")).await;
     assert_eq!(told(&mut client).await.1["id"], 500);
 }
