@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::support::{Server, client, get, post, post_with, request};
+use crate::support::{Pause, Server, client, database, get, post, post_with, request, until};
 
 const PATH: &str = "/v1/publish";
 
@@ -208,4 +208,49 @@ async fn what_was_accepted_is_published_once_and_delivered_at_once_although_its_
         }
     }
     assert_eq!(history(&server, "paid").await.len(), 30 + 10 * 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_database_that_does_not_answer_a_notify_is_sent_once_and_holds_up_nothing() {
+    let database = database().await;
+    let pause = Pause::before(database.port()).await;
+    let server = Server::of(&database.url_by(pause.port()), &[]).await;
+    let address = server.address;
+    let under_way = async |count: usize| {
+        until("so many publications under way", async || {
+            let metrics = get(address, "/metrics").await.rest().await;
+            metrics.contains(&format!("\ntidewire_publishing {count}\n"))
+        })
+        .await;
+    };
+    let mut listener = client(address).await;
+    listener.subscribe(json!({ "notify": "slow" })).await;
+    listener.subscribe(json!({ "topic": "quick" })).await;
+
+    pause.hold(true);
+    let paid = json!({ "notify": "slow", "data": "paid" });
+    hang_up(&server, "Idempotency-Key: order-1\r\n", &paid).await;
+    under_way(1).await;
+    let repeat = tokio::spawn(async move {
+        post_with(address, PATH, &[("idempotency-key", "order-1")], &paid).await.good().await
+    });
+    under_way(2).await;
+    // A request of the connection's own waits, too, and nothing else does.
+    let own = json!({ "type": "publish", "notify": "slow", "data": "own", "id": 1_000 });
+    listener.say(&own).await;
+    under_way(3).await;
+    assert_eq!(listener.outcome(json!({ "type": "ping" })).await, "pong");
+    post(address, PATH, &json!({ "topic": "quick", "data": 1 })).await.good().await;
+    assert_eq!(listener.hear_type("event").await["topic"], "quick");
+
+    pause.hold(false);
+    assert_eq!(repeat.await.expect("an answer"), json!({ "position": null }));
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        heard.push(listener.hear_type("event").await["data"].as_str().map(str::to_owned));
+    }
+    post(address, PATH, &json!({ "notify": "slow", "data": "end" })).await.good().await;
+    heard.push(listener.hear_type("event").await["data"].as_str().map(str::to_owned));
+    assert_eq!(heard.iter().filter(|data| data.as_deref() == Some("paid")).count(), 1, "{heard:?}");
+    assert_eq!(heard[2].as_deref(), Some("end"), "{heard:?}");
 }

@@ -52,6 +52,17 @@ impl Database {
         self.cluster.socket_url().expect("a short path")
     }
 
+    /// Where it is, by way of something that is before its port.
+    pub(crate) fn url_by(&self, port: u16) -> String {
+        let own = format!(":{}/", self.cluster.port());
+        self.cluster.url().replace(&own, &format!(":{port}/"))
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
     /// Carries out a statement; what psql prints.
     pub(crate) async fn sql(&mut self, statement: &str) -> String {
         self.psql.sql(statement).await
