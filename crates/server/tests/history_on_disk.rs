@@ -104,7 +104,7 @@ async fn nobody_else_may_read_what_is_on_the_disk() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("history");
     std::fs::create_dir(&path).expect("a folder");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its rights");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its rights");
     let _server = server(folder.path(), &[]).await;
     let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode();
     assert_eq!(mode(&path) & 0o777, 0o700);

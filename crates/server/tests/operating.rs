@@ -137,7 +137,7 @@ async fn strangers_are_told_which_part_fails_and_operators_why() {
         let refused = get_with(address, "/metrics", &headers).await.refused().await;
         assert_eq!(refused, (403, "forbidden".to_owned()));
     }
-    let token = format!("Bearer {key}");
+    let token = format!("Bearer {}", key.expose());
     for (address, headers) in [(operators, vec![]), (address, vec![("authorization", &*token)])] {
         let answer = get_with(address, "/ready", &headers).await.rest().await;
         assert!(answer.contains("127.0.0.1") && !answer.contains(PASSWORD), "{answer}");

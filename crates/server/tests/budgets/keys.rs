@@ -16,8 +16,8 @@ async fn publish(server: &Server, token: &str, key: &str, body: &Value) -> Value
         ("authorization", &*authorization),
         ("idempotency-key", key),
     ];
-    let answer = request(server.address, Method::POST, "/v1/publish", &headers, &body.to_string());
-    answer.await.json().await
+    let body = body.to_string();
+    request(server.address, Method::POST, "/v1/publish", &headers, &body).await.json().await
 }
 
 #[tokio::test]
