@@ -16,9 +16,13 @@ impl Session {
     /// again the next time.
     pub(super) async fn review(&mut self) {
         let asked = self.mailbox.reviews();
-        if asked == self.reviewed {
-            return;
+        if asked != self.reviewed {
+            // Rarely so, and what it needs is held only then.
+            Box::pin(self.review_now(asked)).await;
         }
+    }
+
+    async fn review_now(&mut self, asked: u32) {
         match self.node.judge_again(&self.identity) {
             Ok(identity) => {
                 // Who showed no token has as long to show one as before.
