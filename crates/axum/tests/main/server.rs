@@ -16,7 +16,9 @@ use serde_json::Value as Json;
 use tidewire::protocol::change::{Change, Column, Operation, Relation, Row, Snapshot, Transaction};
 use tidewire::protocol::{Code, Draft, Interest, Payload, Refusal, Token, TopicKind};
 use tidewire::upstream::{Prepared, TableRows};
-use tidewire::{Authenticator, Identity, Limits, Node, Position, Publisher, Topic, Upstream};
+use tidewire::{
+    Action, Authenticator, Grant, Identity, Limits, Node, Position, Publisher, Topic, Upstream,
+};
 use tidewire_axum::{Listening, Origins, Transports, finish, router, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -434,6 +436,12 @@ pub(crate) fn change(
     Draft::change(table.clone(), change)
 }
 
+/// To listen to channels and to publish on them, which nobody may without a right.
+fn channels() -> Grant {
+    let pattern = "notify:*".parse().unwrap();
+    Grant { pattern, actions: vec![Action::Subscribe, Action::Publish], rows: None }
+}
+
 /// Knows one good token.
 struct Tokens;
 
@@ -441,7 +449,11 @@ struct Tokens;
 impl Authenticator for Tokens {
     async fn identify(&self, token: &Token) -> Result<Identity, Refusal> {
         match token.expose() {
-            "good" => Ok(Identity { subject: Some("ann".into()), ..Identity::anonymous() }),
+            "good" => Ok(Identity {
+                subject: Some("ann".into()),
+                grants: Some(vec![channels()].into()),
+                ..Identity::anonymous()
+            }),
             "old" => Err(Refusal::new(Code::TokenExpired, "the token has run out")),
             _ => Err(Refusal::new(Code::TokenInvalid, "not a token")),
         }

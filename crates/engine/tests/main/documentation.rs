@@ -52,7 +52,7 @@ fn registry() -> Registry {
     let client = ClientLabels { dialect: "native", transport: "websocket" };
     metrics.connections.get_or_create(&client).inc();
     metrics.connections_opened.get_or_create(&client).inc();
-    for family in [&metrics.closes, &metrics.refusals, &metrics.gaps] {
+    for family in [&metrics.closes, &metrics.refusals, &metrics.over_budget, &metrics.gaps] {
         family.get_or_create(&NameLabel { name: "x" }).inc();
     }
     let mut registry = Registry::with_prefix("tidewire");
