@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, get, post};
+use crate::support::{Server, database, get, post};
 
 async fn say(server: &Server, topic: &str, numbers: std::ops::Range<u64>) {
     let batch: Value = numbers.map(|number| json!({ "topic": topic, "data": number })).collect();
@@ -41,6 +41,51 @@ async fn history_is_paged_both_ways() {
         pages(&server, "after", "&after=earliest").await,
         [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]
     );
+}
+
+/// The changes and gaps of a table, page by page of two.
+async fn changes(server: &Server, table: &str, way: &str, from: &str) -> Vec<Value> {
+    let (mut events, mut cursor) = (Vec::new(), from.to_owned());
+    loop {
+        let path = format!("/v1/history?table={table}&limit=2{cursor}");
+        let page = get(server.address, &path).await.good().await;
+        let found = page["events"].as_array().expect("events").clone();
+        if found.is_empty() {
+            return events;
+        }
+        events.extend(found);
+        cursor = format!("&{way}={}", page[way].as_str().expect("a cursor"));
+    }
+}
+
+#[tokio::test]
+async fn the_history_of_a_table_is_its_changes_as_a_poll_has_them() {
+    let mut database = database().await;
+    for source in ["wal", "outbox"] {
+        let table = format!("public.past_{source}");
+        database.sql(&format!("CREATE TABLE {table} (id int PRIMARY KEY, note text)")).await;
+        let server = Server::of(&database.url(), &[("source", source)]).await;
+        let followed = format!("/v1/poll?table={table}&timeout=1");
+        let begun = get(server.address, &followed).await.good().await;
+        let insert = format!("INSERT INTO {table} SELECT n, 'x' FROM generate_series(1, 3) n");
+        database.sql(&format!("{insert}; UPDATE {table} SET note = 'y' WHERE id = 2")).await;
+        database.sql(&format!("DELETE FROM {table} WHERE id = 1")).await;
+        let cursor = begun["cursor"].as_str().expect("a cursor");
+        let mut polled = Vec::new();
+        let mut since = cursor.to_owned();
+        while polled.len() < 5 {
+            let path = format!("/v1/poll?table={table}&since={since}");
+            let more = get(server.address, &path).await.good().await;
+            polled.extend(more["events"].as_array().expect("events").iter().cloned());
+            since = more["cursor"].as_str().expect("a cursor").to_owned();
+        }
+        let told = changes(&server, &table, "after", "&after=earliest").await;
+        let gaps = told.iter().take_while(|event| event["type"] == "gap").count();
+        assert_eq!(told[gaps..], polled, "{source}, forwards");
+        let mut back = changes(&server, &table, "before", "").await;
+        back.reverse();
+        assert_eq!(back, told, "{source}, backwards");
+    }
 }
 
 #[tokio::test]

@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 use tidewire::history::Page;
 use tidewire::{Action, Dialect, Event, Position, Prepared, Topic};
 use tidewire_axum::{Caller, Query};
-use tidewire_protocol::dialect::Native;
-use tidewire_protocol::{Code, Frame, GapReason, Refusal};
+use tidewire_protocol::dialect::{Movement, Native, View};
+use tidewire_protocol::{Body, Code, Frame, GapReason, Refusal};
 
 use super::Api;
 
@@ -168,9 +168,16 @@ fn lost(head: Position, reason: GapReason) -> Answer {
     Answer { events: Vec::new(), before: None, after, gap: Some(reason.word()) }
 }
 
+/// What a subscriber without a filter sees of a change.
+const UNFILTERED: View<'_> = View { tag: None, columns: None, movement: Movement::Within };
+
 /// An event as the native dialect writes it.
 fn raw(event: &Event) -> Option<Box<RawValue>> {
-    match Native.event(event, None)? {
+    let frame = match &event.body {
+        Body::Change(change) => Native.change(event, change, &UNFILTERED),
+        _ => Native.event(event, None),
+    };
+    match frame? {
         Frame::Text { text, .. } => RawValue::from_string(text).ok(),
         Frame::Binary(_) => None,
     }
