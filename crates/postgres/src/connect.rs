@@ -27,8 +27,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-pub(crate) use error::STANDBY_FIX;
 pub use error::{ConnectError, ErrorKind};
+pub(crate) use error::{STANDBY_FIX, code_fails_again, fails_again};
 pub(crate) use pool::{Pool, Pooled};
 use reader::Reader;
 pub use tls::SslMode;

@@ -29,11 +29,15 @@ pub mod notify;
 
 pub mod wal;
 
+mod charset;
+
 mod key;
 
 mod naming;
 
 mod partitions;
+
+mod steadiness;
 
 mod values;
 

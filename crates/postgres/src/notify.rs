@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tidewire::sparing::Sparing;
 use tidewire::{Publisher, Upstream};
 use tidewire_protocol::{Code, Payload, Refusal, Topic};
 use tokio::task::JoinHandle;
@@ -111,6 +112,7 @@ impl NotifySource {
             stop: stop.clone(),
             ping_interval: options.ping_interval,
             answer_timeout: options.answer_timeout,
+            complaints: Sparing::new(),
         };
         let task = Mutex::new(Some(tokio::spawn(listener.run())));
         Self { shared, pool, attach_timeout: options.attach_timeout, stop, task }

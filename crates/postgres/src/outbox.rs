@@ -59,6 +59,9 @@ pub struct OutboxOptions {
     pub add_timeout: Duration,
     /// How long [`OutboxSource::catch_up`] waits; 5 s by default.
     pub catch_up_timeout: Duration,
+    /// Largest change or message, in bytes of its JSON, old and new row together; a larger one is a
+    /// gap of its topic. 64 MiB by default, as in the write-ahead log.
+    pub row_bytes: usize,
 }
 
 impl Default for OutboxOptions {
@@ -69,6 +72,7 @@ impl Default for OutboxOptions {
             linger: Duration::from_secs(60),
             add_timeout: Duration::from_secs(10),
             catch_up_timeout: Duration::from_secs(5),
+            row_bytes: 64 << 20,
         }
     }
 }

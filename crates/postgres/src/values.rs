@@ -67,20 +67,10 @@ pub(crate) struct Misshapen;
 /// Appends the JSON of a value that PostgreSQL printed.
 ///
 /// # Errors
-/// [`Misshapen`], and a part of it may have been appended; [`as_string`] is what can still be told
-/// then.
-pub(crate) fn to_json(shape: &Shape, text: &[u8], out: &mut String) -> Result<(), Misshapen> {
-    write(shape, &unicode(text), out)
-}
-
-/// Appends a string of the text.
-pub(crate) fn as_string(text: &[u8], out: &mut String) {
-    quote(&unicode(text), out);
-}
-
-/// Only a database in SQL_ASCII can hold anything that is not UTF-8.
-fn unicode(text: &[u8]) -> Cow<'_, str> {
-    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+/// [`Misshapen`], and a part of it may have been appended; a string of the text can still be
+/// delivered then.
+pub(crate) fn to_json(shape: &Shape, text: &str, out: &mut String) -> Result<(), Misshapen> {
+    write(shape, text, out)
 }
 
 fn write(shape: &Shape, text: &str, out: &mut String) -> Result<(), Misshapen> {

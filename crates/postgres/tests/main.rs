@@ -16,4 +16,5 @@ mod snapshot;
 mod sql;
 mod support;
 mod tls;
+mod undeliverable;
 mod wal;

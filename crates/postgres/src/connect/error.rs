@@ -70,6 +70,11 @@ impl ConnectError {
             || said.message().contains("unrecognized configuration parameter")
     }
 
+    /// Whether what was asked would fail again however often it is asked.
+    pub(crate) fn fails_again(&self) -> bool {
+        self.source.as_ref().is_some_and(fails_again)
+    }
+
     /// What is wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -104,6 +109,21 @@ pub(super) fn judge_code(code: &str) -> (ErrorKind, &'static str) {
         "25006" => (ErrorKind::Standby, STANDBY_FIX),
         _ => (ErrorKind::Server, ""),
     }
+}
+
+/// Whether the same statement would fail again however often it is carried out: what it reads is at
+/// fault, or the statement itself, and not the moment.
+pub(crate) fn fails_again(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code_fails_again(code.code()))
+}
+
+/// The same by an SQLSTATE.
+pub(crate) fn code_fails_again(code: &str) -> bool {
+    // Data, rights and names, what is not supported, limits of a value, what is damaged.
+    const CLASSES: [&str; 7] = ["22", "2F", "42", "0A", "38", "54", "XX"];
+    // No memory for one value, however much there is for others.
+    const OUT_OF_MEMORY: &str = "53200";
+    CLASSES.iter().any(|class| code.starts_with(class)) || code == OUT_OF_MEMORY
 }
 
 /// What to do when the server is a standby.

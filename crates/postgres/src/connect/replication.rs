@@ -1,4 +1,5 @@
-//! A connection that speaks PostgreSQL's replication protocol, which tokio-postgres does not.
+//! A connection that speaks PostgreSQL's protocol by hand, for what tokio-postgres does not do: the
+//! replication protocol, and text that is not UTF-8.
 //!
 //! Hosts, TLS and passwords follow the same rules as every other connection of the [`Target`]: the
 //! modes are tried in the order of `sslmode`, and the first host that lets us in is used. What is
@@ -12,7 +13,7 @@ mod socket;
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 pub(crate) use frame::{Frame, Frames};
 pub(crate) use plug::Plug;
 use postgres_protocol::message::frontend;
@@ -21,9 +22,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use super::{ConnectError, ErrorKind, Host, Place, Target, error};
+use super::{ConnectError, ErrorKind, Host, Place, Target, error, settings};
 
-/// A connection for replication, logged in and idle.
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Replication,
+    Statements,
+}
+
+/// A connection, logged in and idle.
 pub(crate) struct Line {
     pub(crate) plug: Plug,
     pub(crate) frames: Frames,
@@ -109,13 +117,13 @@ impl Line {
         }
     }
 
-    /// Says a command that begins the copying in both directions.
+    /// Says a command that begins the copying in both directions, in the encoding of the session.
     ///
     /// # Errors
     /// As [`Line::ask`].
-    pub(crate) async fn begin_copy(&mut self, command: &str) -> Result<(), LineError> {
+    pub(crate) async fn begin_copy(&mut self, command: &[u8]) -> Result<(), LineError> {
         const COPY_BOTH: u8 = b'W';
-        self.send(|out| frontend::query(command, out)).await?;
+        self.send(|out| query(command, out)).await?;
         let mut failed = None;
         loop {
             let frame = self.next().await?;
@@ -129,6 +137,21 @@ impl Line {
                 _ => {}
             }
         }
+    }
+
+    /// Has the server send text as the database stores it, unless that is UTF-8: it fails a whole
+    /// stream or notification for one character that it cannot convert.
+    ///
+    /// # Errors
+    /// As [`Line::ask`].
+    pub(crate) async fn take_raw_text(&mut self) -> Result<bool, LineError> {
+        // In SQL_ASCII nothing is converted, but what is not UTF-8 fails as well.
+        let rows = self.ask("SELECT pg_catalog.getdatabaseencoding()").await?;
+        let is_raw = rows.first().and_then(|row| row.first()?.as_deref()) != Some("UTF8");
+        if is_raw {
+            self.ask("SET client_encoding TO SQL_ASCII").await?;
+        }
+        Ok(is_raw)
     }
 
     async fn send(
@@ -166,6 +189,16 @@ impl Line {
     }
 }
 
+/// Writes the message of a command, which need not be UTF-8.
+pub(crate) fn query(command: &[u8], out: &mut BytesMut) -> std::io::Result<()> {
+    let length = u32::try_from(command.len() + 5).map_err(std::io::Error::other)?;
+    out.put_u8(b'Q');
+    out.put_u32(length);
+    out.put_slice(command);
+    out.put_u8(0);
+    Ok(())
+}
+
 /// The other side hung up.
 pub(crate) fn closed() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the server closed the connection")
@@ -177,10 +210,24 @@ impl Target {
     /// # Errors
     /// Of the last host tried, with its name.
     pub(crate) async fn connect_for_replication(&self) -> Result<Line, (String, LineError)> {
+        self.connect_by_hand(Purpose::Replication).await
+    }
+
+    /// Opens a connection for statements, and for notifications in any encoding, to the first host
+    /// that lets us in.
+    ///
+    /// # Errors
+    /// Of the last host tried.
+    pub(crate) async fn connect_for_notifications(&self) -> Result<Line, ConnectError> {
+        let connected = self.connect_by_hand(Purpose::Statements).await;
+        connected.map_err(|(place, error)| error.explain(&place))
+    }
+
+    async fn connect_by_hand(&self, purpose: Purpose) -> Result<Line, (String, LineError)> {
         let mut last = None;
         for host in &self.0.hosts {
             let place = host.to_string();
-            match timeout(self.0.timeout, self.replicate_from(host)).await {
+            match timeout(self.0.timeout, self.open_line(host, purpose)).await {
                 Ok(Ok(line)) => return Ok(line),
                 Ok(Err(error)) => last = Some((place, error)),
                 Err(_) => {
@@ -192,26 +239,34 @@ impl Target {
         Err(last.expect("a target has at least one host"))
     }
 
-    async fn replicate_from(&self, host: &Host) -> Result<Line, LineError> {
+    async fn open_line(&self, host: &Host, purpose: Purpose) -> Result<Line, LineError> {
         let attempts: &[bool] = match host.place {
             Place::Unix(_) => &[false],
             Place::Tcp { .. } => self.0.tls.mode().attempts(),
         };
         let (last, before) = attempts.split_last().expect("there is at least one way");
         for &with_tls in before {
-            match self.log_in(host, with_tls).await {
+            match self.log_in(host, with_tls, purpose).await {
                 Err(error) if error.allows_another_way() => {}
                 outcome => return outcome,
             }
         }
-        self.log_in(host, *last).await
+        self.log_in(host, *last, purpose).await
     }
 
-    async fn log_in(&self, host: &Host, with_tls: bool) -> Result<Line, LineError> {
+    async fn log_in(
+        &self,
+        host: &Host,
+        with_tls: bool,
+        purpose: Purpose,
+    ) -> Result<Line, LineError> {
         let plug = plug::open(host, &self.0, with_tls).await?;
         let place = host.to_string();
         let mut line = Line { plug, frames: Frames::default(), place, pid: 0 };
-        login::log_in(&mut line, &self.0.base).await?;
+        login::log_in(&mut line, &self.0.base, purpose).await?;
+        if purpose == Purpose::Statements {
+            line.ask(settings::LISTENING).await?;
+        }
         if self.0.base.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
             refuse_standby(&mut line).await?;
         }

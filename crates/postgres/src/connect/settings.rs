@@ -28,6 +28,11 @@ const SETTINGS: [(&str, &str); 11] = [
     ("idle_session_timeout", "0"),
 ];
 
+/// Those of a session that listens, as statements: a pooler that hands on sessions may refuse the
+/// others in the first message, and nothing that is said on such a session depends on them.
+pub(super) const LISTENING: &str =
+    "SET search_path = pg_catalog, pg_temp; SET idle_session_timeout = 0";
+
 /// They as the `options` of a startup message, behind those of the connection string: the later
 /// setting counts.
 pub(super) fn options(theirs: Option<&str>) -> String {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+
+use crate::steadiness::STEADY;
 
 /// The first pause; a restarted server is back within some of these.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -21,9 +23,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// It worked: the next pause is short again.
-    pub(crate) fn reset(&mut self) {
-        self.0 = SHORTEST;
+    /// A connection was open since then. If it held, the next pause is short again; if it broke at
+    /// once, pauses go on growing, because the next may break for the same reason.
+    pub(crate) fn was_open(&mut self, since: Instant) {
+        if since.elapsed() >= STEADY {
+            self.0 = SHORTEST;
+        }
     }
 
     /// Waits, and makes the next pause twice as long.
@@ -44,8 +49,8 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_grow_from_a_tenth_of_a_second_to_five() {
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_from_a_tenth_of_a_second_to_five() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.next(u32::MAX), SHORTEST);
         for _ in 0..20 {
@@ -54,7 +59,11 @@ mod tests {
         }
         assert_eq!(backoff.next(u32::MAX), LONGEST);
         assert_eq!(backoff.next(0), LONGEST / 2);
-        backoff.reset();
+        let since = Instant::now();
+        backoff.was_open(since);
+        assert_eq!(backoff.next(0), LONGEST / 2, "one that broke at once is no success");
+        tokio::time::advance(STEADY).await;
+        backoff.was_open(since);
         assert_eq!(backoff.next(0), SHORTEST);
     }
 }

@@ -25,18 +25,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// The statements; several in one string are one transaction.
-    pub(super) fn sql(&self) -> String {
-        let listen = self.listen.iter().map(|channel| ("LISTEN", channel));
-        let unlisten = self.unlisten.iter().map(|channel| ("UNLISTEN", channel));
-        let mut sql = String::new();
-        for (verb, channel) in listen.chain(unlisten) {
-            sql.push_str(verb);
-            sql.push(' ');
-            quote(channel, &mut sql);
-            sql.push(';');
-        }
-        sql
+    /// The statements, each a word and the channel it is about.
+    pub(super) fn statements(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let listen = self.listen.iter().map(|channel| ("LISTEN", &**channel));
+        listen.chain(self.unlisten.iter().map(|channel| ("UNLISTEN", &**channel)))
     }
 
     pub(super) fn listen_count(&self) -> usize {
@@ -48,16 +40,17 @@ impl Batch {
     }
 }
 
-/// Appends an SQL identifier that keeps case and every character.
-pub(super) fn quote(name: &str, sql: &mut String) {
-    sql.push('"');
-    for c in name.chars() {
-        if c == '"' {
-            sql.push('"');
+/// Appends an SQL identifier that keeps case and every character, in any encoding that a database
+/// can have: in all of them a quote is never a part of another character.
+pub(super) fn quote(name: &[u8], sql: &mut Vec<u8>) {
+    sql.push(b'"');
+    for byte in name {
+        if *byte == b'"' {
+            sql.push(b'"');
         }
-        sql.push(c);
+        sql.push(*byte);
     }
-    sql.push('"');
+    sql.push(b'"');
 }
 
 /// What to do with a notification.

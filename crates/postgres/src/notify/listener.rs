@@ -4,22 +4,19 @@
 //! It decides nothing: what to say and what to publish is known by [`Channels`](super::channels).
 //! While the publisher is slow the connection is not read, so the server keeps what is to come.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tidewire::Publisher;
+use tidewire::sparing::Sparing;
 use tidewire_protocol::{Draft, GapReason, Payload, Topic};
 use tokio::time::{Instant, sleep_until};
-use tokio_postgres::Notification;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
-use super::channels::{Batch, Fate};
-use super::link::{Link, Reply};
+use super::channels::{Batch, Fate, quote};
+use super::link::{Arrived, Link, Notification};
 use super::self_test;
 use super::shared::Shared;
 use crate::connect::{ConnectError, Pool, Target};
@@ -37,6 +34,8 @@ pub(super) struct Listener {
     pub(super) stop: CancellationToken,
     pub(super) ping_interval: Duration,
     pub(super) answer_timeout: Duration,
+    /// What cannot be delivered; any role chooses how often.
+    pub(super) complaints: Sparing,
 }
 
 impl Listener {
@@ -48,8 +47,9 @@ impl Listener {
         while !self.stop.is_cancelled() {
             match self.connect(&mut tested).await {
                 Some(Ok(link)) => {
-                    backoff.reset();
+                    let since = Instant::now();
                     self.listen(link).await;
+                    backoff.was_open(since);
                 }
                 Some(Err(error)) => self.shared.failed(&error),
                 None => break,
@@ -72,7 +72,7 @@ impl Listener {
     }
 
     async fn checked_link(&self, tested: &mut bool) -> Result<Link, ConnectError> {
-        let mut link = Link::open(&self.target, self.answer_timeout).await?;
+        let mut link = Link::open(&self.target, self.pool.clone(), self.answer_timeout).await?;
         self_test::refuse_standby(&mut link, &self.target).await?;
         if !*tested {
             self_test::run(&mut link, &self.pool, &self.target).await?;
@@ -112,8 +112,10 @@ impl Listener {
         match self.publisher.interrupt(&topic, reason).await {
             Ok(()) => self.shared.paid(&topic),
             Err(error) => {
-                tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
-                    "a gap could not be told, so the channel stays silent until it can");
+                if let Some(unsaid) = self.complaints.due() {
+                    tracing::warn!(%topic, %reason, error = &error as &dyn std::error::Error,
+                        unsaid, "a gap could not be told, so the channel stays silent until it can");
+                }
             }
         }
     }
@@ -140,12 +142,8 @@ impl From<ConnectError> for Ended {
     }
 }
 
-/// Statements on their way.
-struct Flight {
-    reply: Reply,
-    /// What they change; `None` for a question after a sign of life.
-    batch: Option<Batch>,
-}
+/// Statements on their way: what they change; `None` for a question after a sign of life.
+struct Flight(Option<Batch>);
 
 /// One connection being listened on.
 struct Listening<'l> {
@@ -166,7 +164,7 @@ impl<'l> Listening<'l> {
 
     async fn step(&mut self) -> Result<(), Ended> {
         // Said before waiting, so that a flood of notifications cannot keep new channels out.
-        self.send_wishes();
+        self.send_wishes().await?;
         let listener = self.listener;
         let patience = match self.flight {
             Some(_) => listener.answer_timeout,
@@ -176,35 +174,55 @@ impl<'l> Listening<'l> {
             biased;
             // 1. Shutdown ends the connection politely.
             () = listener.stop.cancelled() => Err(Ended::Stopped),
-            // 2. The server answers.
-            answer = Answer(&mut self.flight) => self.answered(answer).await,
-            // 3. Notifications.
-            taken = self.link.notifications() => self.take(taken?).await,
-            // 4. Somebody comes or goes.
+            // 2. The server answers, or notifications come.
+            arrived = self.link.next() => match arrived? {
+                Arrived::Answer(answer) => self.answered(answer).await,
+                Arrived::Notifications(taken) => self.take(taken).await,
+            },
+            // 3. Somebody comes or goes.
             () = listener.shared.wishes_changed() => Ok(()),
-            // 5. Silence.
+            // 4. Silence.
             () = sleep_until(self.heard + patience) => self.silent().await,
         }
     }
 
-    fn send_wishes(&mut self) {
+    async fn send_wishes(&mut self) -> Result<(), Ended> {
         if self.flight.is_some() {
-            return;
+            return Ok(());
         }
         if let Some(batch) = self.listener.shared.next_batch() {
-            let reply = self.link.send(batch.sql());
-            self.flight = Some(Flight { reply, batch: Some(batch) });
-            self.heard = Instant::now();
+            let sql = self.sql(&batch).await?;
+            self.send(&sql, Some(batch));
         }
+        Ok(())
     }
 
-    async fn answered(
-        &mut self,
-        answer: Result<Option<Batch>, tokio_postgres::Error>,
-    ) -> Result<(), Ended> {
+    fn send(&mut self, sql: &[u8], batch: Option<Batch>) {
+        self.link.send(sql);
+        self.flight = Some(Flight(batch));
+        self.heard = Instant::now();
+    }
+
+    /// The statements of a batch; several in one message are one transaction. A channel that cannot
+    /// exist in this database counts as listened to: nothing is ever said on it.
+    async fn sql(&self, batch: &Batch) -> Result<Vec<u8>, Ended> {
+        let mut sql = Vec::new();
+        for (verb, channel) in batch.statements() {
+            if let Some(name) = self.link.encoded(channel).await? {
+                sql.extend_from_slice(verb.as_bytes());
+                sql.push(b' ');
+                quote(&name, &mut sql);
+                sql.push(b';');
+            }
+        }
+        Ok(sql)
+    }
+
+    async fn answered(&mut self, answer: Result<(), ConnectError>) -> Result<(), Ended> {
         self.heard = Instant::now();
         // A statement that fails changes nothing on the server; starting over is always right.
-        let Some(batch) = answer.map_err(|error| self.link.explain(error))? else { return Ok(()) };
+        answer?;
+        let Some(Flight(Some(batch))) = self.flight.take() else { return Ok(()) };
         self.listener.shared.batch_done(&batch);
         self.listener.say_gaps().await;
         let held = std::mem::take(&mut self.held);
@@ -225,8 +243,7 @@ impl<'l> Listening<'l> {
         if self.flight.is_some() {
             return Err(self.link.silence().into());
         }
-        self.flight = Some(Flight { reply: self.link.send(String::new()), batch: None });
-        self.heard = Instant::now();
+        self.send(b"", None);
         // What the history refused before may go now.
         self.listener.say_gaps().await;
         Ok(())
@@ -241,8 +258,10 @@ impl<'l> Listening<'l> {
         let outcomes = self.listener.publisher.publish(drafts).await;
         for (topic, outcome) in topics.iter().zip(outcomes) {
             if let Err(error) = outcome {
-                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                    "a notification could not be published");
+                if let Some(unsaid) = self.listener.complaints.due() {
+                    tracing::warn!(%topic, error = &error as &dyn std::error::Error, unsaid,
+                        "a notification could not be published");
+                }
                 self.listener.shared.owe(topic);
             }
         }
@@ -253,11 +272,8 @@ impl<'l> Listening<'l> {
         let mut drafts = Vec::with_capacity(notifications.len());
         let channels = self.listener.shared.channels();
         for notification in notifications {
-            match channels.fate(notification.channel()) {
-                Fate::Publish(topic) => {
-                    let payload = Payload::Text(notification.payload().into());
-                    drafts.push(Draft::message(topic, payload));
-                }
+            match channels.fate(&notification.channel) {
+                Fate::Publish(topic) => drafts.push(self.draft(topic, notification.payload)),
                 Fate::Hold => self.held.push(notification),
                 Fate::Drop => {
                     self.listener.shared.metrics.dropped.inc();
@@ -266,18 +282,19 @@ impl<'l> Listening<'l> {
         }
         drafts
     }
-}
 
-/// Waits for the answer to what is on its way, and takes it off; for ever when nothing is.
-struct Answer<'f>(&'f mut Option<Flight>);
-
-impl Future for Answer<'_> {
-    type Output = Result<Option<Batch>, tokio_postgres::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(flight) = self.0.as_mut() else { return Poll::Pending };
-        let Poll::Ready(outcome) = flight.reply.as_mut().poll(cx) else { return Poll::Pending };
-        let flight = self.0.take().expect("it was just polled");
-        Poll::Ready(outcome.map(|()| flight.batch))
+    /// A payload with a character that has no Unicode form is a gap of its channel.
+    fn draft(&self, topic: Topic, payload: Option<String>) -> Draft {
+        match payload {
+            Some(text) => Draft::message(topic, Payload::Text(text.into())),
+            None => {
+                self.listener.shared.metrics.unreadable.inc();
+                if let Some(unsaid) = self.listener.complaints.due() {
+                    tracing::warn!(%topic, unsaid, "a notification has a character without a \
+                        Unicode form, so its channel has a gap");
+                }
+                Draft::gap(topic, GapReason::ConnectionLost)
+            }
+        }
     }
 }

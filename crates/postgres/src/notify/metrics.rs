@@ -11,6 +11,8 @@ pub struct NotifyMetrics {
     pub received: Counter,
     /// Notifications nobody wanted any more, or that fell into a gap.
     pub dropped: Counter,
+    /// Notifications with a character that has no Unicode form; their channels were told a gap.
+    pub unreadable: Counter,
     /// Notifications sent for clients.
     pub sent: Counter,
     /// Times the listening connection was opened again.
@@ -31,6 +33,8 @@ impl NotifyMetrics {
         let r = registry.sub_registry_with_prefix("notify");
         r.register("received", "Notifications received", self.received.clone());
         r.register("dropped", "Notifications nobody wanted any more", self.dropped.clone());
+        let unreadable = self.unreadable.clone();
+        r.register("unreadable", "Notifications without a Unicode form", unreadable);
         r.register("sent", "Notifications sent for clients", self.sent.clone());
         r.register("reconnects", "Times listening began again", self.reconnects.clone());
         r.register("listens", "Channels LISTEN was said for", self.listens.clone());

@@ -6,11 +6,9 @@
 use std::time::Duration;
 
 use tokio::time::timeout;
-use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::types::Type;
 
-use super::channels::quote;
-use super::link::Link;
+use super::link::{Arrived, Link};
 use crate::connect::{ConnectError, ErrorKind, Pool, STANDBY_FIX, Target};
 
 /// How long a notification may take; locally it takes a tenth of a millisecond.
@@ -18,12 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Refuses a server that is in recovery, where LISTEN is an error.
 pub(super) async fn refuse_standby(link: &mut Link, target: &Target) -> Result<(), ConnectError> {
-    let answer = link.ask("SELECT pg_is_in_recovery()").await?;
-    let standby = answer.iter().any(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0) == Some("t"),
-        _ => false,
-    });
-    if standby {
+    let rows = link.ask("SELECT pg_catalog.pg_is_in_recovery()").await?;
+    let standby = rows.first().and_then(|row| row.first()?.as_deref());
+    if standby == Some("t") {
         let message = format!("PostgreSQL at {target} is a standby{STANDBY_FIX}");
         return Err(ConnectError::new(ErrorKind::Standby, message));
     }
@@ -36,15 +31,13 @@ pub(super) async fn run(link: &mut Link, pool: &Pool, target: &Target) -> Result
         ConnectError::new(ErrorKind::Server, format!("no randomness on this machine: {error}"))
     })?;
     let channel = format!("tidewire_self_test_{random:016x}");
-    let mut quoted = String::new();
-    quote(&channel, &mut quoted);
-    link.ask(&format!("LISTEN {quoted}")).await?;
+    link.ask(&format!("LISTEN {channel}")).await?;
     notify(pool, &channel, target).await?;
     match timeout(PATIENCE, arrives(link, &channel)).await {
         Ok(outcome) => outcome?,
         Err(_) => return Err(swallowed(target)),
     }
-    link.ask(&format!("UNLISTEN {quoted}")).await.map(drop)
+    link.ask(&format!("UNLISTEN {channel}")).await.map(drop)
 }
 
 async fn notify(pool: &Pool, channel: &str, target: &Target) -> Result<(), ConnectError> {
@@ -66,8 +59,9 @@ async fn notify(pool: &Pool, channel: &str, target: &Target) -> Result<(), Conne
 
 async fn arrives(link: &mut Link, channel: &str) -> Result<(), ConnectError> {
     loop {
-        let taken = link.notifications().await?;
-        if taken.iter().any(|notification| notification.channel() == channel) {
+        if let Arrived::Notifications(taken) = link.next().await?
+            && taken.iter().any(|notification| notification.channel == channel)
+        {
             return Ok(());
         }
     }

@@ -14,6 +14,7 @@ use super::channels::{Batch, Channels, Full};
 use super::metrics::NotifyMetrics;
 use super::status::{NotifyStatus, State};
 use crate::connect::ConnectError;
+use crate::steadiness::Steadiness;
 
 /// What the listening task and those who attach share.
 pub(super) struct Shared {
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     waiting: Mutex<HashMap<Arc<str>, Vec<oneshot::Sender<()>>>>,
     changed: Notify,
     status: Mutex<NotifyStatus>,
+    steadiness: Mutex<Steadiness>,
     pub(super) metrics: NotifyMetrics,
 }
 
@@ -33,6 +35,7 @@ impl Shared {
             waiting: Mutex::new(HashMap::new()),
             changed: Notify::new(),
             status: Mutex::new(NotifyStatus::new()),
+            steadiness: Mutex::default(),
             metrics,
         }
     }
@@ -134,33 +137,40 @@ impl Shared {
             self.metrics.reconnects.inc();
         }
         status.connections += 1;
-        status.enter(State::Connected);
-        self.metrics.connected.set(1);
+        self.steadiness.lock().opened();
+        self.look(&mut status);
         tracing::info!("listening to PostgreSQL");
     }
 
     pub(super) fn disconnected(&self) {
         self.channels.lock().disconnected();
-        self.status.lock().enter(State::Disconnected);
-        self.metrics.connected.set(0);
+        self.steadiness.lock().closed();
+        self.look(&mut self.status.lock());
+    }
+
+    /// Looks whether listening works.
+    fn look(&self, status: &mut NotifyStatus) {
+        let works = self.steadiness.lock().is_steady();
+        status.enter(if works { State::Connected } else { State::Disconnected });
+        self.metrics.connected.set(i64::from(works));
     }
 
     /// Keeps and logs an error; the same one again is not worth a line.
     pub(super) fn failed(&self, error: &ConnectError) {
         let text = error.to_string();
         let mut status = self.status.lock();
-        status.failures += 1;
-        if status.failures > 1 && status.last_error.as_deref() == Some(&text) {
-            tracing::debug!(error = text, "still not listening to PostgreSQL");
-        } else {
-            tracing::warn!(error = text, "not listening to PostgreSQL, trying again");
+        match self.steadiness.lock().is_news(&text) {
+            true => tracing::warn!(error = text, "not listening to PostgreSQL, trying again"),
+            false => tracing::debug!(error = text, "still not listening to PostgreSQL"),
         }
         status.last_error = Some(text);
     }
 
     /// How it goes.
     pub(super) fn status(&self) -> NotifyStatus {
-        let mut status = self.status.lock().clone();
+        let mut status = self.status.lock();
+        self.look(&mut status);
+        let mut status = status.clone();
         status.channels = self.channels.lock().len();
         status
     }
@@ -174,7 +184,6 @@ impl NotifyStatus {
             last_error: None,
             channels: 0,
             connections: 0,
-            failures: 0,
         }
     }
 
@@ -182,7 +191,6 @@ impl NotifyStatus {
         if self.state != state {
             self.state = state;
             self.since = SystemTime::now();
-            self.failures = 0;
         }
     }
 }

@@ -24,8 +24,6 @@ pub struct NotifyStatus {
     pub channels: usize,
     /// Connections that were listened on since the start.
     pub(super) connections: u64,
-    /// Failures since the state last changed.
-    pub(super) failures: u64,
 }
 
 impl NotifyStatus {

@@ -72,8 +72,18 @@ SET enable_bitmapscan = off; SET plan_cache_mode = force_custom_plan; LISTEN tid
 /// The first row also says how the tables $4 are named, as this very poll sees it: whoever renames a
 /// table waits for those who write it, so a row that is visible was written under one of the names up
 /// to here.
+///
+/// A row's content comes with it ($5) unless it is larger than $6 bytes. PostgreSQL fails the whole
+/// query for one content that it cannot print or convert; then the rows come without ($5 is false),
+/// and the content of each is asked for by itself.
 const POLL: &str = concat!(
     "\
+SELECT snapshot, losses, file, id, xid, at, op, root, wanted, part,
+  oids, schemas, tables, stamps,
+  CASE WHEN $5 THEN bytes ELSE stored END AS size,
+  CASE WHEN bytes <= $6 THEN rec END AS rec, CASE WHEN bytes <= $6 THEN old END AS old,
+  topic, event, CASE WHEN bytes <= $6 THEN payload END AS payload
+FROM (
 WITH seen AS MATERIALIZED (
   SELECT coalesce($3::text::pg_snapshot, pg_current_snapshot()) AS now
 ), news AS (
@@ -90,7 +100,7 @@ SELECT seen.now::text AS snapshot,
   pg_relation_filenode('tidewire.outbox') AS file, NULL::int8 AS id, NULL::int8 AS xid,
   NULL::int8 AS at, NULL::\"char\" AS op, NULL::oid AS root, NULL::bool AS wanted,
   NULL::text AS rec, NULL::text AS old, NULL::text AS topic, NULL::text AS event,
-  NULL::text AS payload, NULL::int8 AS place, NULL::oid AS part,
+  NULL::text AS payload, NULL::int8 AS place, NULL::oid AS part, NULL::int8 AS stored,
   named.oids, named.schemas, named.tables, named.stamps
 FROM seen CROSS JOIN (
   SELECT array_agg(c.oid) AS oids, array_agg(n.nspname::text) AS schemas,
@@ -102,12 +112,18 @@ FROM seen CROSS JOIN (
 UNION ALL
 SELECT NULL, NULL, NULL, n.id, n.xid::text::int8,
   (extract(epoch FROM max(n.at) OVER written) * 1000000)::int8, n.op, n.root,
-  n.root = ANY ($2), CASE WHEN n.root = ANY ($2) THEN n.rec::text END,
-  CASE WHEN n.root = ANY ($2) THEN n.old::text END, n.topic, n.event, n.payload,
+  n.root = ANY ($2), CASE WHEN $5 AND n.root = ANY ($2) THEN n.rec::text END,
+  CASE WHEN $5 AND n.root = ANY ($2) THEN n.old::text END, CASE WHEN $5 THEN n.topic END,
+  CASE WHEN $5 THEN n.event END, CASE WHEN $5 THEN n.payload END,
   max(n.id) OVER written, CASE WHEN n.root <> n.rel AND n.root = ANY ($2) THEN n.rel END,
+  CASE WHEN NOT $5 THEN coalesce(pg_column_size(n.rec), 0)::int8
+    + coalesce(pg_column_size(n.old), 0) + coalesce(pg_column_size(n.payload), 0) END,
   NULL, NULL, NULL, NULL
 FROM (SELECT o.*, coalesce(pg_partition_root(o.rel)::oid, o.rel) AS root FROM news o) n
 WINDOW written AS (PARTITION BY n.xid)
+ORDER BY place NULLS FIRST, id
+) found CROSS JOIN LATERAL (SELECT coalesce(octet_length(rec), 0)::int8
+  + coalesce(octet_length(old), 0) + coalesce(octet_length(payload), 0)) sized (bytes)
 ORDER BY place NULLS FIRST, id"
 );
 
@@ -143,6 +159,28 @@ SELECT now.epoch::text, pg_relation_filenode('tidewire.outbox'),
   current_setting('max_prepared_transactions')::int4 = 0,
   (SELECT oid FROM pg_database WHERE datname = current_database())
 FROM now LEFT JOIN before ON true";
+
+/// What of each row a poll brings.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    /// All of it, unless its content is larger than this many bytes.
+    Whole(usize),
+    /// Everything but its content.
+    Listed,
+}
+
+impl Asked {
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Whole(_))
+    }
+
+    fn most_bytes(self) -> i64 {
+        match self {
+            Self::Whole(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
+            Self::Listed => 0,
+        }
+    }
+}
 
 /// The reader's connection.
 pub(super) struct Link {
@@ -288,9 +326,11 @@ impl Link {
         since: &str,
         upto: Option<&str>,
         (wanted, followed): (&[u32], &[u32]),
+        content: Asked,
     ) -> Result<RowStream, ConnectError> {
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-            [&since, &wanted, &upto, &followed];
+        let (whole, most) = (content.is_whole(), content.most_bytes());
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
+            [&since, &wanted, &upto, &followed, &whole, &most];
         self.answer(self.client.query_raw(statement, parameters)).await
     }
 

@@ -9,8 +9,10 @@ use prometheus_client::registry::Registry;
 pub struct OutboxMetrics {
     /// Rows read from the outbox.
     pub rows: Counter,
-    /// Changes that PostgreSQL could not record, each of which became a gap.
+    /// Changes that PostgreSQL could not record, or that cannot be read, each of which became a gap.
     pub unrecorded: Counter,
+    /// Messages that could not be delivered; where their topic could be read, it was told a gap.
+    pub bad_messages: Counter,
     /// Polls of the outbox.
     pub polls: Counter,
     /// Times the reader went to sleep.
@@ -28,7 +30,12 @@ impl OutboxMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("outbox");
         r.register("rows", "Rows read from the outbox", self.rows.clone());
-        r.register("unrecorded", "Changes that could not be recorded", self.unrecorded.clone());
+        r.register(
+            "unrecorded",
+            "Changes that could not be recorded or read",
+            self.unrecorded.clone(),
+        );
+        r.register("bad_messages", "Messages without sense", self.bad_messages.clone());
         r.register("polls", "Polls of the outbox", self.polls.clone());
         r.register("sleeps", "Times the reader went to sleep", self.sleeps.clone());
         r.register("reconnects", "Times reading began again", self.reconnects.clone());

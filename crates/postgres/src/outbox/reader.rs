@@ -5,6 +5,7 @@
 //! [`Shared`] which tables are followed, [`Place`] whether reading can go on.
 
 mod beginning;
+mod careful;
 mod catalog;
 mod ended;
 mod keeping;
@@ -13,6 +14,7 @@ mod polling;
 mod renamed;
 mod rows;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use super::teller::{CATALOG_LIMIT, Teller};
 use super::window::Window;
 use crate::connect::{Pool, Target};
 use crate::notify::Backoff;
+use careful::CONTENT_LIMIT;
 use ended::Ended;
 use keeping::Kept;
 use partitions::Parted;
@@ -65,6 +68,10 @@ pub(super) struct Reader {
     kept: Option<Kept>,
     parted: Parted,
     searches: Searches,
+    /// For the contents of rows after a poll failed for one of them.
+    contents: Pool,
+    /// Tables that have a name now which cannot be read.
+    unnamed: HashSet<u32>,
 }
 
 impl Reader {
@@ -78,7 +85,22 @@ impl Reader {
         let teller = Teller::new(publisher, Arc::clone(&shared), pool);
         let (window, place, seen, kept) = (Window::default(), None, None, None);
         let (parted, searches) = (Parted::default(), Searches::new(recording));
-        Self { target, shared, stop, options, teller, window, place, seen, kept, parted, searches }
+        let contents = Pool::new(&target, 1, CATALOG_LIMIT, CONTENT_LIMIT);
+        Self {
+            target,
+            shared,
+            stop,
+            options,
+            teller,
+            window,
+            place,
+            seen,
+            kept,
+            parted,
+            searches,
+            contents,
+            unnamed: HashSet::new(),
+        }
     }
 
     /// Reads until told to stop.
@@ -121,9 +143,11 @@ impl Reader {
         };
         let ended = match self.begin(&link).await {
             Ok(mut reading) => {
-                backoff.reset();
                 self.shared.connected();
-                self.keep_reading(&link, &mut reading).await
+                let since = Instant::now();
+                let ended = self.keep_reading(&link, &mut reading).await;
+                backoff.was_open(since);
+                ended
             }
             Err(ended) => ended,
         };
@@ -197,6 +221,7 @@ impl Reader {
 
     /// What has to be done now and then.
     async fn upkeep(&mut self, link: &Link, reading: &mut Reading) -> Result<(), Ended> {
+        self.shared.look();
         let now = Instant::now();
         let catalog = if reading.brought { BUSY_UPKEEP } else { IDLE_UPKEEP };
         if now >= reading.upkeep.catalog + catalog {

@@ -9,10 +9,12 @@ use std::hash::{BuildHasher as _, DefaultHasher};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use tidewire::sparing::Sparing;
 use tidewire_protocol::Topic;
 use tidewire_protocol::change::{Column, Relation, Row, RowBuilder, Value};
 use tokio_postgres::{Client, Row as SqlRow};
 
+use crate::connect::fails_again;
 use crate::key::key_columns;
 use crate::naming;
 use crate::sql::ownership::trigger_function;
@@ -98,8 +100,54 @@ struct Shape {
     relation: Arc<Relation>,
 }
 
-/// Asks the catalog about tables; those that are gone are not in the answer.
+/// Asks the catalog about tables; those that are gone are not in the answer, nor those of which the
+/// catalog cannot be read, such as one with a name that has no Unicode form.
 pub(super) async fn load(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(u32, Known)>, tokio_postgres::Error> {
+    match load_all(client, oids).await {
+        Err(error) if fails_again(&error) => load_each(client, oids).await,
+        loaded => loaded,
+    }
+}
+
+/// Whether the name of a table, and of its schema, has a Unicode form; that of one that is gone has.
+pub(super) async fn has_readable_name(
+    client: &Client,
+    oid: u32,
+) -> Result<bool, tokio_postgres::Error> {
+    const NAME: &str = "\
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = $1";
+    match client.query(NAME, &[&oid]).await {
+        Err(error) if fails_again(&error) => Ok(false),
+        named => named.map(|_| true),
+    }
+}
+
+async fn load_each(
+    client: &Client,
+    oids: &[u32],
+) -> Result<Vec<(u32, Known)>, tokio_postgres::Error> {
+    /// It is looked at again every few seconds.
+    static UNREADABLE: Sparing = Sparing::new();
+    let mut loaded = Vec::new();
+    for oid in oids {
+        match load_all(client, &[*oid]).await {
+            Err(error) if fails_again(&error) => {
+                if let Some(unsaid) = UNREADABLE.due() {
+                    tracing::warn!(oid, %error, unsaid, "what a table is like cannot be read");
+                }
+            }
+            found => loaded.extend(found?),
+        }
+    }
+    Ok(loaded)
+}
+
+async fn load_all(
     client: &Client,
     oids: &[u32],
 ) -> Result<Vec<(u32, Known)>, tokio_postgres::Error> {

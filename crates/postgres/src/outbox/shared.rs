@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::metrics::OutboxMetrics;
 use crate::changes::SourceStatus;
 use crate::naming::Naming;
+use crate::steadiness::Steadiness;
 
 /// A table that somebody listens to.
 #[derive(Debug)]
@@ -70,9 +71,24 @@ pub(super) struct Shared {
 
 /// How reading goes.
 struct Health {
+    /// Whether it works, as last looked at.
     connected: bool,
     since: SystemTime,
+    steadiness: Steadiness,
     last_error: Option<String>,
+}
+
+impl Health {
+    fn look(&mut self, metrics: &OutboxMetrics) {
+        let works = self.steadiness.is_steady();
+        if self.connected != works {
+            (self.connected, self.since) = (works, SystemTime::now());
+        }
+        if works {
+            self.last_error = None;
+        }
+        metrics.connected.set(i64::from(works));
+    }
 }
 
 /// A gap that a table owes.
@@ -96,7 +112,8 @@ pub(super) struct Round {
 
 impl Shared {
     pub(super) fn new() -> Self {
-        let health = Health { connected: false, since: SystemTime::now(), last_error: None };
+        let (since, steadiness) = (SystemTime::now(), Steadiness::default());
+        let health = Health { connected: false, since, steadiness, last_error: None };
         Self {
             tables: Mutex::default(),
             asked: AtomicU64::new(0),
@@ -309,31 +326,31 @@ impl Shared {
     }
 
     pub(super) fn connected(&self) {
-        self.enter(true);
-        self.health.lock().last_error = None;
-        tracing::info!("reading row changes from the outbox");
+        let mut health = self.health.lock();
+        health.steadiness.opened();
+        health.look(&self.metrics);
+        if health.connected {
+            tracing::info!("reading row changes from the outbox");
+        }
+    }
+
+    /// Looks whether reading works.
+    pub(super) fn look(&self) {
+        self.health.lock().look(&self.metrics);
     }
 
     pub(super) fn disconnected(&self) {
-        self.enter(false);
-    }
-
-    fn enter(&self, connected: bool) {
         let mut health = self.health.lock();
-        if health.connected != connected {
-            health.connected = connected;
-            health.since = SystemTime::now();
-            self.metrics.connected.set(i64::from(connected));
-        }
+        health.steadiness.closed();
+        health.look(&self.metrics);
     }
 
     /// Keeps and logs an error; the same one again is not worth a line.
     pub(super) fn failed(&self, text: String) {
         let mut health = self.health.lock();
-        if health.last_error.as_ref() == Some(&text) {
-            tracing::debug!(error = text, "still not reading the outbox");
-        } else {
-            tracing::warn!(error = text, "not reading the outbox, trying again");
+        match health.steadiness.is_news(&text) {
+            true => tracing::warn!(error = text, "not reading the outbox, trying again"),
+            false => tracing::debug!(error = text, "still not reading the outbox"),
         }
         health.last_error = Some(text);
     }
@@ -343,7 +360,8 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> SourceStatus {
-        let health = self.health.lock();
+        let mut health = self.health.lock();
+        health.look(&self.metrics);
         SourceStatus {
             name: "outbox",
             connected: health.connected,

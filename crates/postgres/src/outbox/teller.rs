@@ -11,9 +11,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidewire::sparing::Sparing;
 use tidewire::{Error, Publisher};
 use tidewire_protocol::change::{Change, Relation, Row};
-use tidewire_protocol::{Draft, GapReason, Payload, Topic};
+use tidewire_protocol::{Body, Draft, GapReason, Payload, Topic};
 
 use super::marks::Told;
 use super::place::Place;
@@ -55,6 +56,8 @@ pub(super) struct Teller {
     silent: HashSet<Topic>,
     /// Topics of messages that owe a gap and are silent until it was told.
     indebted: HashMap<Topic, GapReason>,
+    /// What cannot be delivered; any role that writes rows chooses how often.
+    complaints: Sparing,
 }
 
 impl Teller {
@@ -71,6 +74,7 @@ impl Teller {
             lasting: HashSet::new(),
             silent: HashSet::new(),
             indebted: HashMap::new(),
+            complaints: Sparing::new(),
         }
     }
 
@@ -81,7 +85,10 @@ impl Teller {
                 Item::Message { topic, name, payload, json } => {
                     self.message(&topic, name, &payload, json);
                 }
-                Item::Unrecorded { rel, why } => self.unrecorded(rel, &why),
+                Item::Unrecorded { rel, why, reason } => self.unrecorded(rel, &why, reason),
+                Item::Lost { topic, why, reason } => {
+                    self.lost_message(topic.as_deref(), &why, reason);
+                }
                 change @ Item::Change { .. } => self.change(change).await,
             }
         }
@@ -194,18 +201,20 @@ impl Teller {
     }
 
     fn message(&mut self, topic: &str, name: Option<String>, payload: &str, json: bool) {
+        let read = match json {
+            true => Payload::json(payload),
+            false => Ok(Payload::Text(payload.into())),
+        };
+        let payload = match read {
+            Ok(payload) => payload,
+            Err(why) => {
+                let reason = GapReason::ConnectionLost;
+                return self.lost_message(Some(topic), &why.to_string(), reason);
+            }
+        };
         // The SQL function checks names; by hand anything can be written into a table.
         let Ok(topic) = Topic::application(topic) else {
-            tracing::warn!(topic, "a message in the outbox has no valid topic");
-            return;
-        };
-        let text = || Payload::Text(payload.into());
-        let payload = match json {
-            true => Payload::json(payload).unwrap_or_else(|error| {
-                tracing::warn!(%topic, %error, "a JSON message is told as text");
-                text()
-            }),
-            false => text(),
+            return self.lost_message(None, "it names no topic", GapReason::ConnectionLost);
         };
         self.heard(&topic);
         self.bytes += payload.len();
@@ -214,19 +223,42 @@ impl Teller {
         self.drafts.push(draft);
     }
 
-    fn unrecorded(&mut self, rel: u32, why: &str) {
+    /// A message cannot be delivered: a gap of its topic stands in its place, if that is known.
+    fn lost_message(&mut self, topic: Option<&str>, why: &str, reason: GapReason) {
+        self.shared.metrics.bad_messages.inc();
+        if let Some(unsaid) = self.complaints.due() {
+            tracing::warn!(topic, why, unsaid, "a message in the outbox cannot be delivered");
+        }
+        let Some(topic) = topic.and_then(|name| Topic::application(name).ok()) else { return };
+        self.heard(&topic);
+        self.gap_here(topic, reason);
+    }
+
+    fn unrecorded(&mut self, rel: u32, why: &str, reason: GapReason) {
         self.shared.metrics.unrecorded.inc();
         let Some(topic) = self.tables.get(&rel).map(|table| table.topic.clone()) else { return };
-        tracing::warn!(%topic, why, "a change could not be recorded, so it is told as a gap");
-        self.drafts.push(Draft::gap(topic, GapReason::ConnectionLost));
+        if let Some(unsaid) = self.complaints.due() {
+            tracing::warn!(%topic, why, unsaid,
+                "a change could not be recorded or read, so its table has a gap");
+        }
+        self.gap_here(topic, reason);
+    }
+
+    /// A gap among the drafts; each row of a statement may be one, and the first tells of them all.
+    fn gap_here(&mut self, topic: Topic, reason: GapReason) {
+        let is_gap = |draft: &Draft| draft.topic == topic && matches!(draft.body, Body::Gap(_));
+        if !self.drafts.last().is_some_and(is_gap) {
+            self.drafts.push(Draft::gap(topic, reason));
+        }
     }
 
     async fn change(&mut self, item: Item) {
         let Item::Change { rel, operation, record, old, transaction, index, last } = item else {
             return;
         };
-        let record = self.row(rel, record).await;
-        let old = self.row(rel, old).await;
+        let (Ok(record), Ok(old)) = (self.row(rel, record).await, self.row(rel, old).await) else {
+            return self.unrecorded(rel, "its row cannot be read", GapReason::HistoryTrimmed);
+        };
         // Not followed any more since the round began.
         let Some(Table { topic, known }) = self.tables.get(&rel) else { return };
         // The names of the two are the same, so their relation is.
@@ -238,19 +270,28 @@ impl Teller {
         self.drafts.push(Draft::change(topic.clone(), change));
     }
 
-    async fn row(&mut self, rel: u32, text: Option<String>) -> Option<(Arc<Relation>, Row)> {
-        let text = text?;
+    /// The row of a text; `None` without one, and of a table that is not followed any more.
+    ///
+    /// # Errors
+    /// When the text is no row, or one that is too large.
+    async fn row(
+        &mut self,
+        rel: u32,
+        text: Option<String>,
+    ) -> Result<Option<(Arc<Relation>, Row)>, NoRow> {
+        let Some(text) = text else { return Ok(None) };
         // Twice: before and after the catalog was asked again, and once more when it has no
         // better answer, which then is accepted.
         for asked in 0..3 {
-            match self.tables.get(&rel)?.known.row(&text) {
-                Ok(row) => return Some(row),
-                Err(Misfit::NoObject) => return None,
+            let Some(table) = self.tables.get_mut(&rel) else { return Ok(None) };
+            match table.known.row(&text) {
+                Ok(row) => return Ok(Some(row)),
+                Err(Misfit::NoObject) => return Err(NoRow),
                 Err(misfit) if asked == 0 => self.look_again(rel, &misfit).await,
-                Err(misfit) => self.tables.get_mut(&rel)?.known.accept(&misfit),
+                Err(misfit) => table.known.accept(&misfit),
             }
         }
-        None
+        Err(NoRow)
     }
 
     /// Asks the catalog about a table that was altered.
@@ -266,6 +307,9 @@ impl Teller {
         }
     }
 }
+
+/// A text is no row.
+struct NoRow;
 
 /// What the catalog says about one table, if it can be asked.
 async fn ask(pool: &Pool, rel: u32) -> Option<Known> {

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidewire_protocol::GapReason;
 use tidewire_protocol::change::{Operation, Transaction};
 
 /// A row of the outbox as read; rows come ordered by transaction, and by id within each.
@@ -30,10 +31,12 @@ pub(super) struct Stored {
 pub(super) enum What {
     /// A change of a table that is followed: the new and the old row as JSON text.
     Change { rel: u32, operation: Operation, record: Option<String>, old: Option<String> },
-    /// A change of a table that is followed which could not be recorded, and why.
-    Unrecorded { rel: u32, why: String },
+    /// A change of a table that is followed which could not be recorded or cannot be read, and why.
+    Unrecorded { rel: u32, why: String, reason: GapReason },
     /// A change of a table that nobody follows; it has a place in its transaction nevertheless.
     Unwanted,
+    /// Something published by `tidewire.publish` that cannot be read; on which topic, if that can.
+    Lost { topic: Option<String>, why: String, reason: GapReason },
     /// Something said by `tidewire.publish`.
     Message { topic: String, name: Option<String>, payload: String, json: bool },
 }
@@ -62,7 +65,9 @@ pub(super) enum Item {
         last: bool,
     },
     /// A change that cannot be told.
-    Unrecorded { rel: u32, why: String },
+    Unrecorded { rel: u32, why: String, reason: GapReason },
+    /// A message that cannot be delivered.
+    Lost { topic: Option<String>, why: String, reason: GapReason },
     /// A message.
     Message { topic: String, name: Option<String>, payload: String, json: bool },
 }
@@ -134,10 +139,11 @@ impl Window {
                 let open = self.open.as_mut().expect("it is open while its rows are read");
                 open.held.insert(rel, Held { id: row.id, index, operation, record, old });
             }
-            What::Unrecorded { rel, why } => {
+            What::Unrecorded { rel, why, reason } => {
                 self.release(rel, false, out);
-                out.push(Item::Unrecorded { rel, why });
+                out.push(Item::Unrecorded { rel, why, reason });
             }
+            What::Lost { topic, why, reason } => out.push(Item::Lost { topic, why, reason }),
             What::Message { topic, name, payload, json } => {
                 out.push(Item::Message { topic, name, payload, json });
             }
@@ -198,7 +204,7 @@ impl Open {
     /// The place of a row among the changes of its transaction; messages have none.
     fn index_of(&mut self, what: &What) -> u32 {
         let index = self.met;
-        self.met += u32::from(!matches!(what, What::Message { .. }));
+        self.met += u32::from(!matches!(what, What::Message { .. } | What::Lost { .. }));
         index
     }
 

@@ -18,12 +18,14 @@ use std::sync::Arc;
 use relations::Problem;
 pub(super) use relations::{Described, Description, Flow, Known};
 use signature::{Signatures, Verdict};
+use tidewire::sparing::Sparing;
 use tidewire_protocol::change::{Change, Operation, Row, RowBuilder, Snapshot, Transaction};
 use tidewire_protocol::{Body, Draft, GapReason, Topic};
 
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::{self, Begin, Commit, DecodeError, Logical, Lsn, Message, Old, Tuple};
 use super::resume::{Last, Part, Told};
+use crate::charset::{Character, Charset, Undecoded};
 use crate::values::Misshapen;
 
 /// Bytes of one open transaction after which what it has is published.
@@ -31,6 +33,9 @@ const SPILL_BYTES: usize = 1 << 20;
 
 /// Changes after which it is; a change costs some 200 bytes beside its content.
 const SPILL_ITEMS: usize = 4_096;
+
+/// What is wrong with a message that is no text.
+const UNREADABLE: &str = "it has a character without a Unicode form";
 
 /// What a message asks for before it can be taken; it is to be taken again then.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub(super) enum Need {
     Forget(u32),
     /// The key of signed messages; to be answered with [`Assembly::know_key`].
     Key,
+    /// What these characters are; to be answered with [`Assembly::charset`].
+    Characters(Vec<Character>),
 }
 
 /// Why a message could not be taken.
@@ -108,6 +115,8 @@ pub(super) struct Counts {
     pub(super) misshapen: u64,
     /// Rows that were read and are too large to be told.
     pub(super) oversized: u64,
+    /// Rows with a character that has no Unicode form, each of which is a gap.
+    pub(super) unreadable: u64,
 }
 
 /// The partitions that have rows, by the table.
@@ -117,6 +126,7 @@ pub(super) type Parts = HashMap<u32, BTreeSet<u32>>;
 #[derive(Default)]
 pub(super) struct Assembly {
     relations: HashMap<u32, Known>,
+    charset: Charset,
     /// The partitions with rows of tables, for the message that is taken next.
     parts: Option<Parts>,
     open: Option<Open>,
@@ -137,6 +147,8 @@ pub(super) struct Assembly {
     epoch: Option<Snapshot>,
     builder: RowBuilder,
     signatures: Signatures,
+    /// What cannot be delivered; any role that writes rows chooses how often.
+    complaints: Sparing,
 }
 
 impl Assembly {
@@ -205,6 +217,11 @@ impl Assembly {
         Told { done: self.done, last: self.last, processed: self.processed, part }
     }
 
+    /// What bytes of text mean.
+    pub(super) fn charset(&mut self) -> &mut Charset {
+        &mut self.charset
+    }
+
     /// Which transactions there are now, by which short ids are widened.
     pub(super) fn set_epoch(&mut self, epoch: Snapshot) {
         self.epoch = Some(epoch);
@@ -226,7 +243,10 @@ impl Assembly {
         match message {
             Message::Begin(begin) => self.begin_transaction(begin),
             Message::Commit(commit) => self.commit(commit),
-            Message::Relation(relation) => need(Need::Relation(Description::of(&relation))),
+            Message::Relation(relation) => need(match Description::of(&relation, &self.charset) {
+                Ok(description) => Need::Relation(description),
+                Err(characters) => Need::Characters(characters),
+            }),
             Message::Type(kind) => need(Need::Forget(kind.oid)),
             Message::Insert(insert) => {
                 self.change(Operation::Insert, insert.relation, Some(&insert.new), None, lenient)
@@ -247,9 +267,15 @@ impl Assembly {
         }
     }
 
-    /// The table of a row that was too large to be read, from how its message begins; `None` when
-    /// nobody misses it.
+    /// The table of a row that was too large to be read, or the topic of such a message, from how it
+    /// begins; `None` when nobody misses it.
     pub(super) fn oversized(&mut self, head: &[u8]) -> Option<Topic> {
+        if let Some(content) = message::content(head) {
+            // The signature is of all of it, and `tidewire.publish` writes none that is so large.
+            let topic = message::topic(&self.charset.decode_lossy(content));
+            let topic = topic.filter(|_| self.signatures.allows_unsigned());
+            return self.lose_message(topic, GapReason::HistoryTrimmed);
+        }
         let commit = self.commit_place();
         let open = self.open.as_mut()?;
         let oid = head.get(1..5)?.try_into().ok().map(u32::from_be_bytes)?;
@@ -394,23 +420,37 @@ impl Assembly {
         let told = open.is_told(Some(open.index));
         let flows = known.flow.tells(open.transaction.lsn);
         if let (false, true, Some(topic)) = (told, flows, &known.topic) {
-            let (record, old, misshapen) = match known.rows(new, old, lenient, &mut self.builder) {
-                Ok(rows) => rows,
-                Err(Problem::Misshapen(Misshapen)) => {
-                    return need(Need::Shapes(known.sent().clone()));
-                }
-                Err(Problem::Senseless(words)) => return Err(senseless(words)),
-                Err(Problem::Keyless) => {
-                    self.lose(relation, GapReason::ConnectionLost);
-                    return Ok(());
-                }
-                Err(Problem::TooLarge(why)) => {
-                    tracing::warn!(%topic, %why, "a row cannot be told, so its table has a gap");
-                    self.counts.oversized += 1;
-                    self.lose(relation, GapReason::HistoryTrimmed);
-                    return Ok(());
-                }
-            };
+            let (record, old, misshapen) =
+                match known.rows(new, old, lenient, &self.charset, &mut self.builder) {
+                    Ok(rows) => rows,
+                    Err(Problem::Misshapen(Misshapen)) => {
+                        return need(Need::Shapes(known.sent().clone()));
+                    }
+                    Err(Problem::Senseless(words)) => return Err(senseless(words)),
+                    Err(Problem::Keyless) => {
+                        self.lose(relation, GapReason::ConnectionLost);
+                        return Ok(());
+                    }
+                    Err(Problem::Unknown(characters)) => return need(Need::Characters(characters)),
+                    Err(Problem::Unreadable) => {
+                        if let Some(unsaid) = self.complaints.due() {
+                            tracing::warn!(%topic, unsaid,
+                            "a row has a character without a Unicode form, so its table has a gap");
+                        }
+                        self.counts.unreadable += 1;
+                        self.lose(relation, GapReason::ConnectionLost);
+                        return Ok(());
+                    }
+                    Err(Problem::TooLarge(why)) => {
+                        if let Some(unsaid) = self.complaints.due() {
+                            tracing::warn!(%topic, %why, unsaid,
+                            "a row is too large to be delivered, so its table has a gap");
+                        }
+                        self.counts.oversized += 1;
+                        self.lose(relation, GapReason::HistoryTrimmed);
+                        return Ok(());
+                    }
+                };
             self.counts.misshapen += misshapen;
             self.counts.changes += 1;
             let change = Change {
@@ -431,7 +471,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Something that SQL said on a topic.
+    /// Something that SQL published on a topic.
     fn say(&mut self, logical: &Logical<'_>) -> Result<(), Trouble> {
         // One that is not transactional comes even when its transaction was rolled back.
         if logical.prefix != message::PREFIX || !logical.transactional {
@@ -452,20 +492,57 @@ impl Assembly {
                 return Ok(());
             }
         };
-        open.seen += 1;
-        match message::read(content) {
-            Ok(draft) => {
+        let text = match self.charset.decode(content) {
+            Err(Undecoded::Unknown(characters)) => return need(Need::Characters(characters)),
+            text => text.ok(),
+        };
+        match text.as_deref().map(message::read) {
+            Some(Ok(draft)) => {
+                open.seen += 1;
                 self.counts.messages += 1;
                 open.bytes += content.len();
                 open.deeds.push(draft);
+                self.spill();
             }
-            Err(problem) => {
-                tracing::warn!(%problem, "a logical message with our prefix cannot be published");
-                self.counts.bad_messages += 1;
+            unread => {
+                let problem = unread.and_then(Result::err);
+                let problem = problem.map_or_else(|| UNREADABLE.to_owned(), |it| it.to_string());
+                let topic = message::topic(&self.charset.decode_lossy(content));
+                self.complain(topic.as_ref(), &problem);
+                self.lose_message(topic, GapReason::ConnectionLost);
             }
         }
-        self.spill();
         Ok(())
+    }
+
+    fn complain(&self, topic: Option<&Topic>, problem: &str) {
+        if let Some(unsaid) = self.complaints.due() {
+            let topic = topic.map(tracing::field::display);
+            tracing::warn!(
+                topic,
+                problem,
+                unsaid,
+                "a logical message with our prefix cannot be delivered"
+            );
+        }
+    }
+
+    /// A message cannot be delivered: a gap of its topic stands in its place, if that is known.
+    /// Gives the topic unless the gap was published before.
+    fn lose_message(&mut self, topic: Option<Topic>, reason: GapReason) -> Option<Topic> {
+        let open = self.open.as_mut()?;
+        let told = open.is_told(None);
+        open.seen += 1;
+        if told {
+            return None;
+        }
+        self.counts.bad_messages += 1;
+        let topic = topic?;
+        // Small, but without end from whoever may write them.
+        open.bytes += size_of::<Draft>();
+        open.deeds.push(Draft::gap(topic.clone(), reason));
+        self.spill();
+        Some(topic)
     }
 
     /// Lets go of what a large transaction has, but for the newest change of each table.

@@ -82,14 +82,14 @@ fn tuple() -> Tuple<'static> {
 fn learn(assembly: &mut Assembly) {
     let attribute = |(name, ..): &(&'static str, Shape, &str)| Attribute {
         identity: *name == "id",
-        name,
+        name: name.as_bytes(),
         type_oid: 25,
         modifier: -1,
     };
     let wire = pgoutput::Relation {
         oid: OID,
-        schema: "public",
-        table: "orders",
+        schema: b"public",
+        table: b"orders",
         identity: Identity::Full,
         columns: COLUMNS.iter().map(attribute).collect(),
     };

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::connect::replication::{LineError, Said};
-use crate::connect::{ConnectError, ErrorKind};
+use crate::connect::{ConnectError, ErrorKind, code_fails_again};
 
 /// What is wrong, small enough to match on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,12 +66,14 @@ pub struct WalError {
     message: String,
     /// Where in the message that begins which does not name the server.
     nameless: usize,
+    /// The server said it, and would say so again.
+    fails_again: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl WalError {
     pub(super) fn new(kind: WalErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), nameless: 0, source: None }
+        Self { kind, message: message.into(), nameless: 0, fails_again: false, source: None }
     }
 
     pub(super) fn because(
@@ -79,12 +81,23 @@ impl WalError {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, message: message.into(), nameless: 0, source: Some(source.into()) }
+        Self {
+            kind,
+            message: message.into(),
+            nameless: 0,
+            fails_again: false,
+            source: Some(source.into()),
+        }
     }
 
     /// What is wrong.
     pub fn kind(&self) -> WalErrorKind {
         self.kind
+    }
+
+    /// Whether the server said that it cannot do what it was asked to, and not that it cannot now.
+    pub(super) fn fails_again(&self) -> bool {
+        self.fails_again
     }
 
     /// What a client may read of it, which is not where the database is; `None` where there is no
@@ -120,7 +133,8 @@ impl WalError {
     /// What the server said on a line.
     pub(super) fn said(said: &Said, place: &str) -> Self {
         let Some((kind, fix)) = judge(said) else {
-            return LineError::Said(said.clone()).explain(place).into();
+            let error: Self = LineError::Said(said.clone()).explain(place).into();
+            return Self { fails_again: code_fails_again(&said.code), ..error };
         };
         let server = format!("PostgreSQL at {place}: ");
         let mut error = Self::new(kind, format!("{server}{said}{fix}"));

@@ -89,6 +89,7 @@ impl Keeper {
                 () = self.stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            self.shared.look();
             let Some(reading) = self.shared.reading() else { continue };
             self.shared.tell_stops().await;
             self.pay_debts().await;

@@ -29,6 +29,8 @@ pub struct WalMetrics {
     pub setbacks: Family<NameLabel, Counter>,
     /// Rows that were too large; their tables were told a gap.
     pub oversized: Counter,
+    /// Rows with a character that has no Unicode form; their tables were told a gap.
+    pub unreadable: Counter,
     /// Values that did not fit their type and were told as strings.
     pub misshapen: Counter,
     /// Drafts that the history did not take; their topics were told a gap.
@@ -76,6 +78,8 @@ impl WalMetrics {
             self.setbacks.clone(),
         );
         r.register("oversized", "Rows that were too large", self.oversized.clone());
+        let unreadable = self.unreadable.clone();
+        r.register("unreadable", "Rows with a character without a Unicode form", unreadable);
         r.register("misshapen", "Values told as strings", self.misshapen.clone());
         r.register("failures", "Drafts the history did not take", self.failures.clone());
         r.register("streamed", "Transactions kept while they ran", self.streamed.clone());

@@ -1,7 +1,8 @@
 //! What PostgreSQL's output plugin `pgoutput` says, message by message; pure.
 //!
 //! Bytes in, values out: [`decode`] borrows from the message and copies nothing but lists. One file
-//! per message, named after it. It knows the forms of protocol 1 and 2 (14 to 18); nothing here
+//! per message, named after it. Text stays bytes in the encoding of the database, of which nothing
+//! here knows. It knows the forms of protocol 1 and 2 (14 to 18); nothing here
 //! knows about connections or about what a change means.
 //!
 //! No bytes make it panic or reserve more memory than a small multiple of their length.

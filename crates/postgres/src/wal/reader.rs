@@ -3,6 +3,7 @@
 //! It decides little: [`Assembly`] puts transactions together and [`tables`](super::tables) knows
 //! what flows. Nothing is confirmed to PostgreSQL before the publisher has returned.
 
+mod characters;
 mod facts;
 mod learn;
 mod names;
@@ -30,7 +31,7 @@ use super::keeper::{self, Keeper};
 use super::partitions::Members;
 use super::pgoutput::Lsn;
 use super::publication::{self, Publication};
-use super::resume::{Marks, Told};
+use super::resume::{Marks, Part, Told};
 use super::running::Running;
 use super::shared::{Reading, Shared};
 use super::slot::{Beginning, Opening, SlotKind};
@@ -51,6 +52,10 @@ const GAPS_AT_ONCE: usize = 64;
 
 /// Topics that SQL spoke on which are remembered, to tell them when something may be missing.
 const SPOKEN: usize = 10_000;
+
+/// Times that PostgreSQL may fail to send what comes next before that is left out: within some
+/// seconds, since the pauses between them grow.
+const ATTEMPTS: u32 = 5;
 
 /// The task and what it knows.
 pub(super) struct Reader {
@@ -78,8 +83,12 @@ pub(super) struct Reader {
     afresh: bool,
     /// What runs could not be kept: the next stream does without.
     unstreamed: bool,
+    /// Where PostgreSQL failed to go on, and how many times.
+    stuck: Option<((Lsn, Option<Part>), u32)>,
     /// What the history does not take.
     complaints: Sparing,
+    /// What is too large to be read.
+    oversized: Sparing,
     begun: u64,
 }
 
@@ -126,7 +135,9 @@ impl Reader {
             pulse: Pulse::default(),
             afresh: false,
             unstreamed: false,
+            stuck: None,
             complaints: Sparing::new(),
+            oversized: Sparing::new(),
             begun: 0,
         }
     }
@@ -140,16 +151,19 @@ impl Reader {
                 None => break,
                 Some(Err(error)) => error,
                 Some(Ok(stream)) => {
-                    backoff.reset();
+                    let since = Instant::now();
                     match self.read(stream).await {
                         Ended::Stopped => break,
-                        Ended::Lost(error) => error,
+                        Ended::Lost(error) => {
+                            backoff.was_open(since);
+                            error
+                        }
                     }
                 }
             };
             self.shared.failed(&failure);
             self.shared.metrics.set_back(failure.kind());
-            self.afresh |= is_useless(&failure);
+            self.afresh |= is_useless(&failure) || self.is_stuck(&failure);
             if failure.kind() == WalErrorKind::Unstreamable {
                 self.shared.metrics.spool_refusals.inc();
                 self.unstreamed = true;
@@ -167,6 +181,26 @@ impl Reader {
         self.shared.disconnected(false);
     }
 
+    /// Whether PostgreSQL fails again and again to send what comes next, as a row of more than a
+    /// gigabyte: then nothing behind it would ever be read, so the slot is made anew, behind it.
+    fn is_stuck(&mut self, failure: &WalError) -> bool {
+        if !failure.fails_again() {
+            self.stuck = None;
+            return false;
+        }
+        let Told { done, part, .. } = self.assembly.told();
+        let here = (done, part);
+        let times =
+            self.stuck.take().filter(|(at, _)| *at == here).map_or(1, |(_, times)| times + 1);
+        if times < ATTEMPTS {
+            self.stuck = Some((here, times));
+            return false;
+        }
+        tracing::warn!(error = %failure, "PostgreSQL cannot send what comes next in its log, so it is \
+            left out: every table has a gap");
+        true
+    }
+
     /// Everything up to the beginning of a stream.
     async fn connect(&mut self) -> Result<Stream, WalError> {
         let (publication, members) = self.publication().await?;
@@ -177,6 +211,7 @@ impl Reader {
         };
         let facts = Facts::ask(&mut line).await?;
         facts.check()?;
+        let is_raw = self.read_charset(&mut line).await?;
         let same = match &self.facts {
             Some(before) => facts.follows(before, self.assembly.processed(), &mut line).await?,
             None => {
@@ -198,6 +233,7 @@ impl Reader {
             pool: &self.shared.pool,
             afresh: self.afresh,
             streaming: self.options.streaming && !self.unstreamed,
+            is_raw,
         };
         let mut beginning = opening.begin(&mut line).await?;
         beginning.resumed &= same;
@@ -400,6 +436,7 @@ impl Reader {
                 }
                 Need::Relation(description) => return self.learn(description).await,
                 Need::Again(description) => self.learn(description).await?,
+                Need::Characters(characters) => self.learn_characters(&characters).await?,
                 Need::Parts(tables) => self.learn_parts(&tables).await?,
                 Need::Key => self.learn_key().await?,
                 Need::Shapes(description) => {
@@ -421,9 +458,11 @@ impl Reader {
         if let Some(description) = outdated {
             self.learn(description).await?;
         }
-        if let Some(topic) = self.assembly.oversized(head) {
-            tracing::warn!(%topic, bytes, limit = self.options.row_bytes,
-                "a row is larger than row_bytes allows, so its table has a gap there");
+        if let Some(topic) = self.assembly.oversized(head)
+            && let Some(unsaid) = self.oversized.due()
+        {
+            tracing::warn!(%topic, bytes, limit = self.options.row_bytes, unsaid,
+                "a row or message is larger than row_bytes allows, so its topic has a gap there");
         }
         Ok(())
     }
@@ -448,6 +487,7 @@ impl Reader {
         metrics.forged.inc_by(counts.forged);
         metrics.misshapen.inc_by(counts.misshapen);
         metrics.oversized.inc_by(counts.oversized);
+        metrics.unreadable.inc_by(counts.unreadable);
     }
 }
 

@@ -24,6 +24,7 @@ use super::tables::{Run, Tables};
 use crate::changes::SourceStatus;
 use crate::connect::Pool;
 use crate::partitions::Layout;
+use crate::steadiness::Steadiness;
 
 /// How far the stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +71,9 @@ pub(super) struct Shared {
 
 struct Status {
     since: SystemTime,
+    /// Whether it works, as last looked at.
     connected: bool,
+    steadiness: Steadiness,
     last_error: Option<String>,
     /// Why nothing comes although the stream runs.
     stalled: Option<String>,
@@ -101,6 +104,7 @@ impl Shared {
             status: Mutex::new(Status {
                 since: SystemTime::now(),
                 connected: false,
+                steadiness: Steadiness::default(),
                 last_error: None,
                 stalled: None,
                 connections: 0,
@@ -135,12 +139,17 @@ impl Shared {
         self.progress.send_replace(Progress { run, processed });
         let mut status = self.status.lock();
         status.stalled = None;
-        (status.connected, status.since) = (true, SystemTime::now());
+        status.steadiness.opened();
         status.connections += 1;
         if status.connections > 1 {
             self.metrics.reconnects.inc();
         }
-        self.metrics.connected.set(1);
+        status.look(&self.metrics);
+    }
+
+    /// Looks whether reading works.
+    pub(super) fn look(&self) {
+        self.status.lock().look(&self.metrics);
     }
 
     /// The stream ended.
@@ -149,20 +158,17 @@ impl Shared {
         *self.reading.lock() = None;
         self.progress.send_modify(|progress| progress.run = None);
         let mut status = self.status.lock();
-        if status.connected {
-            (status.connected, status.since) = (false, SystemTime::now());
-        }
-        self.metrics.connected.set(0);
+        status.steadiness.closed();
+        status.look(&self.metrics);
     }
 
     /// Keeps and logs an error; the same one again is not worth a line.
     pub(super) fn failed(&self, error: &WalError) {
         let text = error.to_string();
         let mut status = self.status.lock();
-        if status.last_error.as_deref() == Some(&text) {
-            tracing::debug!(error = text, "still not reading the write-ahead log");
-        } else {
-            tracing::warn!(error = text, "not reading the write-ahead log, trying again");
+        match status.steadiness.is_news(&text) {
+            true => tracing::warn!(error = text, "not reading the write-ahead log, trying again"),
+            false => tracing::debug!(error = text, "still not reading the write-ahead log"),
         }
         status.last_error = Some(text);
     }
@@ -225,7 +231,8 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> SourceStatus {
-        let status = self.status.lock();
+        let mut status = self.status.lock();
+        status.look(&self.metrics);
         SourceStatus {
             name: "wal",
             connected: status.connected && status.stalled.is_none(),
@@ -336,6 +343,16 @@ impl Shared {
                 false
             }
         }
+    }
+}
+
+impl Status {
+    fn look(&mut self, metrics: &WalMetrics) {
+        let works = self.steadiness.is_steady();
+        if self.connected != works {
+            (self.connected, self.since) = (works, SystemTime::now());
+        }
+        metrics.connected.set(i64::from(works));
     }
 }
 

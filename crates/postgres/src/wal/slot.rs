@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::error::{WalError, WalErrorKind};
 use super::pgoutput::Lsn;
 use super::sql_text::{identifier, literal};
+use crate::charset;
 use crate::connect::replication::{Line, LineError, Rows};
 use crate::connect::{ErrorKind, Pool};
 
@@ -77,6 +78,8 @@ pub(super) struct Opening<'o> {
     pub(super) afresh: bool,
     /// Whether large transactions are sent while they run.
     pub(super) streaming: bool,
+    /// Whether the line takes text in the encoding of the database, which is not UTF-8.
+    pub(super) is_raw: bool,
 }
 
 impl Opening<'_> {
@@ -212,6 +215,7 @@ impl Opening<'_> {
             identifier(slot),
             literal(&identifier(self.publication)),
         );
+        let command = self.encoded(command).await?;
         match line.begin_copy(&command).await {
             Ok(()) => Ok(()),
             // Here it is the slot that does not exist.
@@ -219,6 +223,25 @@ impl Opening<'_> {
                 Err(WalError::new(WalErrorKind::SlotLost, said.to_string()))
             }
             Err(error) => Err(WalError::line(error, &line.place)),
+        }
+    }
+}
+
+impl Opening<'_> {
+    /// A command as the line takes it.
+    async fn encoded(&self, command: String) -> Result<Vec<u8>, WalError> {
+        if !self.is_raw || command.is_ascii() {
+            return Ok(command.into_bytes());
+        }
+        let pooled = self.pool.get().await?;
+        let encoded = pooled.run(|client| charset::encode(client, &command)).await;
+        let what = "writing the publication's name in the encoding of the database";
+        match encoded {
+            Some(outcome) => outcome.map_err(|error| WalError::statement(error, what)),
+            None => Err(WalError::new(
+                WalErrorKind::Connection(ErrorKind::Unreachable),
+                "PostgreSQL does not answer in time",
+            )),
         }
     }
 }

@@ -10,8 +10,9 @@ const HEAD: usize = 5;
 /// Longest message that makes sense: PostgreSQL itself builds none over 1 GiB.
 const LONGEST: usize = 1 << 30;
 
-/// How much of a message that is skipped is kept, to know what it was about.
-const KEPT: usize = 64;
+/// How much of a message that is skipped is kept, to know what it was about: the longest topic, as
+/// JSON writes it, and what is before it.
+const KEPT: usize = 1024;
 
 /// Room made for reading; larger reads mean fewer calls when rows pour in.
 const ROOM: usize = 64 * 1024;
@@ -139,12 +140,12 @@ mod tests {
     proptest! {
         #[test]
         fn messages_are_cut_however_the_bytes_come(
-            bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..6),
-            piece in 1_usize..200,
+            bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..3_000), 0..6),
+            piece in 1_usize..2_000,
         ) {
             let bytes: Vec<u8> = bodies.iter().flat_map(|body| message(b'd', body)).collect();
             let mut frames = Frames::default();
-            frames.limit(150);
+            frames.limit(1_500);
             let mut cut = Vec::new();
             for piece in bytes.chunks(piece) {
                 frames.input().extend_from_slice(piece);
@@ -154,7 +155,7 @@ mod tests {
             }
             prop_assert_eq!(cut.len(), bodies.len());
             for (frame, body) in cut.iter().zip(&bodies) {
-                let kept = if body.len() > 150 { KEPT } else { body.len() };
+                let kept = if body.len() > 1_500 { KEPT } else { body.len() };
                 prop_assert_eq!(&*frame.body, &body[..kept]);
                 prop_assert_eq!(frame.skipped, body.len() - kept);
             }

@@ -9,24 +9,33 @@ use tokio::io::AsyncWriteExt;
 use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding;
 
-use super::{Line, LineError, Said};
+use super::{Line, LineError, Purpose, Said};
 use crate::connect::{ConnectError, ErrorKind, settings};
 
 const SCRAM: &str = sasl::SCRAM_SHA_256;
 const SCRAM_PLUS: &str = sasl::SCRAM_SHA_256_PLUS;
 
 /// Introduces us and answers what is asked until the server is ready.
-pub(super) async fn log_in(line: &mut Line, base: &Config) -> Result<(), LineError> {
+pub(super) async fn log_in(
+    line: &mut Line,
+    base: &Config,
+    purpose: Purpose,
+) -> Result<(), LineError> {
     let user = user(base)?;
-    let options = settings::options(base.get_options());
+    let (options, replication) = match purpose {
+        Purpose::Replication => {
+            (Some(settings::options(base.get_options())), Some(("replication", "database")))
+        }
+        Purpose::Statements => (base.get_options().map(str::to_owned), None),
+    };
+    let options = options.as_deref().map(|options| ("options", options));
     let parameters = [
         ("user", user.as_str()),
         ("database", base.get_dbname().unwrap_or(&user)),
-        ("replication", "database"),
         ("application_name", base.get_application_name().unwrap_or("tidewire")),
         ("client_encoding", "UTF8"),
-        ("options", options.as_str()),
     ];
+    let parameters = parameters.into_iter().chain(replication).chain(options);
     line.send(|out| frontend::startup_message(parameters, out)).await?;
     authenticate(line, base, &user).await?;
     loop {

@@ -16,10 +16,22 @@ fn connected() -> Channels {
 fn settle(channels: &mut Channels) -> Vec<String> {
     let mut said = Vec::new();
     while let Some(batch) = channels.next_batch() {
-        said.push(batch.sql());
+        said.push(sql(&batch));
         channels.batch_done();
     }
     said
+}
+
+/// What is said to the server.
+fn sql(batch: &Batch) -> String {
+    let mut sql = Vec::new();
+    for (verb, channel) in batch.statements() {
+        sql.extend_from_slice(verb.as_bytes());
+        sql.push(b' ');
+        quote(channel.as_bytes(), &mut sql);
+        sql.push(b';');
+    }
+    String::from_utf8(sql).expect("channels are UTF-8")
 }
 
 fn attach(channels: &mut Channels, channel: &str) {

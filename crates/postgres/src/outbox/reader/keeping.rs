@@ -68,6 +68,13 @@ impl Reader {
         Ok(())
     }
 
+    /// What was read and not handed over is read again.
+    pub(super) fn forget_poll(&mut self) {
+        self.teller.forget_drafts();
+        self.window.begin(None);
+        self.seen = None;
+    }
+
     /// What counts as told is told before a gap that the next connection may bring.
     pub(super) async fn leave(&mut self, ended: Ended) -> Ended {
         let flushed = match &ended {
@@ -75,9 +82,7 @@ impl Reader {
             Ended::History(_) => Ok(()),
             _ => self.flush_all().await,
         };
-        self.teller.forget_drafts();
-        self.window.begin(None);
-        self.seen = None;
+        self.forget_poll();
         flushed.err().map_or(ended, Ended::History)
     }
 }

@@ -5,13 +5,16 @@ use std::pin::pin;
 
 use tidewire_protocol::GapReason;
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
-use super::rows::{Head, part, stored};
+use super::careful::Waiting;
+use super::rows::{Content, Head, Listed, Unreadable};
 use super::{Ended, Reader, Reading};
-use crate::outbox::link::Link;
+use crate::outbox::link::{Asked, Link};
 use crate::outbox::place::Place;
+use crate::outbox::relations;
 use crate::outbox::shared::Round;
-use crate::outbox::window::What;
+use crate::outbox::window::Item;
 
 impl Reader {
     /// Says the gaps that are owed. One that cannot be said stays owed, and its table silent.
@@ -30,40 +33,66 @@ impl Reader {
     }
 
     /// Reads and tells what became visible; gives whether there was anything.
+    ///
+    /// Where PostgreSQL fails for a row that cannot be read, the same is read once more without the
+    /// contents of rows, which are asked for one by one.
     pub(super) async fn poll(&mut self, link: &Link, reading: &Reading) -> Result<bool, Ended> {
         self.shared.metrics.polls.inc();
+        let whole = Asked::Whole(self.options.row_bytes);
+        match self.poll_once(link, reading, whole).await {
+            Err(Ended::Lost(error)) if error.fails_again() => {
+                tracing::debug!(%error, "a row of the outbox cannot be read");
+                self.flush().await?;
+                self.forget_poll();
+                self.look_for_unreadable_names(link).await?;
+                self.poll_once(link, reading, Asked::Listed).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn poll_once(
+        &mut self,
+        link: &Link,
+        reading: &Reading,
+        content: Asked,
+    ) -> Result<bool, Ended> {
         let mut round = self.begin_round(link).await?;
         let tables: Vec<u32> = round.tables.iter().map(|(oid, _)| *oid).collect();
         let Place { since, part: before, .. } = self.here();
         // One that broke off is read to its end first.
         let upto = before.as_ref().map(|part| &*part.seen);
-        let asked = (&*tables, &*round.followed);
-        let rows = link.poll(&reading.poll, &since, upto, asked).await?;
+        let followed = round.followed.iter().copied();
+        let followed: Vec<u32> = followed.filter(|oid| !self.unnamed.contains(oid)).collect();
+        let asked = (&*tables, &*followed);
+        let rows = link.poll(&reading.poll, &since, upto, asked, content).await?;
         let mut rows = pin!(rows);
         self.window.begin(before.as_ref().map(|part| &part.spot));
-        let (mut count, mut items, mut renamed) = (0_u64, Vec::new(), HashSet::new());
+        let (mut count, mut items, mut waiting) = (0_u64, Vec::new(), Waiting::default());
+        let mut renamed = HashSet::new();
         while let Some(row) = link.next_row(&mut rows).await? {
             if self.stop.is_cancelled() {
                 return Err(Ended::Stopped);
             }
-            if let Some((table, part)) = part(&row) {
+            let Some(listed) = Listed::of(&row) else {
+                renamed = self.look_at_head(Head::of(&row), &mut round).await?;
+                continue;
+            };
+            if let Some((table, part)) = listed.part {
                 self.parted.meet(table, part);
             }
-            match stored(&row) {
-                Some(mut stored) => {
-                    if stored.what.rel().is_some_and(|rel| renamed.contains(&rel)) {
-                        stored.what = What::Unwanted;
-                    }
-                    self.window.take(stored, &mut items);
-                    count += 1;
-                    self.teller.tell(&mut items).await;
-                    if self.teller.is_full() {
-                        self.flush().await?;
-                    }
+            count += 1;
+            let listed = listed.unless_of(&renamed);
+            match content {
+                Asked::Whole(most) => {
+                    let content = content_of(&listed, &row, most);
+                    self.window.take(listed.with(content), &mut items);
                 }
-                None => renamed = self.look_at_head(Head::of(&row), &mut round).await?,
+                Asked::Listed => self.wait_for(listed, &mut waiting, &mut items).await?,
             }
+            self.tell(&mut items).await?;
         }
+        self.take_waiting(&mut waiting, &mut items).await?;
         let whole = self.window.finish(&mut items);
         self.teller.tell(&mut items).await;
         self.end_poll(whole, count).await?;
@@ -72,6 +101,26 @@ impl Reader {
             self.shared.end_round(&round);
         }
         Ok(count > 0)
+    }
+
+    /// A name without a Unicode form fails every poll that asks for it. A table that has one now is
+    /// as one that is gone.
+    async fn look_for_unreadable_names(&mut self, link: &Link) -> Result<(), Ended> {
+        self.unnamed.clear();
+        for (oid, _) in self.shared.followed() {
+            if !link.answer(relations::has_readable_name(link.client(), oid)).await? {
+                self.unnamed.insert(oid);
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, items: &mut Vec<Item>) -> Result<(), Ended> {
+        self.teller.tell(items).await;
+        if self.teller.is_full() {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Whether nothing was removed, and how tables are named; gives those whose rows must not be
@@ -125,5 +174,13 @@ impl Reader {
         round.tables.retain(|(oid, _)| self.teller.tables.contains_key(oid));
         self.teller.tells_only(&round.tables).await?;
         Ok(round)
+    }
+}
+
+/// The content that came with a row, if it is not larger than may be read.
+fn content_of(listed: &Listed, row: &Row, most: usize) -> Result<Content, Unreadable> {
+    match usize::try_from(listed.size) {
+        Ok(size) if size <= most => Content::of(row),
+        _ => Err(Unreadable::too_large(listed.size, row.try_get("topic").ok().flatten())),
     }
 }

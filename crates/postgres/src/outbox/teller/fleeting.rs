@@ -14,8 +14,10 @@ impl Teller {
         let outcomes = self.publisher.publish(drafts).await;
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
             if let Err(error) = outcome {
-                tracing::warn!(%topic, error = &error as &dyn std::error::Error,
-                    "a change could not be published");
+                if let Some(unsaid) = self.complaints.due() {
+                    tracing::warn!(%topic, error = &error as &dyn std::error::Error, unsaid,
+                        "a change could not be published");
+                }
                 self.owe(topic, GapReason::ConnectionLost);
             }
         }

@@ -12,7 +12,8 @@ fn rows() -> impl Strategy<Value = Vec<Stored>> {
         4 => (1u32..4).prop_map(|rel| What::Change {
             rel, operation: Operation::Insert, record: Some("{}".to_owned()), old: None }),
         1 => Just(What::Unwanted),
-        1 => (1u32..4).prop_map(|rel| What::Unrecorded { rel, why: "why".to_owned() }),
+        1 => (1u32..4).prop_map(|rel| What::Unrecorded {
+            rel, why: "why".to_owned(), reason: GapReason::ConnectionLost }),
         1 => Just(What::Message {
             topic: "t".to_owned(), name: None, payload: "p".to_owned(), json: false }),
     ];
@@ -41,7 +42,7 @@ fn told(rows: &[Stored]) -> Vec<Item> {
 fn of(items: &[Item], topic: u32) -> Vec<Item> {
     let is = |item: &&Item| match item {
         Item::Change { rel, .. } | Item::Unrecorded { rel, .. } => *rel == topic,
-        Item::Message { .. } => topic == 0,
+        Item::Message { .. } | Item::Lost { .. } => topic == 0,
     };
     items.iter().filter(is).cloned().collect()
 }
@@ -53,7 +54,7 @@ proptest! {
         for topic in 0..4 {
             let expected = rows.iter().filter(|row| match row.what {
                 What::Change { rel, .. } | What::Unrecorded { rel, .. } => rel == topic,
-                What::Message { .. } => topic == 0,
+                What::Message { .. } | What::Lost { .. } => topic == 0,
                 What::Unwanted => false,
             });
             prop_assert_eq!(of(&items, topic).len(), expected.count());

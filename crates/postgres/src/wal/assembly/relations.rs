@@ -7,6 +7,7 @@ use tidewire_protocol::Topic;
 use tidewire_protocol::change::{Relation, Row, RowBuilder, RowTooLarge, Value};
 
 use super::Rows;
+use crate::charset::{Character, Charset, Undecoded};
 use crate::naming::topic;
 use crate::values::{self, Misshapen, Shape};
 use crate::wal::pgoutput::{self, Datum, Identity, Lsn, Old, Tuple};
@@ -59,6 +60,8 @@ pub(in crate::wal) struct Description {
     pub(in crate::wal) table: String,
     /// How much of an old row is told.
     pub(in crate::wal) identity: Identity,
+    /// Whether all of its names have a Unicode form; otherwise none of its rows can be delivered.
+    pub(in crate::wal) is_readable: bool,
     pub(in crate::wal) columns: Vec<Described>,
 }
 
@@ -72,19 +75,31 @@ pub(in crate::wal) struct Described {
 }
 
 impl Description {
-    pub(super) fn of(relation: &pgoutput::Relation<'_>) -> Self {
-        let described = |column: &pgoutput::Attribute<'_>| Described {
-            name: column.name.to_owned(),
-            type_oid: column.type_oid,
-            identity: column.identity,
+    /// As the log has it.
+    ///
+    /// # Errors
+    /// The characters of its names about which PostgreSQL has to be asked first.
+    pub(super) fn of(
+        relation: &pgoutput::Relation<'_>,
+        charset: &Charset,
+    ) -> Result<Self, Vec<Character>> {
+        let mut is_readable = true;
+        let mut name = |bytes: &[u8]| match charset.decode(bytes) {
+            Ok(name) => Ok(name.into_owned()),
+            Err(Undecoded::Unknown(characters)) => Err(characters),
+            Err(Undecoded::Unreadable) => {
+                is_readable = false;
+                Ok(charset.decode_lossy(bytes).into_owned())
+            }
         };
-        Self {
-            oid: relation.oid,
-            schema: relation.schema.to_owned(),
-            table: relation.table.to_owned(),
-            identity: relation.identity,
-            columns: relation.columns.iter().map(described).collect(),
-        }
+        let (schema, table) = (name(relation.schema)?, name(relation.table)?);
+        let described = |column: &pgoutput::Attribute<'_>| {
+            let (type_oid, identity) = (column.type_oid, column.identity);
+            Ok::<_, Vec<Character>>(Described { name: name(column.name)?, type_oid, identity })
+        };
+        let columns = relation.columns.iter().map(described).collect::<Result<_, _>>()?;
+        let (oid, identity) = (relation.oid, relation.identity);
+        Ok(Self { oid, schema, table, identity, is_readable, columns })
     }
 
     /// Whether its identity is its primary key.
@@ -146,11 +161,24 @@ pub(in crate::wal) struct Known {
 /// Why a row cannot be made.
 pub(super) enum Problem {
     Misshapen(Misshapen),
+    /// A value, or the name of a column, has no Unicode form.
+    Unreadable,
+    /// PostgreSQL has to be asked about these characters first.
+    Unknown(Vec<Character>),
     Senseless(&'static str),
     /// The old row lacks a column of the key. PostgreSQL sends such a row of a partition that has
     /// another replica identity than the table that it is sent as.
     Keyless,
     TooLarge(RowTooLarge),
+}
+
+impl From<Undecoded> for Problem {
+    fn from(why: Undecoded) -> Self {
+        match why {
+            Undecoded::Unreadable => Self::Unreadable,
+            Undecoded::Unknown(characters) => Self::Unknown(characters),
+        }
+    }
 }
 
 impl From<RowTooLarge> for Problem {
@@ -200,9 +228,14 @@ impl Known {
         new: Option<&Tuple<'_>>,
         old: Option<&Old<'_>>,
         lenient: bool,
+        charset: &Charset,
         builder: &mut RowBuilder,
     ) -> Result<Rows, Problem> {
-        let rows = Reading { known: self, lenient, misshapen: 0, builder }.ordered(new, old);
+        if !self.description.is_readable {
+            return Err(Problem::Unreadable);
+        }
+        let rows =
+            Reading { known: self, lenient, misshapen: 0, charset, builder }.ordered(new, old);
         if rows.is_err() {
             // What is left of a row that failed may be large.
             builder.clear();
@@ -226,6 +259,7 @@ struct Reading<'k> {
     known: &'k Known,
     lenient: bool,
     misshapen: u64,
+    charset: &'k Charset,
     builder: &'k mut RowBuilder,
 }
 
@@ -302,12 +336,13 @@ impl Reading<'_> {
 
     fn text(&mut self, shape: &Shape, text: &[u8]) -> Result<(), Problem> {
         let lenient = self.lenient;
+        let text = &*self.charset.decode(text)?;
         let fits = self.builder.write(|out| {
             let start = out.len();
             values::to_json(shape, text, out).map(|()| true).or_else(|misshapen| match lenient {
                 true => {
                     out.truncate(start);
-                    values::as_string(text, out);
+                    values::quote(text, out);
                     Ok(false)
                 }
                 false => Err(Problem::Misshapen(misshapen)),

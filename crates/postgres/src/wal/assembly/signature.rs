@@ -33,6 +33,11 @@ impl Signatures {
         self.unsigned = true;
     }
 
+    /// Whether it does.
+    pub(super) fn allows_unsigned(&self) -> bool {
+        self.unsigned
+    }
+
     /// The key is this; none where nothing is installed.
     pub(super) fn learn(&mut self, key: Option<String>) {
         (self.key, self.is_fresh) = (key, true);

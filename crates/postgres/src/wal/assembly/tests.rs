@@ -27,12 +27,12 @@ fn teach(assembly: &mut Assembly, flow: &Flow, second: &Shape) {
         let name = format!("t{oid}");
         let wire = Wire {
             oid,
-            schema: "public",
-            table: &name,
+            schema: b"public",
+            table: name.as_bytes(),
             identity: Identity::Default,
             columns: vec![
-                Attribute { identity: true, name: "id", type_oid: 23, modifier: -1 },
-                Attribute { identity: false, name: "v", type_oid: 25, modifier: -1 },
+                Attribute { identity: true, name: b"id", type_oid: 23, modifier: -1 },
+                Attribute { identity: false, name: b"v", type_oid: 25, modifier: -1 },
             ],
         };
         let taken = assembly.take(&encode(&Message::Relation(wire)), false);
@@ -93,7 +93,7 @@ fn tell(table: u32, id: &str, index: u32, last: bool) -> (String, String, u32, b
 fn the_last_change_of_each_table_is_marked() {
     let (mut assembly, _) = assembly();
     take(&mut assembly, &begin(100));
-    take(&mut assembly, &Message::Origin(Origin { commit_lsn: Lsn(1), name: "far" }));
+    take(&mut assembly, &Message::Origin(Origin { commit_lsn: Lsn(1), name: b"far" }));
     for (table, id) in [(1, "1"), (2, "2"), (1, "3")] {
         take(&mut assembly, &insert(table, id));
     }
@@ -321,7 +321,7 @@ fn said(text: &str) -> Message<'_> {
     Message::Logical(Logical {
         transactional: true,
         lsn: Lsn(1),
-        prefix: "tidewire",
+        prefix: b"tidewire",
         content: text.as_bytes(),
     })
 }

@@ -109,6 +109,7 @@ mod tests {
             schema: "public".to_owned(),
             table: format!("t{oid}"),
             identity: Identity::Default,
+            is_readable: true,
             columns: sent.iter().map(described).collect(),
         };
         let column = |name: &str| Column {

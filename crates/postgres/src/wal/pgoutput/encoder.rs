@@ -131,8 +131,8 @@ fn relation(m: &Relation<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn name(text: &str, out: &mut Vec<u8>) {
-    out.extend(text.as_bytes());
+fn name(text: &[u8], out: &mut Vec<u8>) {
+    out.extend(text);
     out.push(0);
 }
 

@@ -11,7 +11,7 @@ pub struct Logical<'a> {
     /// Where it is in the log.
     pub lsn: Lsn,
     /// For whom it is.
-    pub prefix: &'a str,
+    pub prefix: &'a [u8],
     /// What was said.
     pub content: &'a [u8],
 }

@@ -8,7 +8,7 @@ pub struct Origin<'a> {
     /// Where its commit is on that server.
     pub commit_lsn: Lsn,
     /// The name of that server.
-    pub name: &'a str,
+    pub name: &'a [u8],
 }
 
 impl<'a> Origin<'a> {

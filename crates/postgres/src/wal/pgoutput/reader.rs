@@ -110,17 +110,16 @@ impl<'a> Reader<'a> {
         Ok(Moment(i64::from_be_bytes(self.array()?)))
     }
 
-    /// Text that ends with a zero byte.
-    pub(super) fn name(&mut self) -> Result<&'a str, DecodeError> {
+    /// What ends with a zero byte: text in the encoding of the database, or any bytes that a role
+    /// may choose.
+    pub(super) fn name(&mut self) -> Result<&'a [u8], DecodeError> {
         let rest = &self.bytes[self.at..];
         let length = rest
             .iter()
             .position(|&byte| byte == 0)
             .ok_or_else(|| self.error("a name without an end"))?;
-        let name = std::str::from_utf8(&rest[..length])
-            .map_err(|_| self.error("a name that is not UTF-8"))?;
         self.at += length + 1;
-        Ok(name)
+        Ok(&rest[..length])
     }
 
     /// A list whose items take at least `least` bytes each, so that a count which cannot be true

@@ -8,9 +8,9 @@ pub struct Relation<'a> {
     /// Its oid, by which changes refer to it.
     pub oid: u32,
     /// Its schema.
-    pub schema: &'a str,
+    pub schema: &'a [u8],
     /// Its name.
-    pub table: &'a str,
+    pub table: &'a [u8],
     /// How much of an old row is told.
     pub identity: Identity,
     /// Its columns; generated and dropped ones are absent.
@@ -36,7 +36,7 @@ pub struct Attribute<'a> {
     /// Whether it is part of the replica identity, with [`Identity::Full`] always.
     pub identity: bool,
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a [u8],
     /// Its type's oid.
     pub type_oid: u32,
     /// Its type's modifier, such as a length; -1 for none.
@@ -51,7 +51,7 @@ impl<'a> Relation<'a> {
         let oid = reader.u32()?;
         let schema = match reader.name()? {
             // How the wire spells it.
-            "" => "pg_catalog",
+            b"" => &b"pg_catalog"[..],
             schema => schema,
         };
         let table = reader.name()?;

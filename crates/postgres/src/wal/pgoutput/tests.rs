@@ -54,15 +54,15 @@ fn messages(p: &Parts) -> Vec<Message<'_>> {
     vec![
         Message::Begin(Begin { commit_lsn: Lsn(a), committed_at: moment, xid: x }),
         Message::Commit(Commit { commit_lsn: Lsn(a), end_lsn: Lsn(b), committed_at: moment }),
-        Message::Origin(Origin { commit_lsn: Lsn(a), name: &p.names[0] }),
+        Message::Origin(Origin { commit_lsn: Lsn(a), name: p.names[0].as_bytes() }),
         Message::Relation(Relation {
             oid: x,
-            schema: &p.names[0],
-            table: &p.names[1],
+            schema: p.names[0].as_bytes(),
+            table: p.names[1].as_bytes(),
             identity: identities[x as usize % 4],
-            columns: p.names.iter().map(|name| column(name)).collect(),
+            columns: p.names.iter().map(|name| column(name.as_bytes())).collect(),
         }),
-        Message::Type(Type { oid: x, schema: &p.names[0], name: &p.names[1] }),
+        Message::Type(Type { oid: x, schema: p.names[0].as_bytes(), name: p.names[1].as_bytes() }),
         Message::Insert(Insert { relation: x, new: tuple(p) }),
         Message::Update(Update { relation: x, old: None, new: tuple(p) }),
         Message::Update(Update { relation: x, old: Some(old(p.flag)), new: tuple(p) }),
@@ -75,7 +75,7 @@ fn messages(p: &Parts) -> Vec<Message<'_>> {
         Message::Logical(Logical {
             transactional: p.flag,
             lsn: Lsn(b),
-            prefix: &p.names[2],
+            prefix: p.names[2].as_bytes(),
             content: p.names[0].as_bytes(),
         }),
         Message::StreamStart(StreamStart { xid: x, first: p.flag }),
@@ -160,14 +160,18 @@ fn an_insert_as_postgresql_sends_it() {
 fn a_relation_as_postgresql_sends_it() {
     let bytes = b"R\x00\x00\x40\x0bpublic\0t\0d\x00\x02\x01id\0\x00\x00\x00\x17\xff\xff\xff\xff\
                   \x00name\0\x00\x00\x04\x13\x00\x00\x00\x0e";
-    let column =
-        |identity, name, type_oid, modifier| Attribute { identity, name, type_oid, modifier };
+    let column = |identity, name: &'static [u8], type_oid, modifier| Attribute {
+        identity,
+        name,
+        type_oid,
+        modifier,
+    };
     let expected = Relation {
         oid: 0x400b,
-        schema: "public",
-        table: "t",
+        schema: b"public",
+        table: b"t",
         identity: Identity::Default,
-        columns: vec![column(true, "id", 23, -1), column(false, "name", 1043, 14)],
+        columns: vec![column(true, b"id", 23, -1), column(false, b"name", 1043, 14)],
     };
     assert_eq!(decode(bytes).unwrap(), Message::Relation(expected));
 }

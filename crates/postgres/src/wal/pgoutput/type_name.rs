@@ -8,16 +8,16 @@ pub struct Type<'a> {
     /// Its oid.
     pub oid: u32,
     /// Its schema.
-    pub schema: &'a str,
+    pub schema: &'a [u8],
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a [u8],
 }
 
 impl<'a> Type<'a> {
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let oid = reader.u32()?;
         let schema = match reader.name()? {
-            "" => "pg_catalog",
+            b"" => &b"pg_catalog"[..],
             schema => schema,
         };
         Ok(Self { oid, schema, name: reader.name()? })

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Reader, unless};
+use crate::connect::{ConnectError, fails_again};
 use crate::naming::topic;
 use crate::notify::Backoff;
 use crate::sql;
@@ -39,8 +40,16 @@ struct Said {
     schema: Option<String>,
 }
 
+/// Why the catalog did not say.
+struct Failure {
+    problem: String,
+    /// It would fail again however often it is asked.
+    is_lasting: bool,
+}
+
 impl Reader {
-    /// Makes a table known. While the catalog cannot be asked it is tried again: the log waits.
+    /// Makes a table known. While the catalog cannot be asked it is tried again: the log waits. What
+    /// it can never say makes a gap of each of the table's changes.
     pub(super) async fn learn(&mut self, description: Description) -> Result<(), Ended> {
         let mut backoff = Backoff::default();
         let stop = self.stop.clone();
@@ -57,7 +66,20 @@ impl Reader {
                     self.assembly.know(known);
                     return Ok(());
                 }
-                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
+                Err(Failure { problem, is_lasting: true }) => {
+                    tracing::warn!(
+                        schema = description.schema,
+                        table = description.table,
+                        problem,
+                        "what a table is like cannot be read, so its changes are gaps"
+                    );
+                    let known = self.unreadable(description);
+                    let at = self.assembly.commit_place().map_or(Lsn(u64::MAX), Lsn);
+                    self.shared.tables().meet(known.relation.oid, known.topic.as_ref(), at);
+                    self.assembly.know(known);
+                    return Ok(());
+                }
+                Err(failure) => wait(&stop, &mut backoff, &failure.problem).await?,
             }
         }
     }
@@ -73,7 +95,12 @@ impl Reader {
                     self.assembly.know_parts(parts);
                     return Ok(());
                 }
-                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
+                Err(Failure { is_lasting: true, .. }) => {
+                    // As if none were left: then it is a gap.
+                    self.assembly.know_parts(Parts::default());
+                    return Ok(());
+                }
+                Err(failure) => wait(&stop, &mut backoff, &failure.problem).await?,
             }
         }
     }
@@ -93,31 +120,45 @@ impl Reader {
             }
             match unless(&stop, self.asked_key()).await.ok_or(Ended::Stopped)? {
                 Ok(key) => self.key = Some((Instant::now(), key)),
-                Err(problem) => wait(&stop, &mut backoff, &problem).await?,
+                Err(Failure { problem, is_lasting: true }) => {
+                    tracing::warn!(problem, "the key of messages cannot be read, so none is taken");
+                    self.key = Some((Instant::now(), None));
+                }
+                Err(failure) => wait(&stop, &mut backoff, &failure.problem).await?,
             }
         }
     }
 
-    async fn asked_key(&self) -> Result<Option<String>, String> {
-        let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
+    async fn asked_key(&self) -> Result<Option<String>, Failure> {
+        let pooled = self.shared.pool.get().await?;
         said(pooled.run(sql::message_key).await)
     }
 
-    async fn asked_parts(&self, tables: &[u32]) -> Result<Parts, String> {
-        let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
+    async fn asked_parts(&self, tables: &[u32]) -> Result<Parts, Failure> {
+        let pooled = self.shared.pool.get().await?;
         said(pooled.run(|client| partitions::with_rows(client, tables)).await)
     }
 
     /// Reads types that are not known, and what else the log does not say.
-    async fn asked(&self, description: &Description) -> Result<Said, String> {
+    async fn asked(&self, description: &Description) -> Result<Said, Failure> {
         let oids = description.columns.iter().map(|column| column.type_oid);
         let unknown = self.catalog.unknown(oids);
         let remembered = self.shared.partitions().table_of(description.oid);
         let publication = self.shared.publication.as_str();
-        let pooled = self.shared.pool.get().await.map_err(|error| error.to_string())?;
+        let pooled = self.shared.pool.get().await?;
         let ask =
             |client| ask(client, &self.catalog, &unknown, publication, description, remembered);
         said(pooled.run(ask).await)
+    }
+
+    /// A table of which the catalog says nothing.
+    fn unreadable(&self, description: Description) -> Known {
+        let description = Description { is_readable: false, ..description };
+        let (schema, table) = (description.schema.as_str(), description.table.as_str());
+        let relation = Relation::new(description.oid, schema, table, Vec::new());
+        let (topic, oid) = (topic(schema, table), description.oid);
+        let flow = topic.map(|topic| self.shared.tables().flow(&topic, oid)).unwrap_or_default();
+        Known::new(description, relation, flow, Vec::new())
     }
 
     fn known(&self, description: Description, said: &Said) -> Known {
@@ -155,11 +196,25 @@ impl Reader {
     }
 }
 
-fn said<T>(outcome: Option<Result<T, tokio_postgres::Error>>) -> Result<T, String> {
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self { problem: error.to_string(), is_lasting: false }
+    }
+}
+
+fn said<T>(outcome: Option<Result<T, tokio_postgres::Error>>) -> Result<T, Failure> {
     match outcome {
         Some(Ok(said)) => Ok(said),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("no answer in time".to_owned()),
+        Some(Err(error)) => {
+            let is_lasting = fails_again(&error);
+            Err(Failure {
+                problem: error
+                    .as_db_error()
+                    .map_or_else(|| error.to_string(), |said| said.message().to_owned()),
+                is_lasting,
+            })
+        }
+        None => Err(Failure { problem: "no answer in time".to_owned(), is_lasting: false }),
     }
 }
 

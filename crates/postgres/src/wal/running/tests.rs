@@ -60,14 +60,15 @@ fn what_is_not_about_a_running_transaction_passes_at_once() {
     let plain = encode(&Message::Insert(Insert { relation: 1, new: [].into_iter().collect() }));
     assert_eq!(running.course(&plain).unwrap(), Course::Now);
     running.course(&start(7, true)).unwrap();
-    let origin = encode(&Message::Origin(Origin { commit_lsn: Lsn(1), name: "far" }));
+    let origin = encode(&Message::Origin(Origin { commit_lsn: Lsn(1), name: b"far" }));
     assert_eq!(running.course(&origin).unwrap(), Course::Ignore);
     assert!(running.course(&begin).is_err(), "a transaction in the middle of a part");
 }
 
 #[test]
 fn what_sql_said_before_a_savepoint_is_rolled_back_cannot_be_placed() {
-    let say = |prefix| {
+    let say = |prefix: &str| {
+        let prefix = prefix.as_bytes();
         let (transactional, lsn, content) = (true, Lsn(1), &b"{}"[..]);
         encode_in(&Message::Logical(Logical { transactional, lsn, prefix, content }), Some(7))
     };

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::message::frontend;
+use tidewire::sparing::Sparing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -58,6 +59,8 @@ pub(super) struct Copier {
     pace: Pace,
     /// `None` where the system has none: then bytes are read as they come.
     pause: Option<Pause>,
+    /// What PostgreSQL says beside the log.
+    notices: Sparing,
     /// Whether bytes are left to gather.
     resting: bool,
 }
@@ -102,6 +105,7 @@ impl Copier {
             tell_at: now,
             pace: Pace::new(now),
             pause: Pause::new().ok(),
+            notices: Sparing::new(),
             resting: false,
         }
     }
@@ -195,11 +199,17 @@ impl Copier {
                 format!("PostgreSQL at {} ended the stream: it shuts down", self.line.place),
             )),
             b'N' => {
-                let said = Said::read(&frame.body);
-                tracing::warn!(code = said.code, "PostgreSQL says about the log: {said}");
+                self.take_notice(&Said::read(&frame.body));
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// A warning comes again and again while there is a reason for it.
+    fn take_notice(&self, said: &Said) {
+        if let Some(unsaid) = self.notices.due() {
+            tracing::warn!(code = said.code, unsaid, "PostgreSQL says about the log: {said}");
         }
     }
 
