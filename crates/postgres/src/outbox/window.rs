@@ -41,16 +41,6 @@ pub(super) enum What {
     Message { topic: String, name: Option<String>, payload: String, json: bool },
 }
 
-impl What {
-    /// The table that is followed of which this is a change.
-    pub(super) fn rel(&self) -> Option<u32> {
-        match self {
-            Self::Change { rel, .. } | Self::Unrecorded { rel, .. } => Some(*rel),
-            Self::Unwanted | Self::Message { .. } => None,
-        }
-    }
-}
-
 /// Something to be told, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {

@@ -174,8 +174,8 @@ impl Read {
 /// string.
 fn write_value(shape: &Shape, text: &str, out: &mut String) {
     let start = out.len();
-    if values::to_json(shape, text.as_bytes(), out).is_err() {
+    if values::to_json(shape, text, out).is_err() {
         out.truncate(start);
-        values::as_string(text.as_bytes(), out);
+        values::quote(text, out);
     }
 }

@@ -13,11 +13,13 @@
 mod inspection;
 mod whole;
 
+use tidewire::sparing::Sparing;
 use tidewire_protocol::{Code, Refusal};
 use tokio_postgres::Client;
 
 use super::error::{WalError, WalErrorKind};
 use super::sql_text::{identifier, literal, qualified, readable, readable_part};
+use crate::connect::fails_again;
 pub(super) use inspection::{Fit, Unfit, inspect, without_identity};
 pub(crate) use whole::partial;
 
@@ -130,11 +132,44 @@ fn may_not_create(name: &str, error: tokio_postgres::Error) -> WalError {
     )
 }
 
-/// The tables in it, however they came there.
+/// The tables in it, however they came there, but for those with a name that has no Unicode form:
+/// whoever may make a table must not stop all others with it.
 pub(super) async fn members(
     client: &Client,
     name: &str,
 ) -> Result<Vec<Member>, tokio_postgres::Error> {
+    match named_members(client, name).await {
+        Err(error) if fails_again(&error) => members_one_by_one(client, name).await,
+        members => members,
+    }
+}
+
+async fn members_one_by_one(
+    client: &Client,
+    name: &str,
+) -> Result<Vec<Member>, tokio_postgres::Error> {
+    const NAME: &str = "\
+SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = $1";
+    /// They are looked at again every few seconds.
+    static UNREADABLE: Sparing = Sparing::new();
+    let mut members = Vec::new();
+    for oid in client.query(told!("$1"), &[&name]).await? {
+        let oid: u32 = oid.get(0);
+        match client.query_opt(NAME, &[&oid]).await {
+            Err(error) if fails_again(&error) => {
+                if let Some(unsaid) = UNREADABLE.due() {
+                    tracing::warn!(oid, %error, unsaid, "the name of a table cannot be read");
+                }
+            }
+            found => members.extend(found?.as_ref().map(member)),
+        }
+    }
+    Ok(members)
+}
+
+async fn named_members(client: &Client, name: &str) -> Result<Vec<Member>, tokio_postgres::Error> {
     const SQL: &str = concat!(
         "\
 SELECT c.oid, n.nspname::text, c.relname::text

@@ -39,8 +39,14 @@ impl Witness {
 
     /// The next event.
     pub(crate) async fn next(&mut self) -> Seen {
-        let next = timeout(Duration::from_secs(30), self.0.recv()).await;
-        Seen::of(&next.expect("an event within 30 s").expect("the broker lives"))
+        self.next_within(Duration::from_secs(30)).await
+    }
+
+    /// The next event, where PostgreSQL has more to do for it than usual.
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Seen {
+        let next = timeout(limit, self.0.recv()).await;
+        let next = next.unwrap_or_else(|_| panic!("no event within {limit:?}"));
+        Seen::of(&next.expect("the broker lives"))
     }
 
     /// The next change; anything else is a failure.

@@ -1,5 +1,7 @@
 //! Read from the outbox.
 
+use std::time::Duration;
+
 use tidewire_postgres::{OutboxOptions, OutboxSource};
 use tidewire_protocol::GapReason;
 
@@ -85,7 +87,8 @@ async fn a_row_whose_json_postgresql_cannot_print_is_a_gap_of_its_table() {
     }
     let mut words = Vec::new();
     while words.len() < 5 {
-        words.push(word(&witness.next().await));
+        // It prints a gigabyte each time that it fails.
+        words.push(word(&witness.next_within(Duration::from_secs(180)).await));
     }
     let gap = format!("{} of public.huge", GapReason::HistoryTrimmed.word());
     assert_eq!(words, ["calm id=1", &*gap, "calm id=2", &*gap, "huge id=3 v=\"small\""]);

@@ -18,11 +18,21 @@ struct Rig {
 
 impl Rig {
     async fn new(cluster: &PrivateCluster, encoding: &str, name: &str, setup: &str) -> Self {
+        Self::with(cluster, encoding, name, setup, quick()).await
+    }
+
+    async fn with(
+        cluster: &PrivateCluster,
+        encoding: &str,
+        name: &str,
+        setup: &str,
+        options: WalOptions,
+    ) -> Self {
         let (target, sql) = database_in(cluster, encoding, name).await;
         sql.batch_execute(setup).await.unwrap();
         let (publisher, witness) = Witness::new();
         let slot = SlotKind::Persistent { name: name.to_owned(), failover: false };
-        let source = WalSource::start(target, publisher, WalOptions { slot, ..quick() });
+        let source = WalSource::start(target, publisher, WalOptions { slot, ..options });
         Self { source, witness, sql }
     }
 
@@ -182,5 +192,27 @@ async fn a_message_that_is_too_large_or_makes_no_sense_is_a_gap_of_its_topic() {
     let expected = ["history_trimmed of room", "gap of deep", "gap of far", "room: after"];
     assert_eq!(rig.said().await, expected);
     assert_eq!(rig.source.metrics().bad_messages.get(), 5);
+    rig.end(name).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_whose_name_has_no_unicode_form_stops_no_other() {
+    let (cluster, name) = (cluster(), "wal_names");
+    let setup = "CREATE TABLE calm (id int PRIMARY KEY); \
+                 CREATE TABLE odd (id int PRIMARY KEY); \
+                 DO $$BEGIN EXECUTE 'ALTER TABLE odd ADD \"c' || chr(129) || '\" int'; \
+                   EXECUTE 'CREATE TABLE \"t' || chr(129) || '\" (id int PRIMARY KEY)'; END$$; \
+                 CREATE PUBLICATION all_of_wal_names FOR ALL TABLES";
+    let publication = Some("all_of_wal_names".to_owned());
+    let options = WalOptions { publication, ..quick() };
+    let mut rig = Rig::with(&cluster, "WIN1252", name, setup, options).await;
+    rig.add("public.calm").await;
+    rig.said().await;
+    rig.run(
+        "DO $$BEGIN EXECUTE 'INSERT INTO \"t' || chr(129) || '\" VALUES (1)'; END$$; \
+         INSERT INTO odd VALUES (1); INSERT INTO calm VALUES (1)",
+    )
+    .await;
+    assert_eq!(rig.said().await, ["calm id=1"]);
     rig.end(name).await;
 }
