@@ -34,18 +34,30 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Tables whose answers are kept for while the database is down.
 const KEPT: usize = 4_096;
 
+/// Whether table `c` has it.
+macro_rules! has_row_security {
+    () => {
+        "(c.relrowsecurity OR EXISTS (
+    SELECT FROM pg_catalog.pg_class p
+    WHERE p.relrowsecurity AND p.oid IN (
+        SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)
+        UNION ALL SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid))))"
+    };
+}
+
+pub(crate) use has_row_security;
+
 /// Of tables, by schema and name, those that have it.
-const SECURED: &str = "\
+const SECURED: &str = concat!(
+    "\
 SELECT w.place::pg_catalog.int4
 FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
      WITH ORDINALITY w (schema, name, place)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
-WHERE c.relrowsecurity OR EXISTS (
-    SELECT FROM pg_catalog.pg_class p
-    WHERE p.relrowsecurity AND p.oid IN (
-        SELECT relid FROM pg_catalog.pg_partition_tree(c.oid)
-        UNION ALL SELECT relid FROM pg_catalog.pg_partition_ancestors(c.oid)))";
+WHERE ",
+    has_row_security!()
+);
 
 /// Who bypasses row level security, and which tables have it; cheap to clone.
 #[derive(Clone)]

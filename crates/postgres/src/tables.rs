@@ -126,7 +126,7 @@ impl TableSource {
     /// installed too, because `tidewire.publish` may say something at any time.
     ///
     /// Does not wait for the database, which may be down. Must be called inside a Tokio runtime.
-    pub fn start(target: Target, publisher: Publisher, options: TableOptions) -> Self {
+    pub fn start(target: Target, publisher: Publisher, mut options: TableOptions) -> Self {
         let preparer = Preparer::new(&target);
         let snapshots = Snapshots::new(&target, preparer.clone(), options.snapshot);
         let (chosen_is, chosen) = watch::channel(None);
@@ -134,6 +134,7 @@ impl TableSource {
         let rule = options.row_security.clone();
         let row_security =
             rule.unwrap_or_else(|| RowSecurity::new(&target, std::iter::empty::<Arc<str>>()));
+        options.wal.bypass_row_security = row_security.is_bypassed();
         let (switched, secured) = watch::channel(0);
         let listened = Listened::default();
         let securing = Securing {

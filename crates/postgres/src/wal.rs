@@ -102,6 +102,9 @@ pub struct WalOptions {
     /// Where they are kept, in files without a name. `/var/tmp` by default, which is on a disk where
     /// `/tmp` may be in memory.
     pub spool_dir: PathBuf,
+    /// Whether tables with row level security are told, to whoever bypasses it. Off by default: one
+    /// for which it is switched on falls silent with the next row.
+    pub bypass_row_security: bool,
     /// Bytes that may be kept of all of them together. 4 GiB by default; when that is not enough,
     /// the stream begins again without streaming.
     pub spool_bytes: u64,
@@ -130,6 +133,7 @@ impl Default for WalOptions {
             streaming: false,
             spool_dir: PathBuf::from("/var/tmp"),
             spool_bytes: 4 << 30,
+            bypass_row_security: false,
             unsigned_messages: false,
         }
     }

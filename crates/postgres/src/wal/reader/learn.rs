@@ -12,6 +12,7 @@ use super::{Ended, Reader, unless};
 use crate::connect::{ConnectError, fails_again};
 use crate::naming::topic;
 use crate::notify::Backoff;
+use crate::row_security::has_row_security;
 use crate::sql;
 use crate::values::{Catalog, TypeInfo};
 use crate::wal::assembly::{Described, Description, Flow, Known, Parts};
@@ -25,10 +26,13 @@ SELECT a.attname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
     AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])
 WHERE i.indrelid = $1 AND i.indisprimary";
 
-/// The schema of a table.
-const SCHEMA: &str = "\
-SELECT n.nspname::text FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+/// The schema of a table, and whether it has row level security.
+const SCHEMA: &str = concat!(
+    "SELECT n.nspname::text, ",
+    has_row_security!(),
+    " FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1"
+);
 
 /// What the catalog says about a relation.
 struct Said {
@@ -38,6 +42,9 @@ struct Said {
     whole: Option<Whole>,
     /// The schema it is in now.
     schema: Option<String>,
+    /// Whether it has row level security now: PostgreSQL describes a table anew before the first
+    /// row that was written since that was switched on.
+    secured: bool,
 }
 
 /// Why the catalog did not say.
@@ -61,6 +68,11 @@ impl Reader {
                         self.shared.partitions().meet(whole.oid, description.oid);
                     }
                     let known = self.known(description, &said);
+                    if let (true, Some(topic)) = (said.secured, &known.topic)
+                        && !self.options.bypass_row_security
+                    {
+                        self.shared.tables().let_go(topic, Instant::now());
+                    }
                     let at = self.assembly.commit_place().map_or(Lsn(u64::MAX), Lsn);
                     self.shared.tables().meet(known.relation.oid, known.topic.as_ref(), at);
                     self.assembly.know(known);
@@ -230,12 +242,15 @@ async fn ask(
         catalog.load(client, unknown).await?;
     }
     let whole = whole(client, publication, description.oid, remembered).await?;
-    let schema = client.query_opt(SCHEMA, &[&description.oid]).await?.map(|row| row.get(0));
+    let found = client.query_opt(SCHEMA, &[&description.oid]).await?;
+    let secured = found.as_ref().is_some_and(|row| row.get(1));
+    let schema = found.map(|row| row.get(0));
     if description.is_by_key() || whole.is_some() {
-        return Ok(Said { key: Vec::new(), whole, schema });
+        return Ok(Said { key: Vec::new(), whole, schema, secured });
     }
     let rows = client.query(KEY, &[&description.oid]).await?;
-    Ok(Said { key: rows.iter().map(|row| row.get(0)).collect(), whole, schema })
+    let key = rows.iter().map(|row| row.get(0)).collect();
+    Ok(Said { key, whole, schema, secured })
 }
 
 async fn wait(stop: &CancellationToken, backoff: &mut Backoff, problem: &str) -> Result<(), Ended> {
