@@ -311,7 +311,7 @@ async fn what_a_stranger_prepared_is_neither_installed_over_nor_used() {
     let report = doctor::examine(&scene.target, &WalOptions::default()).await;
     let check = report.checks.iter().find(|check| check.name == "outbox").unwrap();
     assert_eq!(check.outcome, Outcome::Fail, "{}", report.text());
-    doctor::tables(&scene.target).await.unwrap();
+    doctor::tables(&scene.target, &WalOptions::default()).await.unwrap();
     assert!(sql::set_sink(&scene.target, sql::Sink::Wal).await.is_err());
     scene.admin.batch_execute("CREATE TABLE public.a (id int PRIMARY KEY)").await.unwrap();
     let (publisher, _witness) = Witness::new();

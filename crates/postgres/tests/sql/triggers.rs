@@ -97,7 +97,7 @@ async fn triggers_that_leave_out_changes_are_told_refused_and_mended() {
         let check = report.checks.iter().find(|check| check.name == "triggers").unwrap();
         assert_eq!(check.outcome, Outcome::Warn, "{harm}");
         assert!(report.text().contains(why), "{harm}: {}", report.text());
-        let tables = doctor::tables(&target).await.unwrap();
+        let tables = doctor::tables(&target, &WalOptions::default()).await.unwrap();
         assert!(tables[0].obstacles().iter().any(|text| text.contains(why)), "{harm}");
         client.batch_execute("SELECT enable_realtime('t')").await.unwrap();
         let mended = triggers(&client, "t").await;
@@ -145,10 +145,14 @@ async fn a_partition_whose_trigger_is_off_is_told_and_mended() {
         )
         .await
         .unwrap();
-    let tables = doctor::tables(&target).await.unwrap();
+    let tables = doctor::tables(&target, &WalOptions::default()).await.unwrap();
     assert!(tables[0].obstacles().iter().any(|text| text.contains("p1")), "{tables:?}");
     assert!(!tables[0].live().contains(&"outbox"));
     client.batch_execute("SELECT enable_realtime('p')").await.unwrap();
     assert!(triggers(&client, "p1").await.iter().all(|(.., fine)| *fine));
-    assert!(doctor::tables(&target).await.unwrap()[0].live().contains(&"outbox"));
+    assert!(
+        doctor::tables(&target, &WalOptions::default()).await.unwrap()[0]
+            .live()
+            .contains(&"outbox")
+    );
 }
