@@ -14,9 +14,14 @@ pub(super) fn run(args: &Args, command: SqlCommand) -> anyhow::Result<()> {
 
 fn install(args: &Args, flags: InstallFlags) -> anyhow::Result<()> {
     let (target, options) = (super::database(args)?, options(flags));
-    super::small_runtime()?.block_on(sql::install(&target, &options))?;
+    let installed = super::small_runtime()?.block_on(async {
+        sql::install(&target, &options).await?;
+        sql::installation(&target).await
+    })?;
+    let definer = installed.and_then(|installed| installed.definer).unwrap_or_default();
     super::print(&format!(
-        "version {} is installed in {target}; a table is followed after\n  \
+        "version {} is installed in {target}, its tables belong to role {definer}; a table is followed \
+         after\n  \
          SELECT enable_realtime('schema', 'table');\nor when the first client subscribes to it\n",
         sql::VERSION
     ))
