@@ -23,7 +23,7 @@ async fn the_sql_is_installed_listed_checked_and_removed() {
     assert!(good && printed.contains("\"app\".enable_realtime"), "{printed}");
     for _ in 0..2 {
         let (printed, good) = run(&["sql", "install"], &url).await;
-        assert!(good && printed.contains("version 2 is installed"), "{printed}");
+        assert!(good && printed.contains("version 3 is installed"), "{printed}");
     }
     let (printed, good) = run(&["doctor", "--json"], &url).await;
     let report: Value = serde_json::from_str(&printed).expect("JSON");
