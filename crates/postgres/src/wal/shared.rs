@@ -352,7 +352,7 @@ impl Status {
         if self.connected != works {
             (self.connected, self.since) = (works, SystemTime::now());
         }
-        metrics.connected.set(i64::from(works));
+        metrics.connected.set(i64::from(works && self.stalled.is_none()));
     }
 }
 
