@@ -16,7 +16,7 @@ use tidewire_protocol::{Code, Refusal};
 pub use self::principal::{Network, Principal, TokenDigest};
 pub use self::rates::{Rate, Rates};
 pub use self::shares::{Allowance, Full, Share, Shares};
-pub(crate) use self::turns::Turns;
+pub(crate) use self::turns::{Room, Turn, Turns};
 use crate::metrics::{Metrics, NameLabel};
 use crate::sparing::Sparing;
 
@@ -51,6 +51,14 @@ budgets! {
     TokenChecks = "token_checks";
     /// Tokens that were refused.
     FailedTokens = "failed_tokens";
+    /// Snapshots that are read, or wait to be.
+    Snapshots = "snapshots";
+    /// Bytes of filters in use.
+    Filters = "filters";
+    /// Topics that a publication made.
+    NewTopics = "new_topics";
+    /// NOTIFY channels that are followed.
+    Channels = "channels";
     /// Publications over HTTP.
     Publications = "publications";
 }

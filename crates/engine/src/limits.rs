@@ -90,8 +90,27 @@ pub struct Budgets {
     ///
     /// Half of the connections on which an SQL function is asked.
     pub address_token_checks: usize,
+    /// Bytes that wait for all slow clients together; 512 MiB. One of them may hold an eighth of
+    /// what is left, and at most [`Limits::mailbox_bytes`].
+    pub mailbox_bytes: usize,
+    /// Bytes of filters of one address or subject; 64 MiB.
+    pub filter_bytes: usize,
+    /// Bytes of filters of all, half of them of clients without a good token; 512 MiB.
+    pub all_filter_bytes: usize,
+    /// Topics that the publications of one address or subject make, in a second on average; 10.
+    pub new_topics_per_second: u32,
+    /// The same at once; 10,000.
+    pub new_topic_burst: u32,
+    /// Subscriptions of one address or subject to NOTIFY channels; 1,000.
+    pub channels: usize,
     /// Of [`Limits::idempotency_keys`], those of one address or subject; 10,000.
     pub idempotency_keys: usize,
+    /// Snapshots that are read at the same time for one address or subject; 2.
+    ///
+    /// Half of the connections on which snapshots are read.
+    pub snapshots: usize,
+    /// Snapshots of one address or subject that are read or wait; 1,000.
+    pub waiting_snapshots: usize,
     /// Tokens of one address that are refused, in a second on average; 5.
     pub failed_tokens_per_second: u32,
     /// The same at once; 100.
@@ -111,7 +130,15 @@ impl Default for Budgets {
             subject_body_bytes: 64 << 20,
             body_bytes: 256 << 20,
             address_token_checks: 2,
+            mailbox_bytes: 512 << 20,
+            filter_bytes: 64 << 20,
+            all_filter_bytes: 512 << 20,
+            new_topics_per_second: 10,
+            new_topic_burst: 10_000,
+            channels: 1_000,
             idempotency_keys: 10_000,
+            snapshots: 2,
+            waiting_snapshots: 1_000,
             failed_tokens_per_second: 5,
             failed_token_burst: 100,
         }

@@ -6,9 +6,11 @@
 //!
 //! The mailbox is also where a session is told to end, and where the ticker finds it.
 
+mod totals;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -18,6 +20,7 @@ use tidewire_protocol::{Close, Position, Topic, Wire};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub(crate) use self::totals::Totals;
 use crate::limits::Limits;
 
 /// Buffers handed to one vectored write; more than a burst usually has, far under the kernel's
@@ -67,6 +70,8 @@ pub(crate) enum Offer {
 /// What waits for one client.
 pub(crate) struct Mailbox {
     state: Mutex<State>,
+    /// There was no room, because of what waits in other mailboxes.
+    starved: AtomicBool,
     wake: Notify,
     wire: Wire,
     /// Seconds of [`clock`] at the last sign of life.
@@ -82,6 +87,7 @@ pub(crate) struct Mailbox {
 }
 
 struct State {
+    totals: Totals,
     queue: VecDeque<Waiting>,
     bytes: usize,
     /// How many of the bytes the client asked for itself.
@@ -103,8 +109,20 @@ struct Waiting {
 }
 
 impl Mailbox {
+    #[cfg(test)]
     pub(crate) fn new(wire: Wire, outlet: Option<Box<dyn Outlet>>, now: u32) -> Self {
+        Self::among(Totals::default(), wire, outlet, now)
+    }
+
+    /// A mailbox among others that share a limit.
+    pub(crate) fn among(
+        totals: Totals,
+        wire: Wire,
+        outlet: Option<Box<dyn Outlet>>,
+        now: u32,
+    ) -> Self {
         let state = State {
+            totals,
             queue: VecDeque::new(),
             bytes: 0,
             answers: 0,
@@ -117,6 +135,7 @@ impl Mailbox {
         };
         Self {
             state: Mutex::new(state),
+            starved: AtomicBool::new(false),
             wake: Notify::new(),
             wire,
             heard: AtomicU32::new(now),
@@ -134,13 +153,15 @@ impl Mailbox {
             return Offer::Taken;
         }
         if state.queue.is_empty() {
-            let wake = state.write_or_queue(outgoing);
+            let Some(wake) = state.write_or_queue(outgoing, limit) else { return Offer::Full };
             drop(state);
             if wake {
                 self.wake.notify_one();
             }
             return Offer::Taken;
         }
+        // What was read from history for this session alone, when there was room, is taken.
+        let limit = if limit == usize::MAX { limit } else { limit.min(state.totals.part()) };
         if state.bytes + outgoing.bytes.len() > limit {
             return Offer::Full;
         }
@@ -214,7 +235,14 @@ impl Mailbox {
 
     /// Whether a page from history fits without soon being too much.
     pub(crate) fn has_room(&self, limit: usize) -> bool {
-        self.state.lock().bytes <= limit / 2
+        let room = self.room(limit);
+        self.starved.store(room == 0, Ordering::Relaxed);
+        room > 0 && self.state.lock().bytes <= room / 2
+    }
+
+    /// Most bytes that may wait here now, of `limit` at most.
+    pub(crate) fn room(&self, limit: usize) -> usize {
+        limit.min(self.state.lock().totals.part())
     }
 
     /// Waits for anything above to change. Cancel safe.
@@ -226,6 +254,7 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Vec<Outgoing> {
         let mut state = self.state.lock();
         let was_full = state.bytes > 0;
+        state.totals.remove(state.bytes);
         state.bytes = 0;
         state.answers = 0;
         state.stalled = None;
@@ -281,6 +310,10 @@ impl Mailbox {
 
     /// Ends or pings the session if it is time; called about once a second.
     pub(crate) fn tick(&self, limits: &Limits, now: u32, wall: u64) {
+        if self.starved.swap(false, Ordering::Relaxed) {
+            // There may be room again; nobody else tells of what other mailboxes gave back.
+            self.wake.notify_one();
+        }
         if let Some(why) = self.overdue(limits, now, wall) {
             self.close(why);
         } else if self.heartbeat_is_due(now) {
@@ -348,21 +381,30 @@ impl Mailbox {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.totals.remove(self.bytes);
+    }
+}
+
 impl State {
-    /// Writes directly or queues what is left; `true` when the session's task must be woken.
-    fn write_or_queue(&mut self, mut outgoing: Outgoing) -> bool {
+    /// Writes directly or queues what is left: whether the session's task must be woken, or `None`
+    /// when nothing was written and there is no room in all mailboxes together.
+    fn write_or_queue(&mut self, mut outgoing: Outgoing, limit: usize) -> Option<bool> {
+        let is_full = limit < usize::MAX && self.totals.part() == 0;
         if let Some(outlet) = &self.outlet {
             match outlet.try_write(&outgoing.bytes) {
-                Ok(written) if written == outgoing.bytes.len() => return false,
+                Ok(written) if written == outgoing.bytes.len() => return Some(false),
+                Ok(0) if is_full => return None,
                 Ok(written) => outgoing.bytes.advance(written),
                 Err(_) => {
                     self.closing = Some(Close::Normal);
-                    return true;
+                    return Some(true);
                 }
             }
         }
         self.push(outgoing, 0);
-        true
+        Some(true)
     }
 
     fn push(&mut self, outgoing: Outgoing, answer: usize) {
@@ -370,6 +412,7 @@ impl State {
             self.stalled = Some(Instant::now());
         }
         self.bytes += outgoing.bytes.len();
+        self.totals.add(outgoing.bytes.len());
         self.answers += answer;
         self.queue.push_back(Waiting { outgoing, answer });
     }
@@ -392,6 +435,7 @@ impl State {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.totals.remove(written);
         self.stalled = Some(Instant::now());
         while let Some(first) = self.queue.front_mut() {
             let bytes = &mut first.outgoing.bytes;

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub refusals: Family<NameLabel, Counter>,
     /// Times a principal was over a budget, by budget.
     pub over_budget: Family<NameLabel, Counter>,
+    /// Bytes that wait for clients that read slowly.
+    pub mailbox_bytes: Gauge,
     /// Requests received from clients.
     pub requests: Counter,
     /// Subscriptions in force.
@@ -85,6 +87,11 @@ impl Metrics {
             "over_budget",
             "Times a client was over a budget, by budget",
             self.over_budget.clone(),
+        );
+        r.register(
+            "mailbox_bytes",
+            "Bytes that wait for clients that read slowly",
+            self.mailbox_bytes.clone(),
         );
         r.register("requests", "Requests received from clients", self.requests.clone());
         r.register("subscriptions", "Subscriptions in force", self.subscriptions.clone());

@@ -2,6 +2,7 @@
 
 mod admission;
 mod builder;
+mod filters;
 mod opening;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use crate::broker::Broker;
 use crate::history::{History, HistoryLimits};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Totals};
 use crate::metrics::{ClientLabels, Metrics};
 use crate::namespace::Namespaces;
 use crate::presence::Presence;
@@ -30,6 +31,7 @@ use crate::publisher::Publisher;
 use crate::relay::Relay;
 use crate::session::Session;
 use crate::sessions::{Connection, Departures, Sessions};
+use crate::sparing::Sparing;
 use crate::ticker::{self, Clock};
 use crate::upstream::{Prepared, Upstream};
 
@@ -41,6 +43,9 @@ pub use self::opening::Opening;
 /// What a shutdown keeps of its grace period for the tasks to end, at most: what they do is short
 /// unless a store hangs.
 const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// Slow readers are slow for a while.
+static SLOW: Sparing = Sparing::new();
 
 /// One running engine; cheap to clone.
 ///
@@ -63,6 +68,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Sessions,
     admission: Admission,
+    /// What waits for all clients.
+    waiting: Totals,
     pub(crate) clock: Clock,
     pub(crate) departures: Departures,
     /// Topics with listeners who may be silent.
@@ -136,6 +143,14 @@ impl Inner {
 
     pub(crate) fn measure(&self) {
         self.metrics.topics.set(self.hub.len() as i64);
+        let (waiting, limit) = (self.waiting.bytes(), self.limits.load().budgets.mailbox_bytes);
+        self.metrics.mailbox_bytes.set(waiting as i64);
+        // One of many may hold very little by then.
+        if waiting > limit / 8 * 7
+            && let Some(unsaid) = SLOW.due()
+        {
+            tracing::warn!(waiting, limit, unsaid, "slow readers leave little room in memory");
+        }
     }
 
     /// Who a client is now that keys or settings have changed.
@@ -174,7 +189,8 @@ impl Node {
             None => self.place(&opening.identity, opening.peer.map(|peer| peer.ip()))?,
         };
         let now = self.0.clock.seconds();
-        let mailbox = Arc::new(Mailbox::new(opening.wire, opening.outlet, now));
+        let mailbox =
+            Arc::new(Mailbox::among(self.0.waiting.clone(), opening.wire, opening.outlet, now));
         if let Some(frame) = opening.dialect.heartbeat()
             && opening.wire == Wire::WebSocket
         {
@@ -243,6 +259,7 @@ impl Node {
 
     /// Puts other limits in force, for requests from now on.
     pub fn set_limits(&self, limits: Limits) {
+        self.0.waiting.set_limit(limits.budgets.mailbox_bytes);
         self.0.limits.store(Arc::new(limits));
     }
 

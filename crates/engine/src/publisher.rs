@@ -1,6 +1,7 @@
 //! The one door in: everything that is said on any topic passes here.
 
 mod kept_keys;
+mod new_topics;
 mod underway;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::sparing::Sparing;
 use crate::upstream::Upstream;
+use new_topics::NewTopics;
 use underway::Underway;
 
 /// Longest idempotency key in bytes: a UUID, a ULID, or a path of some.
@@ -40,6 +42,7 @@ struct Inner {
     limits: Arc<arc_swap::ArcSwap<Limits>>,
     idempotency: Idempotency,
     underway: Underway,
+    new_topics: NewTopics,
     metrics: Metrics,
 }
 
@@ -53,7 +56,17 @@ impl Publisher {
         let (upstreams, idempotency) = (OnceLock::new(), Idempotency::default());
         kept_keys::restore(&history, &idempotency, &limits.load());
         let underway = Underway::new(metrics.publishing.clone());
-        let inner = Inner { history, broker, upstreams, limits, idempotency, underway, metrics };
+        let new_topics = NewTopics::default();
+        let inner = Inner {
+            history,
+            broker,
+            upstreams,
+            limits,
+            idempotency,
+            underway,
+            new_topics,
+            metrics,
+        };
         Self(Arc::new(inner))
     }
 
@@ -230,19 +243,19 @@ impl Publisher {
         let limits = self.0.limits.load_full();
         check(&publication, &limits)?;
         let Some(key) = publication.idempotency_key.clone() else {
-            return self.say(publication, caller.session, None).await;
+            return self.say(publication, caller, None).await;
         };
         let key = (caller.principal.clone(), key);
         let fingerprint = fingerprint(&publication);
         let kept = self.keeps_marks().then(|| kept_keys::mark(&key, fingerprint)).flatten();
-        let say = self.say(publication, caller.session, kept);
+        let say = self.say(publication, caller, kept);
         self.0.idempotency.once(key, fingerprint, &limits, say).await
     }
 
     async fn say(
         &self,
         publication: Publication,
-        session: Option<SessionId>,
+        caller: &Caller,
         kept: Option<Mark>,
     ) -> Result<Said, Refusal> {
         let Publication { topic, name, payload, echo, .. } = publication;
@@ -250,7 +263,8 @@ impl Publisher {
             let upstream = self.upstream(&topic)?;
             return upstream.emit(&topic, &payload).await.map(|()| None);
         }
-        let audience = match session {
+        self.0.new_topics.admit(&topic, &caller.principal, &self.0).await?;
+        let audience = match caller.session {
             Some(session) if !echo => Audience::Except(session),
             _ => Audience::Everyone,
         };
@@ -260,7 +274,9 @@ impl Publisher {
             None => self.publish(vec![draft]).await.pop().transpose(),
         };
         let event = event.map(|event| event.expect("one result for each draft"));
-        event.map(|event| Some(event.position)).map_err(|error| unavailable(&error))
+        let event = event.map_err(|error| unavailable(&error))?;
+        self.0.new_topics.note(event.position, &caller.principal, &self.0);
+        Ok(Some(event.position))
     }
 
     /// The world outside that the topic belongs to.

@@ -129,6 +129,11 @@ pub trait RowFilter: Send + Sync + 'static {
     fn demand(&self) -> Option<&Demand> {
         None
     }
+
+    /// Bytes of memory that it takes, roughly: counted for who asked for it.
+    fn weight(&self) -> usize {
+        0
+    }
 }
 
 /// The rows of a table as a query saw them.

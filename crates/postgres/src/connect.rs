@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Connection, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use error::{ConnectError, ErrorKind};
@@ -278,6 +278,17 @@ impl Target {
             MakeRustlsConnect::new(tls::unused())
         };
         Ok(Box::pin(config.connect(connector)).await)
+    }
+
+    /// Has the server give up the statement that runs on a connection of this target, as well as it
+    /// can be reached; the connection need not live any more.
+    pub(crate) async fn cancel(&self, statement: CancelToken) {
+        let Ok(tls) = self.0.tls.config() else { return };
+        // Used where the connection itself had TLS.
+        let cancelled = statement.cancel_query(MakeRustlsConnect::new(tls));
+        if let Ok(Err(error)) = timeout(self.0.timeout, cancelled).await {
+            tracing::debug!(%error, "a statement that nobody waits for could not be cancelled");
+        }
     }
 
     fn config_for(&self, host: &Host) -> Config {

@@ -26,6 +26,7 @@ use tidewire_protocol::dialect::Movement;
 use tidewire_protocol::filter::{Demand, Filter, Predicate};
 use tidewire_protocol::{Code, Interest, Refusal, Topic};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use cache::Generations;
 use collation::Case;
@@ -50,8 +51,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FRESH: Duration = Duration::from_secs(2);
 
 /// Filters that are kept ready; a listener that comes back, or many with the same filter, cost
-/// nothing then. A filter is about a kilobyte.
+/// nothing then. A filter is about a kilobyte, but for its regular expressions.
 const KEPT: usize = 4_096;
+
+/// Bytes of the filters that are kept ready: as many as listeners of one subject may use.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// Makes ready what listeners want of tables; cheap to clone.
 #[derive(Clone)]
@@ -89,7 +93,7 @@ impl Preparer {
         Self(Arc::new(Inner {
             pool: Pool::new(target, POOL_SIZE, PATIENCE, PATIENCE),
             tables: Mutex::new(HashMap::new()),
-            plans: Mutex::new(Generations::new(KEPT)),
+            plans: Mutex::new(Generations::new(KEPT, KEPT_BYTES)),
             folds: Folds::default(),
             describing: Flights::default(),
             making: Flights::default(),
@@ -98,7 +102,7 @@ impl Preparer {
 
     /// Checks what a listener wants and makes it ready to be applied to changes.
     ///
-    /// Dropping the future gives up waiting; the work is finished all the same.
+    /// Dropping the future gives up waiting; the last who does ends the work.
     ///
     /// # Errors
     /// [`Code::BadField`] for an unknown column, a filter that is not one, a constant that is not
@@ -225,33 +229,40 @@ impl Inner {
         let limit = limit.as_ref().map(|(_, limit)| limit);
         let predicate = Predicate::limited(&wanted, limit, |column| kinds[column].clone())
             .map_err(|error| Refusal::new(Code::BadField, error.to_string()))?;
-        let rows: Arc<dyn RowFilter> = Arc::new(TableFilter(predicate));
+        let weight = all.weight() + 2 * key.filter.as_ref().map_or(0, |text| text.len());
+        let rows: Arc<dyn RowFilter> = Arc::new(TableFilter { predicate, weight });
         let plan = Arc::new(Plan { table, filter: Some(all), rows: Some(rows) });
-        self.plans.lock().insert(key, Arc::clone(&plan));
+        self.plans.lock().insert(key, Arc::clone(&plan), weight);
         Ok(plan)
     }
 }
 
-/// Finishes the work even if nobody waits for it any more: a connection that is let go of in the
-/// middle of a transaction would keep it open.
+/// Does the work in a task of its own, which ends with the last who waits for it.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Result<T, Refusal> {
-    tokio::spawn(work).await.unwrap_or_else(|error| {
+    AbortOnDropHandle::new(tokio::spawn(work)).await.unwrap_or_else(|error| {
         tracing::error!(error = &error as &dyn std::error::Error, "asking PostgreSQL panicked");
         Err(Refusal::new(Code::Internal, "the server failed to ask PostgreSQL"))
     })
 }
 
 /// A predicate as the engine applies it.
-struct TableFilter(Predicate);
+struct TableFilter {
+    predicate: Predicate,
+    weight: usize,
+}
 
 impl RowFilter for TableFilter {
     fn admits(&self, change: &Change) -> Result<Option<Movement>, String> {
-        self.0.admits(change).map_err(|altered| altered.to_string())
+        self.predicate.admits(change).map_err(|altered| altered.to_string())
     }
 
     fn demand(&self) -> Option<&Demand> {
-        self.0.demand()
+        self.predicate.demand()
+    }
+
+    fn weight(&self) -> usize {
+        self.weight
     }
 }

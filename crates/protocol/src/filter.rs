@@ -251,6 +251,16 @@ impl Filter {
         found
     }
 
+    /// Bytes of memory that its regular expressions take at most, roughly; all else is about as
+    /// large as the filter's text.
+    pub fn weight(&self) -> usize {
+        let weights = self.conditions().into_iter().map(|condition| match &condition.test {
+            Test::Match(regular) => regular.weight(),
+            _ => 0,
+        });
+        weights.sum()
+    }
+
     /// The same, to be changed.
     pub fn conditions_mut(&mut self) -> Vec<&mut Condition> {
         let mut found = Vec::new();

@@ -7,6 +7,7 @@ mod keys;
 mod peer;
 mod sockets;
 mod tokens;
+mod topics;
 
 pub(crate) use self::peer::Peer;
 use crate::support::{SECRET, Server};

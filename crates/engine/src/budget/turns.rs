@@ -2,76 +2,98 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::Principal;
 
 /// The lines of all principals; one that nobody stands in takes no memory.
 #[derive(Debug, Default)]
-pub(crate) struct Turns(Mutex<HashMap<Principal, Arc<Line>>>);
+pub(crate) struct Turns(Mutex<HashMap<Principal, Line>>);
 
 #[derive(Debug)]
 struct Line {
     turns: Arc<Semaphore>,
     /// Who stands in it, those whose turn it is among them.
-    standing: AtomicUsize,
+    standing: usize,
+    /// Those who stand for the same thing and have their turn together, by what it is.
+    together: HashMap<u64, Arc<Group>>,
 }
 
-/// Somebody who stands in a line.
-struct Standing<'turns> {
+/// Those who have one turn together: the permit of the first whose turn it is.
+type Group = OnceCell<OwnedSemaphorePermit>;
+
+/// How many have a turn at once, and how many stand in a line, at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) at_once: usize,
+    pub(crate) standing: usize,
+}
+
+/// A place in a line, and then the principal's turn, until this is dropped.
+pub(crate) struct Turn<'turns> {
     turns: &'turns Turns,
     principal: &'turns Principal,
-    line: Arc<Line>,
-}
-
-/// It is the principal's turn, until this is dropped.
-pub(crate) struct Turn<'turns> {
-    _permit: OwnedSemaphorePermit,
-    _standing: Standing<'turns>,
+    thing: Option<u64>,
+    group: Option<Arc<Group>>,
 }
 
 impl Turns {
-    /// Waits for a turn: `at_once` have one at the same time, and at most `standing` stand in the
-    /// principal's line; `None` when the line is longer. Cancel safe.
+    /// Waits for a turn; `None` when the principal's line is full. Who asks for the same `thing`
+    /// has its turn together with others that do. Cancel safe.
     pub(crate) async fn turn<'turns>(
         &'turns self,
         principal: &'turns Principal,
-        at_once: usize,
-        standing: usize,
+        thing: Option<u64>,
+        room: Room,
     ) -> Option<Turn<'turns>> {
-        let place = self.stand(principal, at_once, standing)?;
-        let turns = Arc::clone(&place.line.turns);
-        let permit = turns.acquire_owned().await.expect("the semaphore is never closed");
-        Some(Turn { _permit: permit, _standing: place })
+        let (turn, permits) = self.stand(principal, thing, room)?;
+        let group = turn.group.as_ref().expect("it is taken at the end only");
+        // Where the one that waits for the permit gives up, another of the group does.
+        group
+            .get_or_init(|| async { permits.acquire_owned().await.expect("it is never closed") })
+            .await;
+        Some(turn)
     }
 
     fn stand<'turns>(
         &'turns self,
         principal: &'turns Principal,
-        at_once: usize,
-        standing: usize,
-    ) -> Option<Standing<'turns>> {
+        thing: Option<u64>,
+        room: Room,
+    ) -> Option<(Turn<'turns>, Arc<Semaphore>)> {
         let mut lines = self.0.lock();
-        let line = lines.entry(principal.clone()).or_insert_with(|| {
-            let (turns, standing) = (Arc::new(Semaphore::new(at_once)), AtomicUsize::new(0));
-            Arc::new(Line { turns, standing })
+        let line = lines.entry(principal.clone()).or_insert_with(|| Line {
+            turns: Arc::new(Semaphore::new(room.at_once)),
+            standing: 0,
+            together: HashMap::new(),
         });
-        if line.standing.load(Ordering::Relaxed) >= standing {
+        if line.standing >= room.standing {
             return None;
         }
-        line.standing.fetch_add(1, Ordering::Relaxed);
-        Some(Standing { turns: self, principal, line: Arc::clone(line) })
+        line.standing += 1;
+        let group = match thing {
+            Some(thing) => Arc::clone(line.together.entry(thing).or_default()),
+            None => Arc::default(),
+        };
+        let permits = Arc::clone(&line.turns);
+        Some((Turn { turns: self, principal, thing, group: Some(group) }, permits))
     }
 }
 
-impl Drop for Standing<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Under the lock, so that nobody enters a line that is being removed.
         let mut lines = self.turns.0.lock();
-        if self.line.standing.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let Some(line) = lines.get_mut(self.principal) else { return };
+        self.group = None;
+        if let Some(thing) = self.thing
+            && line.together.get(&thing).is_some_and(|group| Arc::strong_count(group) == 1)
+        {
+            line.together.remove(&thing);
+        }
+        line.standing -= 1;
+        if line.standing == 0 {
             lines.remove(self.principal);
         }
     }
@@ -83,18 +105,40 @@ mod tests {
 
     use super::*;
 
+    const ROOM: Room = Room { at_once: 1, standing: 3 };
+
+    async fn waits<T>(turn: impl Future<Output = T>) -> bool {
+        tokio::time::timeout(Duration::from_secs(1), turn).await.is_err()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_long_line_of_one_principal_holds_up_no_other() {
         let turns = Turns::default();
         let (one, other) = (Principal::Subject("a".into()), Principal::Subject("b".into()));
-        let first = turns.turn(&one, 1, 2).await.unwrap();
-        let mut second = Box::pin(turns.turn(&one, 1, 2));
-        let waited = tokio::time::timeout(Duration::from_secs(1), &mut second).await;
-        assert!(waited.is_err(), "it waits");
-        assert!(turns.turn(&one, 1, 2).await.is_none(), "the line is full");
-        assert!(turns.turn(&other, 1, 2).await.is_some());
+        let first = turns.turn(&one, None, ROOM).await.unwrap();
+        let mut second = Box::pin(turns.turn(&one, None, ROOM));
+        let mut third = Box::pin(turns.turn(&one, None, ROOM));
+        assert!(waits(&mut second).await && waits(&mut third).await);
+        assert!(turns.turn(&one, None, ROOM).await.is_none(), "the line is full");
+        assert!(turns.turn(&other, None, ROOM).await.is_some());
         drop(first);
-        assert!(second.await.is_some());
+        drop(second.await.unwrap());
+        drop(third);
+        assert!(turns.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_ask_for_the_same_have_one_turn() {
+        let turns = Turns::default();
+        let one = Principal::Subject("a".into());
+        let first = turns.turn(&one, Some(1), ROOM).await.unwrap();
+        let same = turns.turn(&one, Some(1), ROOM).await.unwrap();
+        let mut another = Box::pin(turns.turn(&one, Some(2), ROOM));
+        assert!(waits(&mut another).await);
+        drop(first);
+        assert!(waits(&mut another).await, "one of them still has it");
+        drop(same);
+        drop(another.await.unwrap());
         assert!(turns.0.lock().is_empty());
     }
 }

@@ -129,3 +129,32 @@ fn a_token_that_runs_out_ends_the_session() {
     mailbox.tick(&Limits::default(), 1, 100);
     assert_eq!(mailbox.closing(), Some(Close::TokenExpired));
 }
+
+#[test]
+fn slow_clients_together_hold_no_more_than_is_allowed_and_the_slowest_fall_back_first() {
+    let totals = Totals::new(10_000);
+    let mailbox = || Mailbox::among(totals.clone(), Wire::WebSocket, None, 0);
+    let offer = |mailbox: &Mailbox, bytes: usize| {
+        let bytes = Bytes::from(vec![0; bytes]);
+        mailbox.offer(Outgoing { bytes, mark: None }, 5_000)
+    };
+    let slow: Vec<_> = (0..100).map(|_| mailbox()).collect();
+    for _ in 0..100 {
+        for one in &slow {
+            let _ = offer(one, 100);
+        }
+    }
+    // A first frame is always taken of who has no socket to write into.
+    assert!(totals.bytes() <= 20_000, "{}", totals.bytes());
+    drop(slow);
+    assert_eq!(totals.bytes(), 0);
+
+    let (slowest, other) = (mailbox(), mailbox());
+    while offer(&slowest, 100) == Offer::Taken {}
+    assert!((1_000..2_000).contains(&totals.bytes()), "{}", totals.bytes());
+    assert!(!slowest.has_room(5_000) && other.has_room(5_000));
+    assert_eq!(offer(&other, 100), Offer::Taken);
+    assert_eq!(offer(&other, 100), Offer::Taken);
+    slowest.take();
+    assert_eq!(totals.bytes(), 200);
+}

@@ -1,14 +1,16 @@
 //! Who is let in: tokens are checked and places given within the budgets of the client's address
 //! and subject.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
-use tidewire_protocol::{Code, Refusal, Token};
+use tidewire_protocol::{Code, Refusal, Subscription, Token};
 
 use super::{Inner, Node};
 use crate::auth::{Authenticator, Identity};
 use crate::budget::{
-    self, Allowance, Budget, Full, Principal, Rate, Rates, Share, Shares, TokenDigest, Turns,
+    self, Allowance, Budget, Full, Principal, Rate, Rates, Room, Share, Shares, TokenDigest, Turn,
+    Turns,
 };
 use crate::limits::Limits;
 
@@ -21,7 +23,10 @@ const STANDING: usize = 512;
 pub(super) struct Admission {
     connections: Shares,
     checks: Turns,
+    snapshots: Turns,
     failures: Rates,
+    pub(super) filters: Shares,
+    pub(super) channels: Shares,
 }
 
 /// A place among the connections, for a session that is to be opened; dropping it gives it back.
@@ -115,11 +120,9 @@ impl Inner {
         };
         let failures = &self.admission.failures;
         let checked = async {
-            let turn = self.admission.checks.turn(
-                &principal,
-                limits.budgets.address_token_checks,
-                STANDING,
-            );
+            let at_once = limits.budgets.address_token_checks;
+            let turn =
+                self.admission.checks.turn(&principal, None, Room { at_once, standing: STANDING });
             let _turn = turn.await.ok_or_else(|| {
                 let message = "too many tokens of this address are being checked";
                 self.over(Budget::TokenChecks, &principal, message)
@@ -141,6 +144,33 @@ impl Inner {
             }
             other => other,
         }
+    }
+
+    /// Waits until the principal may have another snapshot read: a few at once, so that one which
+    /// asks for many leaves connections to the database to others.
+    ///
+    /// # Errors
+    /// `OverBudget` when too many wait already.
+    pub(crate) async fn snapshot_turn<'all>(
+        &'all self,
+        principal: &'all Principal,
+        wish: &Subscription,
+    ) -> Result<Option<Turn<'all>>, Refusal> {
+        if *principal == Principal::Local {
+            return Ok(None);
+        }
+        // Those of one principal that ask for the same rows share one query.
+        let mut thing = DefaultHasher::new();
+        (&wish.topic, &wish.interest.columns, &wish.interest.filter).hash(&mut thing);
+        let room = {
+            let budgets = &self.limits.load().budgets;
+            Room { at_once: budgets.snapshots, standing: budgets.waiting_snapshots }
+        };
+        let turn = self.admission.snapshots.turn(principal, Some(thing.finish()), room).await;
+        turn.map(Some).ok_or_else(|| {
+            let message = "too many snapshots of one client are waiting";
+            self.over(Budget::Snapshots, principal, message)
+        })
     }
 
     /// Gives a session's place to whom the session turned out to be.

@@ -17,6 +17,7 @@ use crate::broker::{Broker, Inlet, LocalBroker};
 use crate::history::{History, MemoryHistory, MemorySettings};
 use crate::hub::Hub;
 use crate::limits::Limits;
+use crate::mailbox::Totals;
 use crate::metrics::Metrics;
 use crate::namespace::Namespaces;
 use crate::presence::{MemoryPresence, Presence};
@@ -216,6 +217,7 @@ impl PreparedNode {
         publisher.set_upstreams(builder.upstreams.clone());
         let stop = CancellationToken::new();
         let (presence, telling) = presence(builder.presence, &limits, &metrics, &publisher, &stop);
+        let waiting = limits.load().budgets.mailbox_bytes;
         let inner = Arc::new(Inner {
             hub,
             relay,
@@ -231,6 +233,7 @@ impl PreparedNode {
             metrics,
             sessions: Sessions::default(),
             admission: Admission::default(),
+            waiting: Totals::new(waiting),
             clock: Clock::start(),
             departures: Departures::default(),
             watched: Watched::default(),

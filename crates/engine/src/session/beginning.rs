@@ -15,6 +15,7 @@ use tidewire_protocol::{
 
 use super::catch_up::{PAGE, Rows};
 use super::subscribed::Listening;
+use crate::budget::Principal;
 use crate::history::Page;
 use crate::hub::Entry;
 use crate::node::Inner;
@@ -56,28 +57,35 @@ impl Inner {
     pub(super) async fn beginning(
         self: &Arc<Self>,
         wish: &Subscription,
+        principal: &Principal,
     ) -> Result<Beginning, Refusal> {
-        let listening = self.listen(&wish.topic).await?;
-        let wants = self.prepare(wish).await?;
+        let listening = self.listen(&wish.topic, principal).await?;
+        let wants = self.prepare(wish, principal).await?;
         let mut start = self.start_of(wish).await?;
         let mut rows = None;
         if wish.snapshot && !is_resumed(start.as_ref()) {
+            let _turn = self.snapshot_turn(principal, wish).await?;
             let (mut with_rows, found) = self.start_with_rows(wish).await?;
             // What was lost is named, although the rows make up for it.
             with_rows.outcome = start.map_or(Outcome::Fresh, |start| start.outcome);
             (start, rows) = (Some(with_rows), Some(found));
         }
-        let presence = self.presence_start(wish).await?;
+        let presence = self.presence_start(wish, principal).await?;
         Ok(Beginning { listening, wants, start, rows, presence })
     }
 
     /// What is wanted of a table, made ready; `None` for everything.
-    async fn prepare(&self, wish: &Subscription) -> Result<Option<Arc<Prepared>>, Refusal> {
+    async fn prepare(
+        &self,
+        wish: &Subscription,
+        principal: &Principal,
+    ) -> Result<Option<Arc<Prepared>>, Refusal> {
         if wish.interest.is_everything() {
             return Ok(None);
         }
         let upstream = self.publisher.upstream(&wish.topic)?;
-        Ok(Some(Arc::new(upstream.prepare(&wish.topic, &wish.interest).await?)))
+        let prepared = upstream.prepare(&wish.topic, &wish.interest).await?;
+        Ok(Some(Arc::new(self.counted(prepared, principal)?)))
     }
 
     async fn head(&self, topic: &Topic) -> Result<Position, Refusal> {
@@ -114,8 +122,16 @@ impl Inner {
     }
 
     /// One more listener of the topic: attached at its source, followed and placed.
-    async fn listen(self: &Arc<Self>, topic: &Topic) -> Result<Listening, Refusal> {
-        let listening = Listening::new(self, topic);
+    async fn listen(
+        self: &Arc<Self>,
+        topic: &Topic,
+        principal: &Principal,
+    ) -> Result<Listening, Refusal> {
+        let share = match topic.kind() {
+            TopicKind::Notify => Some(self.channel(principal)?),
+            _ => None,
+        };
+        let listening = Listening::new(self, topic, share);
         if matches!(topic.kind(), TopicKind::Notify | TopicKind::Table) {
             // Asked each time: while the source is down, nobody is told that events will come.
             self.publisher.upstream(topic)?.attach(topic).await?;
@@ -178,11 +194,12 @@ impl Inner {
     async fn presence_start(
         self: &Arc<Self>,
         wish: &Subscription,
+        principal: &Principal,
     ) -> Result<Option<PresenceStart>, Refusal> {
         if !wish.presence {
             return Ok(None);
         }
-        let listening = self.listen(&wish.topic.presence()).await?;
+        let listening = self.listen(&wish.topic.presence(), principal).await?;
         let head = self.history.head(&wish.topic.presence()).await;
         let after = head.map_err(|error| unavailable(&error))?;
         // The list is read after the place: what is told twice does no harm, see `PresenceDiff`.

@@ -204,7 +204,8 @@ impl Session {
     /// came.
     pub(super) fn hand_over(&mut self, index: usize, events: &[Arc<Event>]) {
         let events = self.before_completion(index, events);
-        let events = fitting(events, self.node.limits.load().mailbox_bytes / 2);
+        let room = self.mailbox.room(self.node.limits.load().mailbox_bytes);
+        let events = fitting(events, room / 2);
         let held = &self.subscriptions[index];
         let Some(last) = events.last() else { return };
         let mine = events
@@ -245,7 +246,7 @@ impl Session {
 
     /// Tells some of the rows that come before the changes.
     fn tell_rows(&mut self, index: usize, after: Position) {
-        let page = self.node.limits.load().mailbox_bytes / 4;
+        let page = self.mailbox.room(self.node.limits.load().mailbox_bytes) / 4;
         let held = &mut self.subscriptions[index];
         let particulars = held.particulars.as_mut();
         let Some(rows) = particulars.and_then(|held| held.rows.as_mut()) else { return };

@@ -68,7 +68,7 @@ impl Session {
         }
         // Only what has a source outside may take long; all else is answered in order.
         let has_source = matches!(wish.topic.kind(), TopicKind::Notify | TopicKind::Table);
-        let mut pending = Pending::new(&self.node, wish);
+        let mut pending = Pending::new(&self.node, wish, self.principal());
         if self.patience == Patience::Later && has_source {
             return self.carry_out_later(pending).await;
         }

@@ -10,6 +10,7 @@ use tidewire_protocol::{Event, Interest, Position, Subscription, Tag, Topic};
 use super::catch_up::Rows;
 use super::sharing::Wish;
 use crate::bookmark::Passed;
+use crate::budget::Share;
 use crate::hub::{Entry, LaneIndex};
 use crate::mailbox::SubscriptionKey;
 use crate::node::Inner;
@@ -131,11 +132,13 @@ impl Subscribed {
 pub(super) struct Listening {
     pub(super) node: Arc<Inner>,
     pub(super) entry: Arc<Entry>,
+    /// Of what only so many may be followed for one principal.
+    _share: Option<Box<Share>>,
 }
 
 impl Listening {
-    pub(super) fn new(node: &Arc<Inner>, topic: &Topic) -> Self {
-        Self { node: Arc::clone(node), entry: node.hub.join(topic) }
+    pub(super) fn new(node: &Arc<Inner>, topic: &Topic, share: Option<Share>) -> Self {
+        Self { node: Arc::clone(node), entry: node.hub.join(topic), _share: share.map(Box::new) }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::Session;
 use super::beginning::Beginning;
+use crate::budget::Principal;
 use crate::node::Inner;
 
 /// A wish that is on its way.
@@ -25,9 +26,9 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(node: &Arc<Inner>, wish: Subscription) -> Self {
+    pub(super) fn new(node: &Arc<Inner>, wish: Subscription, principal: Principal) -> Self {
         let (node, asked) = (Arc::clone(node), wish.clone());
-        let work = ReusableBoxFuture::new(async move { node.beginning(&asked).await });
+        let work = ReusableBoxFuture::new(async move { node.beginning(&asked, &principal).await });
         Self { wish, is_behind: false, work }
     }
 

@@ -5,9 +5,11 @@
 //! thrown away.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult, Timeouts};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -24,7 +26,8 @@ pub(crate) struct Pool {
     statement: Duration,
 }
 
-/// One of the pool's connections; it goes back when dropped.
+/// One of the pool's connections; it goes back when dropped. One that is dropped in the middle of
+/// its work is closed instead, and what runs on it is cancelled.
 pub(crate) struct Pooled {
     object: managed::Object<Opener>,
     statement: Duration,
@@ -34,6 +37,8 @@ pub(crate) struct Pooled {
 struct Polled {
     client: Client,
     task: JoinHandle<()>,
+    /// Some work was begun and not ended.
+    is_at_work: AtomicBool,
 }
 
 struct Opener {
@@ -116,11 +121,27 @@ impl Pooled {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>> + 'c,
     {
+        self.object.is_at_work.store(true, Ordering::Relaxed);
         let outcome = timeout(self.statement + GRACE, work(&self.object.client)).await;
-        if outcome.is_err() {
-            self.object.task.abort();
+        if outcome.is_ok() {
+            self.object.is_at_work.store(false, Ordering::Relaxed);
         }
         outcome.ok()
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        if !self.object.is_at_work.load(Ordering::Relaxed) {
+            return;
+        }
+        let statement = self.object.client.cancel_token();
+        self.object.task.abort();
+        let target = managed::Object::pool(&self.object).map(|pool| pool.manager().target.clone());
+        // Outside of a runtime there is nothing left that could wait for it.
+        if let (Some(target), Ok(runtime)) = (target, Handle::try_current()) {
+            runtime.spawn(async move { target.cancel(statement).await });
+        }
     }
 }
 
@@ -135,7 +156,7 @@ impl managed::Manager for Opener {
                 tracing::debug!(%error, "a pooled connection to PostgreSQL ended");
             }
         });
-        let polled = Polled { client, task };
+        let polled = Polled { client, task, is_at_work: AtomicBool::new(false) };
         let limit = self.statement.as_millis();
         // To compile a question to the catalog takes far longer than to answer it.
         let limit = format!("SET jit = off; SET statement_timeout = {limit}{}", self.then);
@@ -146,8 +167,8 @@ impl managed::Manager for Opener {
     }
 
     async fn recycle(&self, polled: &mut Polled, _: &Metrics) -> RecycleResult<ConnectError> {
-        match polled.client.is_closed() {
-            true => Err(RecycleError::message("the connection is closed")),
+        match polled.client.is_closed() || *polled.is_at_work.get_mut() {
+            true => Err(RecycleError::message("the connection is closed, or soon will be")),
             false => Ok(()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Whoever asks while an equal question is being answered joins the next round, which begins after
 //! that: an answer is never older than its question. However many ask, at most one round of a
-//! question runs and one waits.
+//! question runs and one waits. A round that nobody waits for any more is given up.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -121,6 +121,27 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_round_that_nobody_waits_for_is_given_up() {
+        let flights: Arc<Flights<&str, usize>> = Arc::default();
+        let (begun, ended) = (Arc::new(Semaphore::new(0)), Arc::new(()));
+        let asked = {
+            let (flights, begun, ended) = (flights.clone(), begun.clone(), ended.clone());
+            let work = |_| async move {
+                let _ended = ended;
+                begun.add_permits(1);
+                std::future::pending().await
+            };
+            tokio::spawn(async move { flights.join("question", work).await })
+        };
+        begun.acquire().await.expect("it is never closed").forget();
+        asked.abort();
+        while Arc::strong_count(&ended) > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(flights.0.lock().is_empty());
+    }
 
     #[tokio::test]
     async fn whoever_asks_while_an_answer_is_made_gets_the_next_one() {

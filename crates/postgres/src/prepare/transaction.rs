@@ -13,7 +13,7 @@ pub(crate) type Asked<T> = Result<Result<T, Refusal>, tokio_postgres::Error>;
 
 /// Does some work in a transaction that begins with `begin`.
 ///
-/// Must not be dropped before it is done; see [`super::detached`].
+/// Dropping the future cancels what runs and closes the connection.
 ///
 /// # Errors
 /// What the work says, or a refusal for what PostgreSQL says.

@@ -21,8 +21,24 @@ const MAX_COUNT: u32 = 255;
 /// Deepest groups.
 const MAX_GROUPS: usize = 16;
 
-/// Bytes that a compiled expression may have; counts in counts are what makes one large.
-const MAX_COMPILED: usize = 1 << 20;
+/// Sizes of compiled expressions, of which the first that fits is taken: counts in counts are what
+/// makes one large, and most are small.
+const SIZES: [Size; 3] = [
+    Size { compiled: 16 << 10, automaton: 64 << 10, weight: 256 << 10 },
+    Size { compiled: 128 << 10, automaton: 256 << 10, weight: 2 << 20 },
+    Size { compiled: 1 << 20, automaton: 512 << 10, weight: 8 << 20 },
+];
+
+/// How much memory an expression may take.
+struct Size {
+    /// Bytes of the expression itself.
+    compiled: usize,
+    /// Bytes of states that are kept while matching, once forward and once backward for each
+    /// thread.
+    automaton: usize,
+    /// Bytes of all that, as it is counted: what it comes to with some threads in use.
+    weight: usize,
+}
 
 /// A regular expression.
 #[derive(Clone)]
@@ -30,6 +46,7 @@ pub struct Regular {
     source: Arc<str>,
     any_case: bool,
     compiled: Regex,
+    weight: usize,
 }
 
 impl Regular {
@@ -47,13 +64,16 @@ impl Regular {
         if reader.peek().is_some() {
             return Err("\")\" without \"(\"".to_owned());
         }
-        let compiled = RegexBuilder::new(&reader.out)
-            .dot_matches_new_line(true)
-            .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_COMPILED)
-            .build()
-            .map_err(|_| "the expression is too complex".to_owned())?;
-        Ok(Self { source: source.into(), any_case, compiled })
+        let built = SIZES.iter().find_map(|size| {
+            let compiled = RegexBuilder::new(&reader.out)
+                .dot_matches_new_line(true)
+                .size_limit(size.compiled)
+                .dfa_size_limit(size.automaton)
+                .build();
+            Some((compiled.ok()?, size.weight))
+        });
+        let (compiled, weight) = built.ok_or("the expression is too complex")?;
+        Ok(Self { source: source.into(), any_case, compiled, weight })
     }
 
     /// Whether capitals are the same as small letters.
@@ -64,6 +84,11 @@ impl Regular {
     /// The expression as SQL's `~` takes it.
     pub fn sql(&self) -> &str {
         &self.source
+    }
+
+    /// Bytes of memory that it takes at most, roughly.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     pub(super) fn compiled(&self) -> &Regex {

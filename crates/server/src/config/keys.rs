@@ -689,12 +689,72 @@ pub const KEYS: &[Key] = &[
     .or("2")
     .live(),
     Key::new(
+        "budgets.mailbox_bytes",
+        Kind::Size(64 << 10, TIB),
+        "Bytes that wait in memory for all slow clients together. One client may hold an eighth of \
+         what is left, and at most `limits.mailbox_bytes`; beyond it reads on from the history.",
+    )
+    .or("512MiB")
+    .live(),
+    Key::new(
+        "budgets.filter_bytes",
+        Kind::Size(1 << 20, TIB),
+        "Memory that the filters of one address without a good token, or one subject, may take; a \
+         small regular expression counts 256 KiB, a large one up to 8 MiB.",
+    )
+    .or("64MiB")
+    .live(),
+    Key::new(
+        "budgets.all_filter_bytes",
+        Kind::Size(1 << 20, TIB),
+        "The same of all clients together, at most half of it of those without a good token.",
+    )
+    .or("512MiB")
+    .live(),
+    Key::new(
+        "budgets.new_topics_per_second",
+        Kind::Number(1, MANY),
+        "Topics that publications of one address without a good token, or one subject, may bring \
+         into being in a second on average.",
+    )
+    .or("10")
+    .live(),
+    Key::new(
+        "budgets.new_topic_burst",
+        Kind::Number(1, MANY),
+        "The same at once after a silence.",
+    )
+    .or("10000")
+    .live(),
+    Key::new(
+        "budgets.channels",
+        Kind::Number(1, MANY),
+        "Subscriptions to NOTIFY channels of one address without a good token, or one subject.",
+    )
+    .or("1000")
+    .live(),
+    Key::new(
         "budgets.idempotency_keys",
         Kind::Number(1, MANY),
         "Of `idempotency.keys`, those of one address without a good token, or one subject; for \
          another its oldest is forgotten.",
     )
     .or("10000")
+    .live(),
+    Key::new(
+        "budgets.snapshots",
+        Kind::Number(1, 1_000),
+        "Snapshots that are read at the same time for one address without a good token, or one \
+         subject; others of it wait for their turn.",
+    )
+    .or("2")
+    .live(),
+    Key::new(
+        "budgets.waiting_snapshots",
+        Kind::Number(1, MANY),
+        "Snapshots of one address or subject that are read or wait.",
+    )
+    .or("1000")
     .live(),
     Key::new(
         "budgets.failed_tokens_per_second",

@@ -328,8 +328,24 @@ pub struct BudgetSettings {
     pub body_bytes: usize,
     /// Tokens of one address that are checked at once; 2.
     pub address_token_checks: usize,
+    /// Bytes that wait for all slow clients; 512 MiB.
+    pub mailbox_bytes: usize,
+    /// Bytes of the filters of one client; 64 MiB.
+    pub filter_bytes: usize,
+    /// Bytes of the filters of all; 512 MiB.
+    pub all_filter_bytes: usize,
+    /// New topics of one client in a second; 10.
+    pub new_topics_per_second: u32,
+    /// New topics of one client at once; 10,000.
+    pub new_topic_burst: u32,
+    /// Subscriptions of one client to channels; 1,000.
+    pub channels: usize,
     /// Idempotency keys of one client; 10,000.
     pub idempotency_keys: usize,
+    /// Snapshots of one client that are read at once; 2.
+    pub snapshots: usize,
+    /// Snapshots of one client that are read or wait; 1,000.
+    pub waiting_snapshots: usize,
     /// Tokens of one address that may be refused in a second; 5.
     pub failed_tokens_per_second: u32,
     /// Tokens of one address that may be refused at once; 100.
@@ -610,7 +626,15 @@ impl BudgetSettings {
             subject_body_bytes: values.amount("budgets.subject_body_bytes"),
             body_bytes: values.amount("budgets.body_bytes"),
             address_token_checks: values.amount("budgets.address_token_checks"),
+            mailbox_bytes: values.amount("budgets.mailbox_bytes"),
+            filter_bytes: values.amount("budgets.filter_bytes"),
+            all_filter_bytes: values.amount("budgets.all_filter_bytes"),
+            new_topics_per_second: values.amount("budgets.new_topics_per_second"),
+            new_topic_burst: values.amount("budgets.new_topic_burst"),
+            channels: values.amount("budgets.channels"),
             idempotency_keys: values.amount("budgets.idempotency_keys"),
+            snapshots: values.amount("budgets.snapshots"),
+            waiting_snapshots: values.amount("budgets.waiting_snapshots"),
             failed_tokens_per_second: values.amount("budgets.failed_tokens_per_second"),
             failed_token_burst: values.amount("budgets.failed_token_burst"),
         }
