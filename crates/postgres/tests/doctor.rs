@@ -65,7 +65,7 @@ async fn what_is_not_well_comes_with_what_to_do() {
         report.text()
     );
     assert!(report.checks.iter().all(|c| (c.outcome == Outcome::Ok) == c.advice.is_none()));
-    assert_eq!(of(&report, "tables"), (Outcome::Ok, "1 of 2 can be followed by this role"));
+    assert_eq!(of(&report, "tables"), (Outcome::Ok, "2 of 2 can be followed by this role"));
     client.batch_execute("SELECT disable_realtime('secret')").await.unwrap();
     let report = doctor::examine(&app, &WalOptions::default()).await;
     assert_eq!(of(&report, "tables"), (Outcome::Warn, "0 of 2 can be followed by this role"));
