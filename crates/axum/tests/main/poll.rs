@@ -93,7 +93,7 @@ async fn a_cursor_that_cannot_be_gone_on_from_is_told_as_a_gap_at_once() {
 async fn a_client_that_goes_away_while_it_waits_frees_everything_once_it_is_answered() {
     let server = Server::start().await;
     let waiting = server.get("/v1/poll?topic=a&timeout=60");
-    let leaving = until("the poll", || server.sessions() == 1);
+    let leaving = until("the poll", || server.node.stats().subscriptions == 1);
     tokio::select! {
         _ = waiting => panic!("nothing was said"),
         () = leaving => {}
