@@ -1,10 +1,13 @@
 //! What the engine counts; `docs/metrics.md` lists the names.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tidewire_protocol::{Body, Event};
 
 /// Which clients: their language and their transport.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,7 +54,7 @@ pub struct Metrics {
     pub fell_behind: Counter,
     /// Places told to listeners for whom nothing was said.
     pub bookmarks: Counter,
-    /// Gaps told, by reason.
+    /// Gaps that somebody was told, by reason.
     pub gaps: Family<NameLabel, Counter>,
     /// Announcements dropped because the relay was busy; found again in the history.
     pub announcements_dropped: Counter,
@@ -143,6 +146,15 @@ impl Metrics {
 
     pub(crate) fn gap(&self, reason: tidewire_protocol::GapReason) {
         self.gaps.get_or_create(&NameLabel { name: reason.word() }).inc();
+    }
+
+    /// Counts the gaps among events that somebody is told.
+    pub(crate) fn gaps_in<'e>(&self, events: impl IntoIterator<Item = &'e Arc<Event>>) {
+        for event in events {
+            if let Body::Gap(reason) = event.body {
+                self.gap(reason);
+            }
+        }
     }
 
     /// Counts a refused request.

@@ -87,11 +87,6 @@ impl Publisher {
 
     async fn announce(&self, events: &[Arc<Event>]) {
         self.0.metrics.events.inc_by(events.len() as u64);
-        for event in events {
-            if let Body::Gap(reason) = event.body {
-                self.0.metrics.gap(reason);
-            }
-        }
         if let Err(error) = self.0.broker.announce(events).await {
             // They are in the history: relays find them by the hole, or by their head checks.
             self.0.metrics.failures.inc();

@@ -380,19 +380,23 @@ impl Relay {
 
     fn tell_gap(&self, entry: &Arc<Entry>, position: Position, reason: GapReason) -> bool {
         let gap = Arc::new(gap_event(&entry.topic, position, reason));
-        let told = self.feed(entry, &Portion::Gap(Arc::new(Batch::shared(vec![gap]))));
-        if told {
-            self.metrics.gap(reason);
-        }
-        told
+        self.feed(entry, &Portion::Gap(Arc::new(Batch::shared(vec![gap]))))
     }
 
     /// Whether it was fed. When it was not, a lane has no room; whoever makes some has the topic
     /// compared with its history, which has what was not fed.
     fn feed(&self, entry: &Arc<Entry>, portion: &Portion) -> bool {
         match entry.lanes.feed(portion, self.limits.load().mailbox_bytes) {
-            Fed::Delivered(delivered) => self.count(delivered),
-            Fed::Waits(lanes) => self.carriers.summon(entry, lanes),
+            Fed::Delivered(delivered) => {
+                self.count(delivered);
+                if delivered.events > 0 {
+                    self.metrics.gaps_in(portion.events());
+                }
+            }
+            Fed::Waits(lanes) => {
+                self.metrics.gaps_in(portion.events());
+                self.carriers.summon(entry, lanes);
+            }
             Fed::Full => {
                 self.metrics.lanes_full.inc();
                 return false;

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tidewire_protocol::{Position, SessionId};
+use tidewire_protocol::{Event, Position, SessionId};
 
 use super::live_topic::{Delivered, LiveTopic, Member};
 use crate::delivery::{BATCH_BYTES, Batch, Form};
@@ -116,6 +116,11 @@ impl Portion {
     /// Where a topic is after it.
     pub(crate) fn last(&self) -> Position {
         self.batch().last()
+    }
+
+    /// What is in it.
+    pub(crate) fn events(&self) -> &[Arc<Event>] {
+        self.batch().events()
     }
 
     fn batch(&self) -> &Batch {

@@ -217,6 +217,7 @@ impl Session {
         };
         let told = mine.last().map(|(event, _)| event.position);
         let count = mine.len() as u64;
+        self.node.metrics.gaps_in(mine.iter().map(|(event, _)| *event));
         let mut form = self.form_of(held);
         // What is replayed belongs to the snapshot, which has no place in its middle.
         form.composite |= held.rows().is_some();
@@ -287,7 +288,6 @@ impl Session {
 
     /// What this subscription should have next is gone: says so, and goes on from the head.
     fn lose_place(&mut self, index: usize, head: Position, reason: GapReason) {
-        self.node.metrics.gap(reason);
         let gap = Arc::new(gap_event(&self.subscriptions[index].topic(), head, reason));
         self.hand_over(index, &[gap]);
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tidewire::metrics::NameLabel;
 use tidewire::protocol::dialect::Native;
-use tidewire::protocol::{Close, Wire};
+use tidewire::protocol::{Close, GapReason, Wire};
 use tidewire::{Identity, Limits, Node, Opening, Outlet};
 use tokio::time::{sleep, timeout};
 
@@ -337,4 +338,20 @@ async fn a_lost_last_announcement_is_found_in_time() {
     broker.lose(true);
     publish(&node, "a", "lost").await;
     assert_eq!(client.event().await["data"], "lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_counted_once_somebody_is_told_of_it() {
+    let prepared = Node::builder().prepare();
+    let publisher = prepared.publisher().clone();
+    let node = prepared.start();
+    let reason = GapReason::ConnectionLost;
+    let told = || node.metrics().gaps.get_or_create(&NameLabel { name: reason.word() }).get();
+    publisher.interrupt(&topic("a"), reason).await.unwrap();
+    let mut client = Client::open(&node);
+    client.subscribe("a").await;
+    assert_eq!(told(), 0, "nobody listened when it was appended");
+    publisher.interrupt(&topic("a"), reason).await.unwrap();
+    assert_eq!(client.next().await["type"], "gap");
+    assert_eq!(told(), 1);
 }
