@@ -73,6 +73,19 @@ fn layouts(rows: &[Row]) -> HashMap<u32, Layout> {
     found.into_iter().map(|(table, parts)| (table, Layout::new(table, parts))).collect()
 }
 
+/// A partition of the table, of any level, that is a foreign table: its schema and its name.
+pub(super) async fn foreign(
+    client: &Client,
+    table: u32,
+) -> Result<Option<(String, String)>, tokio_postgres::Error> {
+    const SQL: &str = "\
+SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_partition_tree($1::oid) t
+JOIN pg_catalog.pg_class c ON c.oid = t.relid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'f' ORDER BY c.oid LIMIT 1";
+    Ok(client.query_opt(SQL, &[&table]).await?.map(|row| (row.get(0), row.get(1))))
+}
+
 /// Whether no row came with any of these: each was made as a partition, so that all its rows were
 /// told, or all of them have no rows and never had any since their file was made.
 pub(super) async fn brought_nothing(

@@ -6,6 +6,7 @@ mod oracle;
 mod renamed;
 mod restarts;
 mod right;
+mod switched;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -242,8 +242,10 @@ impl World {
         }
         (self.source, self.witness) = Self::start(&self.target, &self.history, self.wal);
         for name in heard {
-            // One whose table is gone has no listener that could be served.
-            self.source.add(name).await;
+            // Whose table is gone is refused, and listens no more.
+            if !self.source.add(name).await {
+                self.heard.remove(name);
+            }
         }
         self.hear();
     }

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use super::publication::{self, Fit, Unfit};
 use super::shared::Shared;
+use super::sql_text::readable;
 use super::standing::{Admitted, standings};
 use super::tables::Want;
 use crate::connect::ConnectError;
@@ -85,6 +86,7 @@ async fn publish(
         Some(Ok(Ok(fit))) => fit,
     };
     if fit.partitioned {
+        refuse_foreign(shared, &pooled, fit.oid).await?;
         remember_partitions(shared, &pooled, topic, fit.oid).await?;
     }
     settle(shared, &pooled, fit.oid, deadline).await?;
@@ -117,6 +119,27 @@ async fn remember_partitions(
                 shared.partitions().set(topic, layout);
             }
             Ok(())
+        }
+    }
+}
+
+/// What changes in a partition that is a foreign table is not in the log.
+async fn refuse_foreign(
+    shared: &Shared,
+    pooled: &crate::connect::Pooled,
+    oid: u32,
+) -> Result<(), Refusal> {
+    match pooled.run(|client| partitions::foreign(client, oid)).await {
+        None => Err(shared.unavailable()),
+        Some(Err(error)) => Err(failed(shared, &error)),
+        Some(Ok(None)) => Ok(()),
+        Some(Ok(Some((schema, table)))) => {
+            let words = format!(
+                "its partition {} is a foreign table, whose changes are not in the write-ahead log: \
+                 detach it, or use the source outbox for what is written through this database",
+                readable(&schema, &table)
+            );
+            Err(Refusal::new(Code::BadTopic, words))
         }
     }
 }

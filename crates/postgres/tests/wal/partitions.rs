@@ -187,3 +187,15 @@ async fn a_partition_that_was_made_as_one_is_no_gap() {
     rig.run("TRUNCATE ahead_4").await;
     assert_eq!(looked_at(&mut rig).await, ["INSERT41", "gap", "gap"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_table_with_a_partition_that_is_a_foreign_table_is_refused() {
+    let cluster = cluster();
+    let setup =
+        "CREATE FOREIGN DATA WRAPPER nowhere; CREATE SERVER far FOREIGN DATA WRAPPER nowhere;
+        CREATE TABLE near (id int) PARTITION BY RANGE (id);
+        CREATE FOREIGN TABLE near_far PARTITION OF near FOR VALUES FROM (0) TO (10) SERVER far";
+    let rig = Rig::new(&cluster, setup).await;
+    let refused = rig.source.add(&table("public.near")).await.unwrap_err();
+    assert!(refused.message.contains("near_far is a foreign table"), "{}", refused.message);
+}
