@@ -191,7 +191,8 @@ impl Target {
         host: &Host,
         session: Session,
     ) -> Result<(Client, Wire), ConnectError> {
-        match timeout(self.0.timeout, self.attempt(host, session)).await {
+        // Boxed: logging in takes far more room than whatever is done with the connection.
+        match timeout(self.0.timeout, Box::pin(self.attempt(host, session))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::new(
                 ErrorKind::Unreachable,

@@ -57,7 +57,7 @@ mod tests {
         let token = Principal::Token(TokenDigest::of(&Token::new("a token")));
         for (caller, name) in [
             (Principal::Local, "k"),
-            (subject("ann"), "a:b\0000"),
+            (subject("ann"), "a:b\x00000"),
             (subject("12:x"), "9"),
             (subject(""), ""),
             (subject("\u{e9}"), "\u{e9}"),

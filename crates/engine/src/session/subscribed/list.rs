@@ -17,6 +17,7 @@ const FEW: usize = 16;
 pub(in super::super) struct Subscriptions {
     list: Vec<Subscribed>,
     /// Places by topic, once there were more than a few.
+    #[expect(clippy::box_collection, reason = "most sessions have none, and a pointer is a sixth")]
     index: Option<Box<HashMap<Topic, Vec<usize>>>>,
     /// Those that catch up.
     behind: usize,
