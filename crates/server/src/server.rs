@@ -183,5 +183,5 @@ async fn switched(count: Option<&mut watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
