@@ -29,7 +29,8 @@ async fn a_row_that_cannot_be_converted_is_a_gap_of_its_table_and_others_go_on()
         "INSERT INTO cafés VALUES (2, chr(129))",
         "INSERT INTO calm VALUES (0)",
         "SELECT tidewire.publish('café', 'x')",
-        "SELECT tidewire.publish('café', chr(129))",
+        // By hand: the function refuses it.
+        "INSERT INTO tidewire.outbox (op, topic, payload) VALUES ('M', 'café', chr(129))",
         "INSERT INTO cafés VALUES (3, 'x'); UPDATE cafés SET größe = 'a' || chr(141) WHERE id = 3; \
          INSERT INTO cafés VALUES (4, 'y')",
         "DELETE FROM cafés WHERE id = 4",
