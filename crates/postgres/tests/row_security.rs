@@ -72,7 +72,11 @@ async fn a_table_with_row_security_is_refused_by_both_sources_and_while_it_lasts
             .unwrap();
         tables.attach(&table("public.other")).await.unwrap();
         sql.batch_execute("INSERT INTO other VALUES (1)").await.unwrap();
-        let told = witness.change().await;
+        let told = loop {
+            if let Seen::Change(change) = witness.next().await {
+                break change;
+            }
+        };
         assert_eq!(&*told.relation.table, "other");
 
         sql.batch_execute("ALTER TABLE open DISABLE ROW LEVEL SECURITY").await.unwrap();
