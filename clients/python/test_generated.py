@@ -1,7 +1,7 @@
 """Clients that are generated from /v1/openapi.json: they compile, and every call of them works."""
 
 import importlib
-import os
+import json
 import pkgutil
 import shutil
 import subprocess
@@ -33,6 +33,14 @@ class Generated(unittest.TestCase):
             "CREATE TABLE public.generated (id int PRIMARY KEY);"
             "INSERT INTO public.generated VALUES (1), (2)"
         )
+
+    def test_no_name_stands_twice_in_an_object_of_the_description(self):
+        def once(pairs):
+            names = [name for name, _ in pairs]
+            self.assertEqual(len(names), len(set(names)), names)
+            return dict(pairs)
+
+        json.loads(self.document.read_text(), object_pairs_hook=once)
 
     def test_a_client_generated_for_typescript_compiles_and_every_call_of_it_works(self):
         # Below node_modules, where what it imports is found.
