@@ -6,7 +6,7 @@
 //!
 //! Each action of [`Action`] has a list of topic patterns. To subscribe to a table, or to read its
 //! history, may be granted for some of its rows: `table:public.orders?customer_id=eq.{sub}` has a
-//! [`RowRule`] after the question mark. What is malformed is an error and
+//! [`RowRule`](tidewire::RowRule) after the question mark. What is malformed is an error and
 //! never "nothing" or "everything": a misspelt action would otherwise be found by a customer.
 
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! The accept loop: sockets to HTTP connections, and nothing of what is said on them.
 //!
-//! Every socket is taken in at once: where there are too many, the registry ([`sockets`]) says which
+//! Every socket is taken in at once: where there are too many, the registry (`sockets`) says which
 //! is cut for it, so that clients who connect and send nothing hold up nobody. Until its first
 //! request has been read a socket has a deadline. Stopping lets requests in flight end.
 

@@ -2,9 +2,9 @@
 //!
 //! Before authentication a client is its address, afterwards its subject: a [`Principal`]. What
 //! may be held (connections, bytes of bodies) is counted by [`Shares`], what may be done in a
-//! second by [`Rates`], and who waits for a turn stands in [`Turns`]. A request over a budget is
+//! second by [`Rates`], and who waits for a turn stands in `Turns`. A request over a budget is
 //! refused with [`Code::OverBudget`]; others do not notice. Everything here is synchronous but
-//! for the wait in [`Turns`].
+//! for the wait in `Turns`.
 
 mod principal;
 mod rates;

@@ -4,7 +4,7 @@
 //! order, or a single boolean. No row, NULL and `false` refuse, and so does an exception raised by
 //! the function. Its answer is asked for anew each time: a cache would let a revoked token in.
 //!
-//! Which function the name means is found out once, by [`lookup`]; from then on it is called by its
+//! Which function the name means is found out once, by `lookup`; from then on it is called by its
 //! whole name with exactly its argument's type, so that no function that somebody makes later can
 //! take its place.
 

@@ -66,7 +66,7 @@ async fn too_large(values: &[String], streaming: bool) {
     let grown = scene.peak_bytes() - before;
     println!("streaming {streaming}: too large a value took {} KiB", grown >> 10);
     assert!(grown < 16 * MIB, "what is too large is not kept, but took {grown} bytes");
-    let line = scene.program.logged("a row is larger than row_bytes allows").await;
+    let line = scene.program.logged("a row or message is larger than row_bytes allows").await;
     assert!(line.contains("table:public.vast"), "{line}");
 }
 
