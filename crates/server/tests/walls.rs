@@ -64,6 +64,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "httpdate",
             "hyper",
             "hyper-util",
+            // Networks of trusted proxies, as they are written.
+            "ipnet",
             "percent-encoding",
             "rustls",
             "socket2",
