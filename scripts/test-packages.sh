@@ -25,7 +25,7 @@ for package in client react; do
     fi
     npm run --silent build
     # The checks of the packaging need a newer Node than some distributions have; the packages do not.
-    if node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)'; then
+    if node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; then
         npm run --silent check-package >/dev/null
     else
         echo "skipped: this Node is older than 20, so the packaging was not checked"
