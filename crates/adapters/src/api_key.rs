@@ -23,6 +23,9 @@ use crate::rights::Rights;
 /// What every key begins with, so that people and secret scanners know one when they see it.
 pub const PREFIX: &str = "twk_";
 
+/// What the subject of a key's bearer begins with, before the name of the key.
+pub(crate) const SUBJECT: &str = "key:";
+
 /// Random bytes in a key: as many as the hash has, so that the hash is no easier to meet.
 const RANDOM_BYTES: usize = 32;
 
@@ -157,7 +160,8 @@ fn read(keys: impl IntoIterator<Item = ApiKey>) -> Result<Arc<[Known]>, ApiKeyEr
 }
 
 fn bearer(name: &str, hash: Hash, rights: Option<Rights>) -> Identity {
-    let (subject, credential) = (Some(format!("key:{name}").into()), Some(Credential::Key(hash)));
+    let (subject, credential) =
+        (Some(format!("{SUBJECT}{name}").into()), Some(Credential::Key(hash)));
     let identity = Identity { subject, credential, ..Identity::default() };
     match rights {
         Some(rights) => rights.given_to(identity),

@@ -53,7 +53,7 @@ impl Rules {
         self.check_audience(&claims)?;
         self.check_begin(&claims, now)?;
         let identity = Identity {
-            subject: name(&claims, "sub")?,
+            subject: subject(&claims)?,
             role: name(&claims, &self.role_claim)?,
             expires_at: self.expiry(&claims, now)?,
             ..Identity::default()
@@ -144,6 +144,15 @@ fn name(claims: &Map<String, Value>, path: &str) -> Result<Option<Arc<str>>, Ref
         return Err(invalid(&message));
     }
     Ok(Some(text.into()))
+}
+
+/// Who the token names; never an API key, whose subjects begin with `key:`.
+fn subject(claims: &Map<String, Value>) -> Result<Option<Arc<str>>, Refusal> {
+    let subject = name(claims, "sub")?;
+    if subject.as_deref().is_some_and(|subject| subject.starts_with(crate::api_key::SUBJECT)) {
+        return Err(invalid("the claim sub must not begin with \"key:\", which names API keys"));
+    }
+    Ok(subject)
 }
 
 fn rights(grants: &Value) -> Result<Rights, Refusal> {
@@ -260,6 +269,7 @@ mod tests {
             (json!({ "sub": 7 }), "sub is not a text"),
             (json!({ "sub": "" }), "sub must have 1 to 255 bytes"),
             (json!({ "sub": "a\nb" }), "no control characters"),
+            (json!({ "sub": "key:importer" }), "which names API keys"),
             (json!({ "role": ["admin"] }), "role is not a text"),
             (json!({ "tidewire": { "admin": 1 } }), "the grant \"admin\""),
             (json!({ "tidewire": { "subscibe": [] } }), "unknown action"),
