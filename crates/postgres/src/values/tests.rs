@@ -97,6 +97,26 @@ fn point() -> Shape {
 }
 
 #[test]
+fn a_text_where_a_number_or_json_was_is_never_json() {
+    let attribute = |shape| Attribute { name: "n".into(), shape: Arc::new(shape) };
+    let array = |shape| Shape::Array(Arc::new(shape), b',');
+    for shape in [Shape::Number, Shape::Jsonb, array(Shape::Number), array(Shape::Jsonb)] {
+        let composite = Shape::Composite([attribute(shape.clone())].into());
+        for text in ["hello", "1,\"m\":2", "{hello}", "{1}, \"m\": {2}", "1 2"] {
+            let written = format!(
+                "({})",
+                text.replace('\\', "\\\\").replace('"', "\\\"").replace(',', "\\,")
+            );
+            let told = told(&composite, &written);
+            if let Ok(json) = told {
+                let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+                assert_eq!(read.as_object().unwrap().len(), 1, "{shape:?} {text}: {json}");
+            }
+        }
+    }
+}
+
+#[test]
 fn composites_are_objects_with_keys_in_the_order_of_jsonb() {
     assert_eq!(json(&point(), r#"("a ""b"", \\c",1)"#), r#"{"x": 1, "name": "a \"b\", \\c"}"#);
     assert_eq!(json(&point(), "(,)"), r#"{"x": null, "name": null}"#);
