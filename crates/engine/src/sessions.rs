@@ -1,7 +1,7 @@
 //! The sessions of a node, for whoever must reach them all; and what they leave behind.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -108,11 +108,6 @@ impl Sessions {
         change: impl FnOnce(&mut Place) -> T,
     ) -> Option<T> {
         self.shard(id).lock().get_mut(&id).map(|open| change(&mut open.place))
-    }
-
-    /// The address of a session's client, where the transport knows it.
-    pub(crate) fn address(&self, id: SessionId) -> Option<IpAddr> {
-        Some(self.shard(id).lock().get(&id)?.connection.peer?.ip())
     }
 
     /// Notes who the client is now.

@@ -61,7 +61,7 @@ impl Node {
             (None, _) => Ok(Identity::everything()),
             (Some(_), None) => Ok(Identity::anonymous()),
             (Some(authenticator), Some(token)) => {
-                self.0.identify(authenticator.as_ref(), token, address).await
+                self.0.identify(authenticator.as_ref(), token, Principal::at(address)).await
             }
         }
     }
@@ -93,26 +93,26 @@ impl Node {
 }
 
 impl Inner {
-    /// Who the bearer of a token shown on a live connection is.
+    /// Who the bearer of a token shown on a live connection is. `principal` is who the client was
+    /// until now: what others at its address get wrong does not keep it from a newer token.
     pub(crate) async fn check_token(
         &self,
         token: &Token,
-        address: Option<IpAddr>,
+        principal: Principal,
     ) -> Result<Identity, Refusal> {
         let Some(authenticator) = &self.authenticator else {
             let message = "this server has no authentication configured";
             return Err(Refusal::new(Code::AuthenticationOff, message));
         };
-        self.identify(authenticator.as_ref(), token, address).await
+        self.identify(authenticator.as_ref(), token, principal).await
     }
 
     async fn identify(
         &self,
         authenticator: &dyn Authenticator,
         token: &Token,
-        address: Option<IpAddr>,
+        principal: Principal,
     ) -> Result<Identity, Refusal> {
-        let principal = Principal::at(address);
         let limits = self.limits.load_full();
         let rate = Rate {
             per_second: limits.budgets.failed_tokens_per_second,
@@ -124,12 +124,13 @@ impl Inner {
             let turn =
                 self.admission.checks.turn(&principal, None, Room { at_once, standing: STANDING });
             let _turn = turn.await.ok_or_else(|| {
-                let message = "too many tokens of this address are being checked";
+                let message = "too many tokens of this client or address are being checked";
                 self.over(Budget::TokenChecks, &principal, message)
             })?;
             // Those that waited meanwhile count, too.
             if !failures.has_room(&principal, rate) {
-                let message = "too many tokens of this address were refused, try again later";
+                let message =
+                    "too many tokens of this client or address were refused, try again later";
                 return Err(self.over(Budget::FailedTokens, &principal, message));
             }
             authenticator.identify(token).await

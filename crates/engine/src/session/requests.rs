@@ -159,9 +159,9 @@ impl Session {
         reference: Option<Reference>,
     ) -> Result<(), Refusal> {
         let node = std::sync::Arc::clone(&self.node);
-        let address = node.sessions.address(self.id);
+        let principal = self.principal();
         self.begin_request(Box::pin(async move {
-            let identity = node.check_token(&token, address).await;
+            let identity = node.check_token(&token, principal).await;
             Done::Identified { identity: identity.map_err(|r| r.to(reference.clone())), reference }
         }))
         .await

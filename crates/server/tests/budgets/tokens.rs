@@ -44,3 +44,15 @@ async fn a_page_with_a_token_that_ran_out_is_no_guesser() {
     }
     assert_eq!(asks(ATTACKER, server.address, &token("ann")).await, 200);
 }
+
+#[tokio::test]
+async fn who_is_known_may_show_a_newer_token_although_others_at_the_address_guess() {
+    let server = guarded(&[("budgets.failed_token_burst", "2")]).await;
+    let path = format!("/v1/ws?token={}", token("ann"));
+    let mut client = client_with(server.address, &path, &[]).await.unwrap();
+    client.hear_type("welcome").await;
+    let refused = async || asks(ATTACKER, server.address, "guess").await == 429;
+    crate::support::until("the address is over its budget", refused).await;
+    let newer = serde_json::json!({ "type": "authenticate", "token": token("ann") });
+    assert_eq!(client.outcome(newer).await, "authenticated");
+}
