@@ -18,6 +18,24 @@ BEGIN
         CASE it.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, it.relname,
         coalesce(pg_catalog.quote_ident(it.rolname), 'PUBLIC'));
     END LOOP;
+    -- What PUBLIC may do was said of each; a right of CREATE on the schema, or of EXECUTE on functions
+    -- that are for some roles only, is nobody's by default.
+    FOR it IN
+      SELECT DISTINCT 'SCHEMA tidewire' AS what, g.rolname FROM pg_catalog.pg_namespace n
+        CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
+        JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+      WHERE n.nspname = 'tidewire' AND a.grantee <> n.nspowner
+      UNION
+      SELECT 'FUNCTION ' || p.oid::pg_catalog.regprocedure::pg_catalog.text, g.rolname
+        FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+        CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a
+        JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+      WHERE a.grantee <> p.proowner AND (n.nspname = 'tidewire' OR n.nspname = @surface_text@
+        AND p.proname IN ('notify_table_change', 'enable_realtime', 'disable_realtime'))
+    LOOP
+      EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM %I', it.what, it.rolname);
+    END LOOP;
   END IF;
   -- First the schema: only who may create in it can be given what is there.
   EXECUTE pg_catalog.format('ALTER SCHEMA tidewire OWNER TO %I', definer);

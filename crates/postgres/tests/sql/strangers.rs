@@ -421,3 +421,23 @@ async fn an_older_version_is_called_vulnerable_until_it_is_upgraded() {
     assert_eq!((found.version, found.definer.as_deref()), (sql::VERSION, Some("tidewire_owner")));
     scene.admin.batch_execute("INSERT INTO public.a VALUES (1)").await.unwrap();
 }
+
+#[tokio::test]
+async fn default_privileges_give_nobody_a_right_on_what_is_installed() {
+    const RIGHTS: &str = "
+        SELECT pg_catalog.has_schema_privilege('mallory', 'tidewire', 'CREATE') OR EXISTS (
+            SELECT FROM pg_catalog.pg_proc p, LATERAL pg_catalog.aclexplode(p.proacl) a
+            WHERE a.grantee = 'mallory'::pg_catalog.regrole) OR EXISTS (
+            SELECT FROM pg_catalog.pg_class c, LATERAL pg_catalog.aclexplode(c.relacl) a
+            WHERE c.relnamespace = 'tidewire'::pg_catalog.regnamespace
+                AND a.grantee = 'mallory'::pg_catalog.regrole)";
+    let scene = Scene::new(cluster(), "defaults").await;
+    for kind in ["SCHEMAS", "FUNCTIONS", "TABLES", "SEQUENCES"] {
+        let grant = format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO mallory");
+        scene.admin.batch_execute(&grant).await.unwrap();
+    }
+    sql::install(&scene.target, &InstallOptions::default()).await.unwrap();
+    assert!(!scene.admin.query_one(RIGHTS, &[]).await.unwrap().get::<_, bool>(0));
+    let refused = scene.stranger.batch_execute("SELECT tidewire.publish('a', 'b')").await;
+    assert!(refused.is_err(), "who may publish is granted, and not by default");
+}
